@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include "elapse/ops/device.h"
+#include "elapse/ops/tap.h"
+
+namespace elapse {
+
+// Tensors here may have any strides; the shapes of one call's tensors are equal unless said.
+
+struct Fill {
+  static constexpr Op kOp = Op::fill;
+  Tensor out;                    // assigned
+  double value = 0;
+};
+
+struct Copy {
+  static constexpr Op kOp = Op::copy;
+  Tensor x;
+  Tensor out;                    // assigned; f32 and f64 convert into each other
+};
+
+enum class Unary : uint8_t { exp, neg_exp /* -exp(x) */, silu, softplus /* x itself above 20 */ };
+
+struct UnaryForward {
+  static constexpr Op kOp = Op::unary_forward;
+  Unary function;
+  Tensor x;
+  Tensor y;                      // assigned
+};
+
+struct UnaryBackward {
+  static constexpr Op kOp = Op::unary_backward;
+  Unary function;
+  Tensor x;
+  Tensor dy;
+  Tensor dx;                     // assigned
+};
+
+enum class BinaryFunction : uint8_t { add, mul };
+
+// out = function(a, b). Sizes of 1 in a or b broadcast (the ranks are equal). `out` may be a or b.
+struct Binary {
+  static constexpr Op kOp = Op::binary;
+  BinaryFunction function;
+  Tensor a;
+  Tensor b;
+  Tensor out;                    // assigned
+};
+
+// Sums x over the axes where `out` has size 1 (the ranks are equal).
+struct SumTo {
+  static constexpr Op kOp = Op::sum_to;
+  Tensor x;
+  Tensor out;                    // assigned
+};
+
+// out = the edit of x (tap.h); `source` has x's shape or one element.
+struct EditForward {
+  static constexpr Op kOp = Op::edit;
+  EditOp edit;
+  Tensor x;
+  Tensor source;
+  Tensor out;                    // assigned
+};
+
+struct EditBackward {
+  static constexpr Op kOp = Op::edit_backward;
+  EditOp edit;
+  Tensor dout;
+  Tensor source;
+  Tensor dx;                     // assigned
+};
+
+void fill(Device& device, const Fill& args);
+void copy(Device& device, const Copy& args);
+void unary_forward(Device& device, const UnaryForward& args);
+void unary_backward(Device& device, const UnaryBackward& args);
+void binary(Device& device, const Binary& args);
+void sum_to(Device& device, const SumTo& args);
+void edit(Device& device, const EditForward& args);
+void edit_backward(Device& device, const EditBackward& args);
+
+}  // namespace elapse

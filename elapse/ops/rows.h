@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include "elapse/ops/device.h"
+
+namespace elapse {
+
+// out[i] = table[index[i]]: the embedding, and the choice of some tokens' rows.
+// Indices outside [0, rows) are an Error where the device's memory is the host's; elsewhere the
+// caller answers for them.
+struct GatherRows {
+  static constexpr Op kOp = Op::gather_rows;
+  Tensor table;                  // (rows, width)
+  Tensor index;                  // (count) i64
+  Tensor out;                    // (count, width), assigned
+};
+
+// dtable[index[i]] += dout[i], in the order of i.
+struct ScatterAddRows {
+  static constexpr Op kOp = Op::scatter_add_rows;
+  Tensor dout;                   // (count, width)
+  Tensor index;                  // (count) i64
+  Tensor dtable;                 // (rows, width), accumulated
+};
+
+void gather_rows(Device& device, const GatherRows& args);
+void scatter_add_rows(Device& device, const ScatterAddRows& args);
+
+}  // namespace elapse
