@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the tests of operations share: guarded operands, the comparison of the cpu backend in
+// float with ref in double, and gradients against finite differences.
+#pragma once
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "elapse/core/random.h"
+#include "elapse/ops/device.h"
+
+namespace elapse::op_test {
+
+inline constexpr double kEpsilon = std::numeric_limits<float>::epsilon();
+inline constexpr int kThreadCounts[] = {1, 2, 3, 7};
+
+// Visits the offset, in elements from data, of every element of a strided tensor in index order.
+template <class Visit>
+void for_each_offset(const Tensor& t, Visit&& visit) {
+  const int64_t count = t.numel();
+  for (int64_t i = 0; i < count; ++i) {
+    int64_t rest = i, offset = 0;
+    for (int axis = t.shape().rank() - 1; axis >= 0; --axis) {
+      offset += rest % t.dim(axis) * t.stride(axis);
+      rest /= t.dim(axis);
+    }
+    visit(offset);
+  }
+}
+
+inline double get(const Tensor& t, int64_t offset) {
+  if (t.dtype() == DType::f32) return t.data<float>()[offset];
+  if (t.dtype() == DType::f64) return t.data<double>()[offset];
+  return static_cast<double>(t.data<int64_t>()[offset]);
+}
+
+inline void put(const Tensor& t, int64_t offset, double value) {
+  if (t.dtype() == DType::f32) t.data<float>()[offset] = static_cast<float>(value);
+  else if (t.dtype() == DType::f64) t.data<double>()[offset] = value;
+  else t.data<int64_t>()[offset] = static_cast<int64_t>(value);
+}
+
+inline std::vector<double> values(const Tensor& t) {
+  std::vector<double> out;
+  for_each_offset(t, [&](int64_t offset) { out.push_back(get(t, offset)); });
+  return out;
+}
+
+// A tensor between guard bytes, off any vector's alignment, each row of its last axis followed by
+// `row_padding` elements that nobody may write.
+class Guarded {
+ public:
+  Guarded(DType dtype, Shape shape, int64_t row_padding = 0) {
+    Shape padded = shape;
+    padded.set(-1, shape[-1] + row_padding);
+    const int64_t bytes = (padded.numel() + 2 * kMargin) * size_of(dtype);
+    bytes_ = std::make_shared<std::vector<uint8_t>>(static_cast<size_t>(bytes), kGuard);
+    uint8_t* data = bytes_->data() + kMargin * size_of(dtype);
+    tensor_ = Tensor::wrap(data, dtype, padded, bytes_).columns(0, shape[-1]);
+  }
+
+  const Tensor& tensor() const { return tensor_; }
+
+  bool intact() const {
+    std::vector<uint8_t> rest = *bytes_;
+    const int64_t size = size_of(tensor_.dtype());
+    for_each_offset(tensor_, [&](int64_t offset) {
+      std::memset(rest.data() + (kMargin + offset) * size, kGuard, static_cast<size_t>(size));
+    });
+    return std::all_of(rest.begin(), rest.end(), [](uint8_t b) { return b == kGuard; });
+  }
+
+  std::vector<uint8_t> bytes() const { return *bytes_; }
+
+ private:
+  static constexpr int64_t kMargin = 37;  // elements
+  static constexpr uint8_t kGuard = 0xA5;
+
+  std::shared_ptr<std::vector<uint8_t>> bytes_;
+  Tensor tensor_;
+};
+
+// The tensors of one call. Two sets of the same seed, asked for the same tensors in the same
+// order, hold the same numbers whatever their dtypes: all are floats.
+class Operands {
+ public:
+  explicit Operands(DType dtype, uint64_t seed = 1) : dtype_(dtype), random_(seed) {}
+
+  Tensor input(Shape shape, double lo = -1, double hi = 1, int64_t row_padding = 0) {
+    return keep(inputs_, Guarded(dtype_, shape, row_padding), lo, hi);
+  }
+  // Starts as NaN: what is not assigned will not compare equal.
+  Tensor assigned(Shape shape, int64_t row_padding = 0) {
+    outputs_.emplace_back(dtype_, shape, row_padding);
+    const Tensor t = outputs_.back().tensor();
+    for_each_offset(t, [&](int64_t offset) { put(t, offset, std::nan("")); });
+    return t;
+  }
+  // Starts with numbers that must still be part of the result.
+  Tensor accumulated(Shape shape, int64_t row_padding = 0) {
+    return keep(outputs_, Guarded(dtype_, shape, row_padding), -1, 1);
+  }
+  Tensor output_of(DType dtype, Shape shape) {
+    outputs_.emplace_back(dtype, shape);
+    return outputs_.back().tensor();
+  }
+  Tensor indices(const std::vector<int64_t>& index) {
+    inputs_.emplace_back(DType::i64, Shape{static_cast<int64_t>(index.size())});
+    const Tensor t = inputs_.back().tensor();
+    std::copy(index.begin(), index.end(), t.data<int64_t>());
+    return t;
+  }
+
+  DType dtype() const { return dtype_; }
+  Random& random() { return random_; }
+  const std::vector<Guarded>& outputs() const { return outputs_; }
+
+  void expect_guards_intact() const {
+    for (const auto* list : {&inputs_, &outputs_}) {
+      for (size_t i = 0; i < list->size(); ++i) {
+        EXPECT_TRUE((*list)[i].intact())
+            << (list == &inputs_ ? "input " : "output ") << i << " was written outside";
+      }
+    }
+  }
+
+ private:
+  Tensor keep(std::vector<Guarded>& list, Guarded guarded, double lo, double hi) {
+    list.push_back(std::move(guarded));
+    const Tensor t = list.back().tensor();
+    for_each_offset(
+        t, [&](int64_t offset) { put(t, offset, static_cast<float>(random_.uniform(lo, hi))); });
+    return t;
+  }
+
+  DType dtype_;
+  Random random_;
+  std::vector<Guarded> inputs_;
+  std::vector<Guarded> outputs_;
+};
+
+// |actual - expected| <= tolerance * max(1, |expected|), element by element; NaN equals NaN.
+inline void expect_close(const Tensor& actual, const Tensor& expected, double tolerance,
+                         const std::string& what) {
+  const std::vector<double> a = values(actual), e = values(expected);
+  ASSERT_EQ(a.size(), e.size()) << what;
+  for (size_t i = 0; i < a.size(); ++i) {
+    if (a[i] == e[i] || (std::isnan(a[i]) && std::isnan(e[i]))) continue;
+    ASSERT_LE(std::abs(a[i] - e[i]), tolerance * std::max(1.0, std::abs(e[i])))
+        << what << ", element " << i << ": " << a[i] << " for " << e[i];
+  }
+}
+
+// Runs `call(device, operands)` on cpu in float and on ref in double and compares every output;
+// then asks for the same bits from other numbers of threads.
+template <class Call>
+void expect_cpu_agrees(Call&& call, double tolerance, uint64_t seed = 1) {
+  Device ref("ref", 1);
+  Operands expected(DType::f64, seed);
+  call(ref, expected);
+  std::vector<std::vector<uint8_t>> first;
+  for (const int threads : kThreadCounts) {
+    Device cpu("cpu", threads);
+    Operands actual(DType::f32, seed);
+    call(cpu, actual);
+    actual.expect_guards_intact();
+    for (size_t i = 0; i < actual.outputs().size(); ++i) {
+      const std::string what = "output " + std::to_string(i);
+      const Guarded& output = actual.outputs()[i];
+      if (threads == kThreadCounts[0]) {
+        expect_close(output.tensor(), expected.outputs()[i].tensor(), tolerance, what);
+        first.push_back(output.bytes());
+      } else {
+        EXPECT_EQ(output.bytes(), first[i]) << what << " differs with " << threads << " threads";
+      }
+    }
+  }
+}
+
+// sum of y * weight: turns an output into the scalar whose gradient of y is `weight`.
+inline double weighted_sum(const Tensor& y, const Tensor& weight) {
+  const std::vector<double> a = values(y), b = values(weight);
+  double sum = 0;
+  for (size_t i = 0; i < a.size(); ++i) sum += a[i] * b[i];
+  return sum;
+}
+
+// `gradient` against central differences of loss() as each element of `value` (f64) moves.
+template <class Loss>
+void expect_gradient(const Tensor& value, const Tensor& gradient, Loss&& loss,
+                     const std::string& what, double tolerance = 1e-7) {
+  ASSERT_EQ(value.dtype(), DType::f64);
+  const std::vector<double> g = values(gradient);
+  size_t i = 0;
+  for_each_offset(value, [&](int64_t offset) {
+    constexpr double kStep = 1e-5;
+    double& x = value.data<double>()[offset];
+    const double saved = x;
+    x = saved + kStep;
+    const double above = loss();
+    x = saved - kStep;
+    const double below = loss();
+    x = saved;
+    const double expected = (above - below) / (2 * kStep);
+    EXPECT_NEAR(g[i], expected, tolerance * std::max(1.0, std::abs(expected)))
+        << what << ", element " << i;
+    ++i;
+  });
+}
+
+}  // namespace elapse::op_test
