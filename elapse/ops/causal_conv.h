@@ -36,8 +36,7 @@ struct CausalConvBackward {
 };
 
 // The convolution's composition needs one small operation: x moved `by` tokens later within each
-// sequence, the gap filled from the last rows of the sequence's start (zeros where it is empty).
-// Backward is the same with `by` negative: rows move earlier and zeros enter at the end.
+// sequence (earlier where `by` is negative, which is its backward); zeros enter.
 struct CausalShift {
   static constexpr Op kOp = Op::causal_shift;
   Tensor x;                      // (tokens, d_inner)

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "elapse/ops/device.h"
+
+#include <cstdlib>
+
+#include "elapse/core/parallel.h"
+#include "elapse/ops/pointwise.h"
+
+namespace elapse {
+namespace {
+
+const Backend* find_backend(std::string_view name) {
+  for (const Backend* backend : backends()) {
+    if (backend->name == name) return backend;
+  }
+  return nullptr;
+}
+
+const Backend& choose_backend(std::string_view name) {
+  const char* verify = std::getenv("ELAPSE_VERIFY");
+  const bool ref_for_cpu = verify != nullptr && std::string_view(verify) == "ref" && name == "cpu";
+  if (const Backend* backend = find_backend(ref_for_cpu ? "ref" : name)) return *backend;
+  std::string known;
+  for (const Backend* backend : backends()) {
+    known += fmt::format("{}{}", known.empty() ? "" : ", ", backend->name);
+  }
+  fail("unknown device \"{}\": this program is built with {}", name, known);
+}
+
+KernelTable kernels_with_stand_ins(const Backend& backend, DType compute) {
+  KernelTable table;
+  if (const KernelTable* own = backend.kernels(compute)) table = *own;
+  const Backend* ref = find_backend("ref");
+  if (backend.host_memory && ref != nullptr) table.fill_missing_from(*ref->kernels(compute));
+  return table;
+}
+
+}  // namespace
+
+std::string_view name_of(Op op) {
+  static constexpr std::array<std::string_view, static_cast<size_t>(Op::count)> kNames = {
+      "fill", "copy", "unary_forward", "unary_backward", "binary", "sum_to", "edit",
+      "edit_backward", "gather_rows", "scatter_add_rows", "linear_forward",
+      "linear_backward_input", "linear_backward_weight", "rms_norm_forward", "rms_norm_backward",
+      "causal_conv_forward", "causal_conv_backward", "causal_shift", "selective_scan_forward",
+      "selective_scan_backward", "recurrence", "recurrence_backward", "cross_entropy_forward",
+      "cross_entropy_backward", "sum_of_squares", "adamw"};
+  return kNames[static_cast<size_t>(op)];
+}
+
+void KernelTable::fill_missing_from(const KernelTable& other) {
+  for (size_t i = 0; i < entries_.size(); ++i) {
+    if (entries_[i] == nullptr) entries_[i] = other.entries_[i];
+  }
+}
+
+Device::Device(std::string_view name, int threads)
+    : backend_(&choose_backend(name)),
+      threads_(threads > 0 ? threads : hardware_threads()),
+      pool_(backend_->memory()),
+      f32_(kernels_with_stand_ins(*backend_, DType::f32)),
+      f64_(kernels_with_stand_ins(*backend_, DType::f64)) {
+  stream_ = backend_->create_stream();
+}
+
+Device::~Device() { backend_->destroy_stream(stream_); }
+
+const KernelTable& Device::table(DType compute) const {
+  ELAPSE_CHECK(compute == DType::f32 || compute == DType::f64, "cannot compute in {}",
+               name_of(compute));
+  return compute == DType::f32 ? f32_ : f64_;
+}
+
+std::vector<Op> Device::stand_ins(DType compute) const {
+  const KernelTable* own = backend_->kernels(compute);
+  std::vector<Op> ops;
+  for (size_t i = 0; i < static_cast<size_t>(Op::count); ++i) {
+    const Op op = static_cast<Op>(i);
+    if (table(compute).has(op) && (own == nullptr || !own->has(op))) ops.push_back(op);
+  }
+  return ops;
+}
+
+Tensor Device::zeros(DType dtype, Shape shape) {
+  Tensor t = empty(dtype, shape);
+  fill(*this, {t, 0});
+  return t;
+}
+
+Tensor Device::upload_bytes(const void* host, DType dtype, Shape shape) {
+  Tensor t = empty(dtype, shape);
+  backend_->upload(stream_, t.raw(), host, t.bytes());
+  return t;
+}
+
+void Device::download_bytes(const Tensor& contiguous, void* host) {
+  ELAPSE_CHECK(contiguous.is_contiguous(), "download: the tensor is not contiguous");
+  backend_->download(stream_, host, contiguous.raw(), contiguous.bytes());
+  synchronize();
+}
+
+}  // namespace elapse

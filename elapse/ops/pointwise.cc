@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "elapse/ops/pointwise.h"
+
+namespace elapse {
+namespace {
+
+template <class Args>
+void check_same_shape(const Args&, std::string_view name, const Tensor& t, const Tensor& like) {
+  ELAPSE_CHECK(t.shape() == like.shape() && t.dtype() == like.dtype(),
+               "{}: {}: expected {} {}, found {} {}", name_of(Args::kOp), name,
+               name_of(like.dtype()), like.shape().str(), name_of(t.dtype()), t.shape().str());
+}
+
+template <class Args>
+void check_broadcasts(const Args&, std::string_view name, const Tensor& t, const Tensor& to) {
+  bool fits = t.shape().rank() == to.shape().rank() && t.dtype() == to.dtype();
+  for (int i = 0; fits && i < t.shape().rank(); ++i) fits = t.dim(i) == to.dim(i) || t.dim(i) == 1;
+  ELAPSE_CHECK(fits, "{}: {}: {} {} does not broadcast to {} {}", name_of(Args::kOp), name,
+               name_of(t.dtype()), t.shape().str(), name_of(to.dtype()), to.shape().str());
+}
+
+template <class Args>
+void check_source(const Args& args, const Tensor& x) {
+  ELAPSE_CHECK(args.source, "{}: source is missing", name_of(Args::kOp));
+  if (args.source.numel() != 1) check_same_shape(args, "source", args.source, x);
+}
+
+}  // namespace
+
+void fill(Device& device, const Fill& args) {
+  const DType compute = args.out.dtype() == DType::f64 ? DType::f64 : DType::f32;
+  ELAPSE_CHECK(args.out.dtype() == compute, "fill: cannot fill {}", name_of(args.out.dtype()));
+  device.launch(compute, args);
+}
+
+void copy(Device& device, const Copy& args) {
+  ELAPSE_CHECK(args.x.shape() == args.out.shape(), "copy: expected {}, found {}",
+               args.out.shape().str(), args.x.shape().str());
+  device.launch(args.out.dtype(), args);
+}
+
+void unary_forward(Device& device, const UnaryForward& args) {
+  check_same_shape(args, "y", args.y, args.x);
+  device.launch(args.x.dtype(), args);
+}
+
+void unary_backward(Device& device, const UnaryBackward& args) {
+  check_same_shape(args, "dy", args.dy, args.x);
+  check_same_shape(args, "dx", args.dx, args.x);
+  device.launch(args.x.dtype(), args);
+}
+
+void binary(Device& device, const Binary& args) {
+  check_broadcasts(args, "a", args.a, args.out);
+  check_broadcasts(args, "b", args.b, args.out);
+  device.launch(args.out.dtype(), args);
+}
+
+void sum_to(Device& device, const SumTo& args) {
+  check_broadcasts(args, "out", args.out, args.x);
+  device.launch(args.x.dtype(), args);
+}
+
+void edit(Device& device, const EditForward& args) {
+  check_same_shape(args, "out", args.out, args.x);
+  check_source(args, args.x);
+  device.launch(args.x.dtype(), args);
+}
+
+void edit_backward(Device& device, const EditBackward& args) {
+  check_same_shape(args, "dx", args.dx, args.dout);
+  check_source(args, args.dout);
+  device.launch(args.dout.dtype(), args);
+}
+
+}  // namespace elapse
