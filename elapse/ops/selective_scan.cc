@@ -21,8 +21,6 @@ void check_inputs(const ArgumentCheck& check, const ScanInputs& in) {
   check.matrix("z", in.z, {tokens, d_inner});
 }
 
-bool is_per_state(ScanPoint p) { return p >= ScanPoint::decay && p <= ScanPoint::readout_h; }
-
 void check_taps(const ArgumentCheck& check, const ScanTaps& taps, const ScanInputs& in) {
   const int64_t tokens = in.seqs.tokens, d_inner = in.A.dim(0), d_state = in.A.dim(1);
   for (size_t i = 0; i < taps.size(); ++i) {

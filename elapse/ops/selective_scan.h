@@ -17,6 +17,9 @@ using ScanTaps = std::array<Tap, static_cast<size_t>(ScanPoint::count)>;
 
 inline Tap& tap(ScanTaps& taps, ScanPoint p) { return taps[static_cast<size_t>(p)]; }
 inline const Tap& tap(const ScanTaps& taps, ScanPoint p) { return taps[static_cast<size_t>(p)]; }
+inline bool is_per_state(ScanPoint p) {
+  return p >= ScanPoint::decay && p <= ScanPoint::readout_h;
+}
 bool any_active(const ScanTaps& taps);
 bool any_edits(const ScanTaps& taps);
 

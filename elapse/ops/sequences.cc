@@ -37,6 +37,9 @@ Sequences make_sequences(Device& device, const std::vector<int64_t>& lengths,
   check_slots(starts, ends);
 
   Sequences seqs;
+  seqs.lengths = lengths;
+  seqs.starts = starts.empty() ? none : starts;
+  seqs.ends = ends.empty() ? none : ends;
   std::vector<int64_t> cu = {0};
   for (int64_t length : lengths) {
     ELAPSE_CHECK(length >= 0, "a sequence of length {}", length);
@@ -48,8 +51,8 @@ Sequences make_sequences(Device& device, const std::vector<int64_t>& lengths,
   }
   seqs.tokens = cu.back();
   seqs.cu_seqlens = device.upload(cu, {count + 1});
-  seqs.start_slots = device.upload(starts.empty() ? none : starts, {count});
-  seqs.end_slots = device.upload(ends.empty() ? none : ends, {count});
+  seqs.start_slots = device.upload(seqs.starts, {count});
+  seqs.end_slots = device.upload(seqs.ends, {count});
   return seqs;
 }
 

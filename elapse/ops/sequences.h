@@ -22,11 +22,12 @@ struct Sequences {
   Tensor cu_seqlens;   // (n_seqs + 1) i64: 0, then the end of each sequence
   Tensor start_slots;  // (n_seqs) i64
   Tensor end_slots;    // (n_seqs) i64
+  std::vector<int64_t> lengths, starts, ends;  // the same on the host, (n_seqs) each
   int64_t tokens = 0;
   int64_t max_len = 0;
   int64_t max_slot = -1;  // highest slot named
 
-  int64_t count() const { return start_slots.dim(0); }
+  int64_t count() const { return static_cast<int64_t>(lengths.size()); }
 };
 
 // `starts` and `ends` may be empty: every sequence from zeros, every end dropped. Throws Error on

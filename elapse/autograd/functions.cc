@@ -1,0 +1,451 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "elapse/autograd/functions.h"
+
+#include <numeric>
+
+#include "elapse/autograd/compositions.h"
+#include "elapse/ops/linear.h"
+#include "elapse/ops/rows.h"
+
+namespace elapse {
+namespace {
+
+// The gradient that reached x, or zeros.
+Tensor grad_or_zeros(Tape& tape, const Var& x) {
+  return x.grad() ? x.grad() : tape.device().zeros(x.dtype(), x.value().shape());
+}
+
+// What a backward needs of a tap: nothing is watched there.
+Tap edits_of(Tap tap) {
+  tap.watch = {};
+  return tap;
+}
+
+template <class Function>
+void assign_grad(Tape& tape, const Var& x, Function&& write) {
+  if (!x.needs_grad()) return;
+  AssignedGrad dx(tape, x);
+  write(dx.tensor());
+  dx.commit();
+}
+
+Var unary(Tape& tape, Unary function, const Var& x) {
+  Device& device = tape.device();
+  const Var y = tape.result(device.empty(x.dtype(), x.value().shape()), {&x});
+  unary_forward(device, {function, x.value(), y.value()});
+  tape.record(y, [&tape, function, x, y] {
+    assign_grad(tape, x, [&](const Tensor& dx) {
+      unary_backward(tape.device(), {function, x.value(), y.grad(), dx});
+    });
+  });
+  return y;
+}
+
+Shape broadcast_shape(const Tensor& a, const Tensor& b) {
+  Shape shape = a.shape();
+  for (int i = 0; i < shape.rank() && b.shape().rank() == shape.rank(); ++i) {
+    shape.set(i, std::max(a.dim(i), b.dim(i)));
+  }
+  return shape;
+}
+
+// The gradient of one side of a product or sum: dout (times `other`), summed where x broadcast.
+void broadcast_backward(Tape& tape, const Var& x, const Tensor& dout, const Tensor& other) {
+  Device& device = tape.device();
+  assign_grad(tape, x, [&](const Tensor& dx) {
+    Tensor full = dout;
+    if (other) {
+      full = device.empty(x.dtype(), dout.shape());
+      binary(device, {BinaryFunction::mul, dout, other, full});
+    }
+    sum_to(device, {full, dx});
+  });
+}
+
+}  // namespace
+
+Var gather_rows(Tape& tape, const Var& table, const Tensor& index) {
+  Device& device = tape.device();
+  const Var out =
+      tape.result(device.empty(table.dtype(), {index.numel(), table.dim(1)}), {&table});
+  gather_rows(device, GatherRows{table.value(), index, out.value()});
+  tape.record(out, [&tape, table, index, out] {
+    scatter_add_rows(tape.device(), {out.grad(), index, tape.accumulated_grad(table)});
+  });
+  return out;
+}
+
+Var concat_rows(Tape& tape, const std::vector<Var>& parts) {
+  Device& device = tape.device();
+  int64_t rows = 0;
+  bool needs_grad = false;
+  for (const Var& part : parts) {
+    rows += part.dim(0);
+    needs_grad = needs_grad || part.needs_grad();
+  }
+  const Var out(device.empty(parts.front().dtype(), {rows, parts.front().dim(1)}),
+                needs_grad && tape.recording());
+  int64_t row = 0;
+  for (const Var& part : parts) {
+    copy(device, {part.value(), out.value().rows(row, row + part.dim(0))});
+    row += part.dim(0);
+  }
+  tape.record(out, [&tape, parts, out] {
+    int64_t begin = 0;
+    for (const Var& part : parts) {
+      const Tensor dpart = out.grad().rows(begin, begin + part.dim(0));
+      assign_grad(tape, part, [&](const Tensor& dx) { copy(tape.device(), {dpart, dx}); });
+      begin += part.dim(0);
+    }
+  });
+  return out;
+}
+
+Var slice_rows(Tape& tape, const Var& x, int64_t begin, int64_t end) {
+  const Var out = tape.result(x.value().rows(begin, end), {&x});
+  tape.record(out, [&tape, x, out, begin, end] {
+    const Tensor dx = tape.accumulated_grad(x).rows(begin, end);
+    binary(tape.device(), {BinaryFunction::add, dx, out.grad(), dx});
+  });
+  return out;
+}
+
+std::vector<Var> split(Tape& tape, const Var& x, const std::vector<int64_t>& widths) {
+  ELAPSE_CHECK(std::accumulate(widths.begin(), widths.end(), int64_t{0}) == x.dim(1),
+               "split: the widths do not add up to the {} columns of x", x.dim(1));
+  std::vector<Var> parts;
+  int64_t begin = 0;
+  for (int64_t width : widths) {
+    parts.push_back(tape.columns(x, begin, begin + width));
+    begin += width;
+  }
+  tape.record(parts, [&tape, parts] {
+    for (const Var& part : parts) {
+      if (part.grad()) continue;
+      assign_grad(tape, part, [&](const Tensor& dx) { fill(tape.device(), {dx, 0}); });
+    }
+  });
+  return parts;
+}
+
+Var linear(Tape& tape, const Var& x, const Var& weight, const Var& bias) {
+  Device& device = tape.device();
+  const Var y = tape.result(device.empty(x.dtype(), {x.dim(0), weight.dim(0)}),
+                            {&x, &weight, &bias});
+  const Tensor bias_value = bias ? bias.value() : Tensor();
+  linear_forward(device, {x.value(), weight.value(), bias_value, y.value()});
+  tape.record(y, [&tape, x, weight, bias, y] {
+    const Tensor dbias = bias.needs_grad() ? tape.accumulated_grad(bias) : Tensor();
+    assign_grad(tape, x, [&](const Tensor& dx) {
+      linear_backward_input(tape.device(), {y.grad(), weight.value(), dx});
+    });
+    if (weight.needs_grad()) {
+      linear_backward_weight(tape.device(),
+                             {y.grad(), x.value(), tape.accumulated_grad(weight), dbias});
+    }
+  });
+  return y;
+}
+
+Var exp(Tape& tape, const Var& x) { return unary(tape, Unary::exp, x); }
+Var neg_exp(Tape& tape, const Var& x) { return unary(tape, Unary::neg_exp, x); }
+Var silu(Tape& tape, const Var& x) { return unary(tape, Unary::silu, x); }
+Var softplus(Tape& tape, const Var& x) { return unary(tape, Unary::softplus, x); }
+
+Var add(Tape& tape, const Var& a, const Var& b) {
+  Device& device = tape.device();
+  const Shape shape = broadcast_shape(a.value(), b.value());
+  const Var out = tape.result(device.empty(a.dtype(), shape), {&a, &b});
+  binary(device, {BinaryFunction::add, a.value(), b.value(), out.value()});
+  tape.record(out, [&tape, a, b, out] {
+    broadcast_backward(tape, a, out.grad(), {});
+    broadcast_backward(tape, b, out.grad(), {});
+  });
+  return out;
+}
+
+Var mul(Tape& tape, const Var& a, const Var& b) {
+  Device& device = tape.device();
+  const Shape shape = broadcast_shape(a.value(), b.value());
+  const Var out = tape.result(device.empty(a.dtype(), shape), {&a, &b});
+  binary(device, {BinaryFunction::mul, a.value(), b.value(), out.value()});
+  tape.record(out, [&tape, a, b, out] {
+    broadcast_backward(tape, a, out.grad(), b.value());
+    broadcast_backward(tape, b, out.grad(), a.value());
+  });
+  return out;
+}
+
+Var sum_last(Tape& tape, const Var& x) {
+  Device& device = tape.device();
+  Shape shape = x.value().shape();
+  shape.set(-1, 1);
+  const Var out = tape.result(device.empty(x.dtype(), shape), {&x});
+  sum_to(device, {x.value(), out.value()});
+  tape.record(out, [&tape, x, out] {
+    assign_grad(tape, x, [&](const Tensor& dx) {
+      const Tensor zeros = tape.device().zeros(x.dtype(), x.value().shape());
+      binary(tape.device(), {BinaryFunction::add, zeros, out.grad(), dx});
+    });
+  });
+  return out;
+}
+
+Var reshape(Tape& tape, const Var& x, Shape shape) {
+  const Var out = tape.result(x.value().reshape(shape), {&x});
+  tape.record(out, [&tape, x, out] {
+    assign_grad(tape, x, [&](const Tensor& dx) {
+      copy(tape.device(), {out.grad().reshape(x.value().shape()), dx});
+    });
+  });
+  return out;
+}
+
+Var copy_of(Tape& tape, const Var& x) {
+  const Var out = tape.result(tape.device().empty(x.dtype(), x.value().shape()), {&x});
+  copy(tape.device(), {x.value(), out.value()});
+  tape.record(out, [&tape, x, out] {
+    assign_grad(tape, x, [&](const Tensor& dx) { copy(tape.device(), {out.grad(), dx}); });
+  });
+  return out;
+}
+
+Var edit(Tape& tape, const Var& x, EditOp op, const Tensor& source) {
+  Device& device = tape.device();
+  const Var out = tape.result(device.empty(x.dtype(), x.value().shape()), {&x});
+  edit(device, EditForward{op, x.value(), source, out.value()});
+  tape.record(out, [&tape, x, op, source, out] {
+    assign_grad(tape, x, [&](const Tensor& dx) {
+      edit_backward(tape.device(), {op, out.grad(), source, dx});
+    });
+  });
+  return out;
+}
+
+Normed rms_norm(Tape& tape, const Var& x, const Var& residual, const Var& weight, double eps,
+                const Tap& scale_tap) {
+  Device& device = tape.device();
+  const Shape shape = x.value().shape();
+  const Var sum = residual ? tape.result(device.empty(x.dtype(), shape), {&x, &residual}) : x;
+  const Var y = tape.result(device.empty(x.dtype(), shape), {&sum, &weight});
+  const Tensor scale = device.empty(x.dtype(), {shape[0], 1});
+  rms_norm_forward(device, {.x = x.value(),
+                            .residual = residual ? residual.value() : Tensor(),
+                            .weight = weight.value(),
+                            .eps = eps,
+                            .sum = residual ? sum.value() : Tensor(),
+                            .scale = scale,
+                            .y = y.value(),
+                            .scale_tap = scale_tap});
+  tape.record({sum, y}, [&tape, x, residual, weight, eps, scale_tap, sum, y, scale] {
+    const bool fused = bool(residual);
+    Tensor dtotal = fused ? grad_or_zeros(tape, sum) : Tensor();
+    AssignedGrad dx(tape, x);
+    rms_norm_backward(tape.device(),
+                      {.dy = grad_or_zeros(tape, y),
+                       .dsum = dtotal,
+                       .sum = sum.value(),
+                       .weight = weight.value(),
+                       .scale = scale,
+                       .eps = eps,
+                       .scale_tap = scale_tap,
+                       .dsum_total = dx.tensor(),
+                       .dweight = tape.accumulated_grad(weight)});
+    dx.commit();
+    if (!fused) return;
+    assign_grad(tape, residual, [&](const Tensor& dr) { copy(tape.device(), {dx.tensor(), dr}); });
+  });
+  return {sum, y};
+}
+
+Var causal_conv(Tape& tape, const Var& x, const Var& weight, const Var& bias,
+                const Sequences& seqs, const Var& pool, const Tap& conv_tap) {
+  Device& device = tape.device();
+  if (!device.has(x.dtype(), Op::causal_conv_forward) && !pool && !conv_tap.active()) {
+    return composed_causal_conv(tape, x, weight, bias, seqs);
+  }
+  const int64_t d_inner = weight.dim(0), d_conv = weight.dim(1);
+  const Var y =
+      tape.result(device.empty(x.dtype(), {seqs.tokens, d_inner}), {&x, &weight, &bias, &pool});
+  const Tensor saved_start = y.needs_grad() && pool
+                                 ? device.empty(x.dtype(), {seqs.count(), d_conv - 1, d_inner})
+                                 : Tensor();
+  const Tensor bias_value = bias ? bias.value() : Tensor();
+  causal_conv_forward(device, {.x = x.value(),
+                               .weight = weight.value(),
+                               .bias = bias_value,
+                               .seqs = seqs,
+                               .pool = pool ? pool.value() : Tensor(),
+                               .saved_start = saved_start,
+                               .y = y.value(),
+                               .conv_tap = conv_tap});
+  std::vector<Var> outputs = {y};
+  if (pool) outputs.push_back(pool);
+  tape.record(outputs, [&tape, x, weight, bias, bias_value, seqs, pool, saved_start, conv_tap, y] {
+    AssignedGrad dx(tape, x);
+    causal_conv_backward(
+        tape.device(),
+        {.dy = grad_or_zeros(tape, y),
+         .x = x.value(),
+         .weight = weight.value(),
+         .bias = bias_value,
+         .seqs = seqs,
+         .saved_start = saved_start,
+         .conv_tap = edits_of(conv_tap),
+         .dx = dx.tensor(),
+         .dweight = tape.accumulated_grad(weight),
+         .dbias = bias ? tape.accumulated_grad(bias) : Tensor(),
+         .dpool = pool.needs_grad() ? tape.accumulated_grad(pool) : Tensor()});
+    dx.commit();
+  });
+  return y;
+}
+
+namespace {
+
+ScanTaps edits_of(ScanTaps taps) {
+  for (Tap& t : taps) t = edits_of(t);
+  return taps;
+}
+
+void scan_backward(Tape& tape, const ScanVars& in, const ScanBackward& forward, const Var& pool) {
+  ScanBackward args = forward;
+  AssignedGrad dx(tape, in.x), ddt_raw(tape, in.dt_raw), dB(tape, in.B), dC(tape, in.C),
+      dz(tape, in.z);
+  args.dx = dx.tensor();
+  args.ddt_raw = ddt_raw.tensor();
+  args.dB = dB.tensor();
+  args.dC = dC.tensor();
+  args.dz = dz.tensor();
+  args.ddt_bias = tape.accumulated_grad(in.dt_bias);
+  args.dA = tape.accumulated_grad(in.A);
+  args.dD = tape.accumulated_grad(in.D);
+  args.dpool = pool.needs_grad() ? tape.accumulated_grad(pool) : Tensor();
+  selective_scan_backward(tape.device(), args);
+  for (AssignedGrad* grad : {&dx, &ddt_raw, &dB, &dC, &dz}) grad->commit();
+}
+
+}  // namespace
+
+Var selective_scan(Tape& tape, const ScanVars& in, const Sequences& seqs, const Var& pool,
+                   const ScanTaps& taps) {
+  Device& device = tape.device();
+  const DType dtype = in.x.dtype();
+  if (!device.has(dtype, Op::selective_scan_forward) && !pool && !any_active(taps)) {
+    return composed_selective_scan(tape, in, seqs);
+  }
+  const int64_t d_inner = in.A.dim(0), d_state = in.A.dim(1);
+  const Var out =
+      tape.result(device.empty(dtype, {seqs.tokens, d_inner}),
+                  {&in.x, &in.dt_raw, &in.dt_bias, &in.A, &in.B, &in.C, &in.D, &in.z, &pool});
+  const Tensor checkpoints =
+      out.needs_grad() ? device.empty(dtype, {checkpoint_count(seqs), d_inner, d_state}) : Tensor();
+  const ScanInputs inputs = {in.x.value(), in.dt_raw.value(), in.dt_bias.value(), in.A.value(),
+                             in.B.value(), in.C.value(),      in.D.value(),       in.z.value(),
+                             seqs};
+  selective_scan_forward(device, {.in = inputs,
+                                  .pool = pool ? pool.value() : Tensor(),
+                                  .checkpoints = checkpoints,
+                                  .out = out.value(),
+                                  .taps = taps});
+  std::vector<Var> outputs = {out};
+  if (pool) outputs.push_back(pool);
+  tape.record(outputs, [&tape, in, inputs, pool, checkpoints, out, edits = edits_of(taps)] {
+    ScanBackward args{};
+    args.dout = grad_or_zeros(tape, out);
+    args.in = inputs;
+    args.checkpoints = checkpoints;
+    args.taps = edits;
+    scan_backward(tape, in, args, pool);
+  });
+  return out;
+}
+
+Var cross_entropy(Tape& tape, const Var& logits, const Tensor& targets) {
+  Device& device = tape.device();
+  const Var loss = tape.result(device.empty(logits.dtype(), {1}), {&logits});
+  const Tensor logsumexp = device.empty(logits.dtype(), {logits.dim(0)});
+  cross_entropy_forward(device, {logits.value(), targets, logsumexp, loss.value()});
+  tape.record(loss, [&tape, logits, targets, logsumexp, loss] {
+    assign_grad(tape, logits, [&](const Tensor& dlogits) {
+      cross_entropy_backward(tape.device(),
+                             {loss.grad(), logits.value(), targets, logsumexp, dlogits});
+    });
+  });
+  return loss;
+}
+
+Var recurrence(Tape& tape, const Var& decay, const Var& write, const Sequences& seqs) {
+  Device& device = tape.device();
+  const Var h = tape.result(device.empty(decay.dtype(), decay.value().shape()), {&decay, &write});
+  recurrence(device, Recurrence{decay.value(), write.value(), seqs, h.value()});
+  tape.record(h, [&tape, decay, write, seqs, h] {
+    AssignedGrad ddecay(tape, decay), dwrite(tape, write);
+    recurrence_backward(tape.device(), {h.grad(), decay.value(), h.value(), seqs, ddecay.tensor(),
+                                        dwrite.tensor()});
+    ddecay.commit();
+    dwrite.commit();
+  });
+  return h;
+}
+
+Var causal_shift(Tape& tape, const Var& x, const Sequences& seqs, int64_t by) {
+  Device& device = tape.device();
+  const Var out = tape.result(device.empty(x.dtype(), {seqs.tokens, x.dim(1)}), {&x});
+  causal_shift(device, CausalShift{x.value(), seqs, by, out.value()});
+  tape.record(out, [&tape, x, seqs, by, out] {
+    assign_grad(tape, x, [&](const Tensor& dx) {
+      causal_shift(tape.device(), CausalShift{out.grad(), seqs, -by, dx});
+    });
+  });
+  return out;
+}
+
+namespace {
+
+// Calls visit(sequence, slot) for the sequences that name one.
+template <class Visit>
+void for_each_slot(const std::vector<int64_t>& slots, Visit&& visit) {
+  for (size_t s = 0; s < slots.size(); ++s) {
+    if (slots[s] != Sequences::kNoSlot) visit(static_cast<int64_t>(s), slots[s]);
+  }
+}
+
+Tensor row(const Tensor& t, int64_t i) { return t.rows(i, i + 1); }
+
+}  // namespace
+
+Var load_slots(Tape& tape, const Var& pool, const Sequences& seqs) {
+  Device& device = tape.device();
+  const Var states = tape.result(
+      device.zeros(pool.dtype(), {seqs.count(), pool.dim(1), pool.dim(2)}), {&pool});
+  for_each_slot(seqs.starts, [&](int64_t s, int64_t slot) {
+    copy(device, {row(pool.value(), slot), row(states.value(), s)});
+  });
+  tape.record(states, [&tape, pool, seqs, states] {
+    const Tensor dpool = tape.accumulated_grad(pool);
+    for_each_slot(seqs.starts, [&](int64_t s, int64_t slot) {
+      const Tensor into = row(dpool, slot);
+      binary(tape.device(), {BinaryFunction::add, into, row(states.grad(), s), into});
+    });
+  });
+  return states;
+}
+
+void store_slots(Tape& tape, const Var& states, const Var& pool, const Sequences& seqs) {
+  for_each_slot(seqs.ends, [&](int64_t s, int64_t slot) {
+    copy(tape.device(), {row(states.value(), s), row(pool.value(), slot)});
+  });
+  if (!states.needs_grad()) return;
+  tape.record(pool, [&tape, pool, seqs, states] {
+    const Tensor dstates = tape.accumulated_grad(states);
+    for_each_slot(seqs.ends, [&](int64_t s, int64_t slot) {
+      const Tensor from = row(pool.grad(), slot);
+      const Tensor into = row(dstates, s);
+      binary(tape.device(), {BinaryFunction::add, into, from, into});
+      fill(tape.device(), {from, 0});
+    });
+  });
+}
+
+}  // namespace elapse

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <vector>
+
+#include "elapse/autograd/tape.h"
+#include "elapse/ops/causal_conv.h"
+#include "elapse/ops/cross_entropy.h"
+#include "elapse/ops/pointwise.h"
+#include "elapse/ops/rms_norm.h"
+#include "elapse/ops/selective_scan.h"
+
+// The operations of elapse/ops on Vars: computed at once, recorded on the tape for backward.
+// Formulas and shapes stand with the operations.
+namespace elapse {
+
+Var gather_rows(Tape& tape, const Var& table /* (rows, width) */,
+                const Tensor& index /* (count) i64 */);                    // (count, width)
+// Rows of the parts in turn; the inverse of slicing.
+Var concat_rows(Tape& tape, const std::vector<Var>& parts);                // (sum of rows, width)
+// Rows [begin, end) of x, without a copy.
+Var slice_rows(Tape& tape, const Var& x, int64_t begin, int64_t end);
+// Cuts the columns of x (tokens, sum of widths) into views.
+std::vector<Var> split(Tape& tape, const Var& x, const std::vector<int64_t>& widths);
+
+// `bias` may be empty.
+Var linear(Tape& tape, const Var& x, const Var& weight, const Var& bias);  // (rows, out)
+
+Var exp(Tape& tape, const Var& x);
+Var neg_exp(Tape& tape, const Var& x);
+Var silu(Tape& tape, const Var& x);
+Var softplus(Tape& tape, const Var& x);
+Var add(Tape& tape, const Var& a, const Var& b);                           // broadcasting
+Var mul(Tape& tape, const Var& a, const Var& b);                           // broadcasting
+Var sum_last(Tape& tape, const Var& x);                                    // (..., n) -> (..., 1)
+Var reshape(Tape& tape, const Var& x, Shape shape);
+Var copy_of(Tape& tape, const Var& x);
+Var edit(Tape& tape, const Var& x, EditOp op, const Tensor& source);
+
+struct Normed {
+  Var sum;     // (tokens, d_model): residual + x; x itself without a residual
+  Var y;       // (tokens, d_model)
+};
+// `residual` may be empty.
+Normed rms_norm(Tape& tape, const Var& x, const Var& residual, const Var& weight, double eps,
+                const Tap& scale_tap = {});
+
+// `pool` (slots, d_conv - 1, d_inner) may be empty. It is changed in place, and so, backward, is
+// its gradient.
+Var causal_conv(Tape& tape, const Var& x, const Var& weight, const Var& bias,
+                const Sequences& seqs, const Var& pool, const Tap& conv_tap = {});
+
+struct ScanVars {
+  Var x, dt_raw, dt_bias, A, B, C, D, z;  // shapes: ScanInputs
+};
+// `pool` (slots, d_inner, d_state) as for causal_conv.
+Var selective_scan(Tape& tape, const ScanVars& in, const Sequences& seqs, const Var& pool,
+                   const ScanTaps& taps = {});
+
+// A pool's states by sequence, (n_seqs, ., .): what each starts from, zeros where it names no slot.
+Var load_slots(Tape& tape, const Var& pool, const Sequences& seqs);
+// The other way: what each sequence ended with, into the slot it names.
+void store_slots(Tape& tape, const Var& states, const Var& pool, const Sequences& seqs);
+
+Var cross_entropy(Tape& tape, const Var& logits, const Tensor& targets);   // (1)
+
+Var recurrence(Tape& tape, const Var& decay, const Var& write, const Sequences& seqs);
+Var causal_shift(Tape& tape, const Var& x, const Sequences& seqs, int64_t by);
+
+}  // namespace elapse

@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "elapse/mixers/mamba.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <numeric>
+
+#include "elapse/autograd/functions.h"
+
+namespace elapse {
+namespace {
+
+// The range and floor of the step sizes the bias of dt starts from.
+constexpr double kDtMin = 1e-3, kDtMax = 0.1, kDtFloor = 1e-4;
+
+using Values = std::vector<double>;
+
+Values uniform(Random& random, int64_t count, double bound) {
+  Values values(static_cast<size_t>(count));
+  for (double& v : values) v = random.uniform(-bound, bound);
+  return values;
+}
+
+// softplus(bias) is log-uniform over [kDtMin, kDtMax].
+Values dt_bias_values(Random& random, int64_t d_inner) {
+  Values values(static_cast<size_t>(d_inner));
+  for (double& v : values) {
+    const double dt = std::exp(random.uniform(std::log(kDtMin), std::log(kDtMax)));
+    const double floored = std::max(dt, kDtFloor);
+    v = floored + std::log(-std::expm1(-floored));
+  }
+  return values;
+}
+
+// A = -(1, ..., d_state) in every channel ("S4D-real").
+Values A_log_values(int64_t d_inner, int64_t d_state) {
+  Values values;
+  for (int64_t i = 0; i < d_inner * d_state; ++i) {
+    values.push_back(std::log(static_cast<double>(i % d_state + 1)));
+  }
+  return values;
+}
+
+// Uploads values rounded to float32, which every published checkpoint starts from.
+Tensor upload(Device& device, DType dtype, const Values& values, Shape shape) {
+  const std::vector<float> rounded(values.begin(), values.end());
+  if (dtype == DType::f32) return device.upload(rounded, shape);
+  return device.upload(Values(rounded.begin(), rounded.end()), shape);
+}
+
+// A part of the state as the sequences of one call see it while somebody looks at or edits what
+// they start from: a pool of its own, one slot a sequence.
+struct StartPool {
+  Var pool;
+  Sequences seqs;
+};
+
+StartPool start_pool(Tape& tape, const Var& pool, const Sequences& seqs, std::string_view name,
+                     const PointScope& points) {
+  std::vector<int64_t> slots(seqs.lengths.size());
+  std::iota(slots.begin(), slots.end(), 0);
+  const Var starts = points.pass(tape, name, load_slots(tape, pool, seqs));
+  // The scan changes its pool in place; what was watched must keep its value.
+  const Var working = copy_of(tape, starts);
+  return {working, make_sequences(tape.device(), seqs.lengths, slots, slots)};
+}
+
+}  // namespace
+
+Mamba::Mamba(Device& device, const MambaConfig& config, int64_t n_layers, DType dtype,
+             const std::string& prefix, Random& random, Parameters& parameters)
+    : config_(config), dtype_(dtype) {
+  const auto [d_model, d_inner, d_state, d_conv, dt_rank, bias, conv_bias] = config;
+  const auto add = [&](const char* name, const Values& values, Shape shape, bool decay) {
+    return parameters.add(prefix + name, upload(device, dtype, values, shape), decay);
+  };
+  const auto linear_bound = [](int64_t in) { return 1 / std::sqrt(static_cast<double>(in)); };
+  const double conv_bound = linear_bound(d_conv);
+
+  A_log_ = add("A_log", A_log_values(d_inner, d_state), {d_inner, d_state}, false);
+  D_ = add("D", Values(static_cast<size_t>(d_inner), 1.0), {d_inner}, false);
+  in_proj_ = add("in_proj.weight", uniform(random, 2 * d_inner * d_model, linear_bound(d_model)),
+                 {2 * d_inner, d_model}, true);
+  if (bias) {
+    in_proj_bias_ = add("in_proj.bias", Values(static_cast<size_t>(2 * d_inner), 0.0),
+                        {2 * d_inner}, false);
+  }
+  conv_weight_ =
+      add("conv1d.weight", uniform(random, d_inner * d_conv, conv_bound), {d_inner, 1, d_conv}, true);
+  if (conv_bias) {
+    conv_bias_ = add("conv1d.bias", uniform(random, d_inner, conv_bound), {d_inner}, false);
+  }
+  x_proj_ = add("x_proj.weight",
+                uniform(random, (dt_rank + 2 * d_state) * d_inner, linear_bound(d_inner)),
+                {dt_rank + 2 * d_state, d_inner}, true);
+  dt_proj_ = add("dt_proj.weight", uniform(random, d_inner * dt_rank, linear_bound(dt_rank)),
+                 {d_inner, dt_rank}, true);
+  dt_bias_ = add("dt_proj.bias", dt_bias_values(random, d_inner), {d_inner}, false);
+  const double out_bound = linear_bound(d_inner) / std::sqrt(static_cast<double>(n_layers));
+  out_proj_ = add("out_proj.weight", uniform(random, d_model * d_inner, out_bound),
+                  {d_model, d_inner}, true);
+  if (bias) {
+    out_proj_bias_ =
+        add("out_proj.bias", Values(static_cast<size_t>(d_model), 0.0), {d_model}, false);
+  }
+}
+
+Var Mamba::forward(Tape& tape, const Var& u, const Sequences& seqs, const LayerState* state,
+                   const PointScope& points) const {
+  const Var xz = linear(tape, u, in_proj_, in_proj_bias_);
+  const std::vector<Var> halves = split(tape, xz, {config_.d_inner, config_.d_inner});
+  const Var in_x = points.pass(tape, "in_x", halves[0]);
+  const Var in_z = points.pass(tape, "in_z", halves[1]);
+  const Var x = points.pass(tape, "x", convolve(tape, in_x, seqs, state, points));
+  const Var gated = points.pass(tape, "gated", scan(tape, x, in_z, seqs, state, points));
+  return points.pass(tape, "out", linear(tape, gated, out_proj_, out_proj_bias_));
+}
+
+Var Mamba::convolve(Tape& tape, const Var& in_x, const Sequences& seqs, const LayerState* state,
+                    const PointScope& points) const {
+  const Var weight = reshape(tape, conv_weight_, {config_.d_inner, config_.d_conv});
+  const Tap conv_tap = points.tap(tape, "conv", dtype_, {seqs.tokens, config_.d_inner});
+  const Var pool = state ? state->part("conv") : Var();
+  if (!points.touches("conv_state")) {
+    return causal_conv(tape, in_x, weight, conv_bias_, seqs, pool, conv_tap);
+  }
+  const Var whole = pool ? pool : make_state(tape.device(), 1, false).part("conv");
+  const StartPool start = start_pool(tape, whole, seqs, "conv_state", points);
+  const Var x = causal_conv(tape, in_x, weight, conv_bias_, start.seqs, start.pool, conv_tap);
+  if (pool) store_slots(tape, start.pool, pool, seqs);
+  return x;
+}
+
+Var Mamba::scan(Tape& tape, const Var& x, const Var& z, const Sequences& seqs,
+                const LayerState* state, const PointScope& points) const {
+  const Var low = linear(tape, x, x_proj_, Var());
+  const std::vector<Var> parts =
+      split(tape, low, {config_.dt_rank, config_.d_state, config_.d_state});
+  const Var dt_low = points.pass(tape, "dt_low", parts[0]);
+  const ScanVars in = {.x = x,
+                       .dt_raw = linear(tape, dt_low, dt_proj_, Var()),
+                       .dt_bias = dt_bias_,
+                       .A = points.pass(tape, "A", neg_exp(tape, A_log_)),
+                       .B = points.pass(tape, "B", parts[1]),
+                       .C = points.pass(tape, "C", parts[2]),
+                       .D = D_,
+                       .z = z};
+  const ScanTaps taps = scan_taps(tape, seqs.tokens, points);
+  const Var pool = state ? state->part("h") : Var();
+  if (!points.touches("h_start")) return selective_scan(tape, in, seqs, pool, taps);
+  const Var whole = pool ? pool : make_state(tape.device(), 1, false).part("h");
+  const StartPool start = start_pool(tape, whole, seqs, "h_start", points);
+  const Var gated = selective_scan(tape, in, start.seqs, start.pool, taps);
+  if (pool) store_slots(tape, start.pool, pool, seqs);
+  return gated;
+}
+
+namespace {
+
+constexpr std::array<const char*, static_cast<size_t>(ScanPoint::count)> kScanPointNames = {
+    "dt_pre", "dt", "decay", "B_bar", "write", "h", "readout_h", "y", "ssm_out", "gate"};
+
+}  // namespace
+
+ScanTaps Mamba::scan_taps(Tape& tape, int64_t tokens, const PointScope& points) const {
+  const Shape channels = {tokens, config_.d_inner};
+  const Shape states = {tokens, config_.d_inner, config_.d_state};
+  ScanTaps taps;
+  for (size_t i = 0; i < taps.size(); ++i) {
+    const bool state = is_per_state(static_cast<ScanPoint>(i));
+    taps[i] = points.tap(tape, kScanPointNames[i], dtype_, state ? states : channels);
+  }
+  return taps;
+}
+
+LayerState Mamba::make_state(Device& device, int64_t slots, bool needs_grad) const {
+  const auto [d_inner, d_state] = std::pair(config_.d_inner, config_.d_state);
+  LayerState state;
+  state.parts.push_back(
+      {"conv", Var(device.zeros(dtype_, {slots, config_.d_conv - 1, d_inner}), needs_grad)});
+  state.parts.push_back({"h", Var(device.zeros(dtype_, {slots, d_inner, d_state}), needs_grad)});
+  return state;
+}
+
+std::vector<std::string> Mamba::point_names() const {
+  std::vector<std::string> names = {"in_x", "in_z", "conv_state", "conv", "x",
+                                    "dt_low", "A", "B", "C", "h_start"};
+  names.insert(names.end(), kScanPointNames.begin(), kScanPointNames.end());
+  names.insert(names.end(), {"gated", "out"});
+  return names;
+}
+
+}  // namespace elapse

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include "elapse/core/random.h"
+#include "elapse/mixers/mixer.h"
+#include "elapse/ops/selective_scan.h"
+
+namespace elapse {
+
+// Sizes of a Mamba-1 mixer (state-spaces/mamba, modules/mamba_simple.py).
+struct MambaConfig {
+  int64_t d_model = 0;
+  int64_t d_inner = 0;           // expand * d_model
+  int64_t d_state = 16;
+  int64_t d_conv = 4;
+  int64_t dt_rank = 0;           // ceil(d_model / 16)
+  bool bias = false;             // of in_proj and out_proj
+  bool conv_bias = true;
+};
+
+// The selective state-space mixer of Gu and Dao, 2023 (Mamba-1):
+//   [in_x, in_z] = in_proj u;  x = silu(conv(in_x));  [dt_low, B, C] = x_proj x
+//   dt = softplus(dt_proj dt_low + dt_bias);  out = out_proj (selective_scan(x, dt, A, B, C, D, z))
+class Mamba final : public Mixer {
+ public:
+  // Adds its parameters under `prefix` ("backbone.layers.0.mixer."), with the published
+  // initialisation drawn from `random` in the parameters' order; out_proj is divided by
+  // sqrt(n_layers), as the published language model rescales each residual branch.
+  Mamba(Device& device, const MambaConfig& config, int64_t n_layers, DType dtype,
+        const std::string& prefix, Random& random, Parameters& parameters);
+
+  Var forward(Tape& tape, const Var& u, const Sequences& seqs, const LayerState* state,
+              const PointScope& points) const override;
+  LayerState make_state(Device& device, int64_t slots, bool needs_grad) const override;
+  std::vector<std::string> point_names() const override;
+
+ private:
+  Var convolve(Tape& tape, const Var& in_x, const Sequences& seqs, const LayerState* state,
+               const PointScope& points) const;
+  Var scan(Tape& tape, const Var& x, const Var& z, const Sequences& seqs, const LayerState* state,
+           const PointScope& points) const;
+  ScanTaps scan_taps(Tape& tape, int64_t tokens, const PointScope& points) const;
+
+  MambaConfig config_;
+  DType dtype_;
+  Var in_proj_;                  // (2 d_inner, d_model): rows of x, then of z
+  Var in_proj_bias_;             // (2 d_inner) or empty
+  Var conv_weight_;              // (d_inner, 1, d_conv), as published
+  Var conv_bias_;                // (d_inner) or empty
+  Var x_proj_;                   // (dt_rank + 2 d_state, d_inner): rows of dt, B, C
+  Var dt_proj_;                  // (d_inner, dt_rank)
+  Var dt_bias_;                  // (d_inner)
+  Var A_log_;                    // (d_inner, d_state)
+  Var D_;                        // (d_inner)
+  Var out_proj_;                 // (d_model, d_inner)
+  Var out_proj_bias_;            // (d_model) or empty
+};
+
+}  // namespace elapse
