@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+// Walking arrays of any length in vectors: included once per target, after hwy/highway.h.
+#if defined(ELAPSE_BACKENDS_CPU_LANES_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef ELAPSE_BACKENDS_CPU_LANES_INL_H_
+#undef ELAPSE_BACKENDS_CPU_LANES_INL_H_
+#else
+#define ELAPSE_BACKENDS_CPU_LANES_INL_H_
+#endif
+
+#include <hwy/highway.h>
+
+#include <cstring>
+
+HWY_BEFORE_NAMESPACE();
+namespace elapse::cpu::HWY_NAMESPACE {
+
+namespace hn = hwy::HWY_NAMESPACE;
+
+// A whole vector in memory.
+template <class D>
+struct WholeLanes {
+  using V = hn::Vec<D>;
+  D d;
+
+  HWY_INLINE V load(const float* p) const { return hn::LoadU(d, p); }
+  HWY_INLINE void store(V v, float* p) const { hn::StoreU(v, d, p); }
+  HWY_INLINE V keep(V v) const { return v; }
+};
+
+// The first `count` lanes of a vector, fewer than all: the other lanes load as 0 and are never
+// touched in memory. keep() clears what was computed in them.
+template <class D>
+struct FirstLanes {
+  using V = hn::Vec<D>;
+  D d;
+  size_t count;
+
+  HWY_INLINE V keep(V v) const { return hn::IfThenElseZero(hn::FirstN(d, count), v); }
+#if HWY_MEM_OPS_MIGHT_FAULT
+  HWY_INLINE V load(const float* p) const {
+    HWY_ALIGN float buffer[hn::MaxLanes(D())] = {};
+    std::memcpy(buffer, p, count * sizeof(float));
+    return hn::Load(d, buffer);
+  }
+  HWY_INLINE void store(V v, float* p) const {
+    HWY_ALIGN float buffer[hn::MaxLanes(D())];
+    hn::Store(v, d, buffer);
+    std::memcpy(p, buffer, count * sizeof(float));
+  }
+#else
+  HWY_INLINE V load(const float* p) const { return hn::MaskedLoad(hn::FirstN(d, count), d, p); }
+  HWY_INLINE void store(V v, float* p) const { hn::BlendedStore(v, hn::FirstN(d, count), d, p); }
+#endif
+};
+
+// Calls body(i, lanes) for i = 0, Lanes(d), ... below n; `lanes` loads and stores what is left of
+// the array there.
+template <class D, class Body>
+HWY_INLINE void ForLanes(D d, int64_t n, Body&& body) {
+  const int64_t step = static_cast<int64_t>(hn::Lanes(d));
+  int64_t i = 0;
+  for (; i + step <= n; i += step) body(i, WholeLanes<D>{d});
+  if (i < n) body(i, FirstLanes<D>{d, static_cast<size_t>(n - i)});
+}
+
+template <class D>
+HWY_INLINE float Sum(D d, hn::Vec<D> v) {
+  return hn::GetLane(hn::SumOfLanes(d, v));
+}
+
+// out[c] += the sum of column c of a contiguous (rows, n) matrix, from the first row to the last.
+template <class D>
+HWY_INLINE void AddColumnSums(D d, const float* matrix, int64_t rows, int64_t n, float* out) {
+  ForLanes(d, n, [&](int64_t c, auto lanes) HWY_ATTR {
+    auto sum = hn::Zero(d);
+    for (int64_t r = 0; r < rows; ++r) sum = hn::Add(sum, lanes.load(matrix + r * n + c));
+    lanes.store(hn::Add(lanes.load(out + c), sum), out + c);
+  });
+}
+
+}  // namespace elapse::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif  // per-target include guard

@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "elapse/backends/cpu/kernels.h"
+#include "elapse/backends/cpu/strided_rows.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "elapse/backends/cpu/pointwise.cc"
+#include <hwy/foreach_target.h>
+#include <hwy/highway.h>
+
+#include "elapse/backends/cpu/lanes-inl.h"
+#include "elapse/backends/cpu/simd_math-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace elapse::cpu::HWY_NAMESPACE {
+namespace {
+
+using D = hn::ScalableTag<float>;
+using V = hn::Vec<D>;
+
+// Loads where elements follow one another; repeats the one where step is 0.
+template <class Lanes>
+HWY_INLINE V LoadStep(Lanes lanes, const float* row, int64_t step, int64_t i) {
+  return step == 1 ? lanes.load(row + i) : hn::Set(D(), *row);
+}
+
+// y = f(x)
+template <class Function>
+void MapOne(const StridedRows<2>& walk, RowBlock block, const Tensor& x, const Tensor& y,
+            Function f) {
+  for (int64_t r = block.row_begin; r < block.row_end; ++r) {
+    const auto at = walk.offsets(r);
+    const float* x_row = x.data<float>() + at[0] + block.begin * walk.step(0);
+    float* y_row = y.data<float>() + at[1] + block.begin;
+    ForLanes(D(), block.end - block.begin, [&](int64_t i, auto lanes) HWY_ATTR {
+      lanes.store(f(LoadStep(lanes, x_row, walk.step(0), i)), y_row + i);
+    });
+  }
+}
+
+// out = f(a, b)
+template <class Function>
+void MapTwo(const StridedRows<3>& walk, RowBlock block, const Tensor& a, const Tensor& b,
+            const Tensor& out, Function f) {
+  for (int64_t r = block.row_begin; r < block.row_end; ++r) {
+    const auto at = walk.offsets(r);
+    const float* a_row = a.data<float>() + at[0] + block.begin * walk.step(0);
+    const float* b_row = b.data<float>() + at[1] + block.begin * walk.step(1);
+    float* out_row = out.data<float>() + at[2] + block.begin;
+    ForLanes(D(), block.end - block.begin, [&](int64_t i, auto lanes) HWY_ATTR {
+      const V va = LoadStep(lanes, a_row, walk.step(0), i);
+      const V vb = LoadStep(lanes, b_row, walk.step(1), i);
+      lanes.store(f(va, vb), out_row + i);
+    });
+  }
+}
+
+void FillBlock(const Fill& args, const StridedRows<1>& walk, RowBlock block) {
+  const V value = hn::Set(D(), static_cast<float>(args.value));
+  for (int64_t r = block.row_begin; r < block.row_end; ++r) {
+    float* out = args.out.data<float>() + walk.offsets(r)[0] + block.begin;
+    ForLanes(D(), block.end - block.begin,
+             [&](int64_t i, auto lanes) HWY_ATTR { lanes.store(value, out + i); });
+  }
+}
+
+void CopyBlock(const Copy& args, const StridedRows<2>& walk, RowBlock block) {
+  MapOne(walk, block, args.x, args.out, [](V x) HWY_ATTR { return x; });
+}
+
+void UnaryForwardBlock(const UnaryForward& args, const StridedRows<2>& walk, RowBlock block) {
+  const auto map = [&](auto f) HWY_ATTR { MapOne(walk, block, args.x, args.y, f); };
+  switch (args.function) {
+    case Unary::exp: return map([](V x) HWY_ATTR { return Exp(D(), x); });
+    case Unary::neg_exp: return map([](V x) HWY_ATTR { return hn::Neg(Exp(D(), x)); });
+    case Unary::silu: return map([](V x) HWY_ATTR { return Silu(D(), x); });
+    case Unary::softplus: return map([](V x) HWY_ATTR { return Softplus(D(), x); });
+  }
+}
+
+void UnaryBackwardBlock(const UnaryBackward& args, const StridedRows<3>& walk, RowBlock block) {
+  const auto map = [&](auto slope) HWY_ATTR {
+    MapTwo(walk, block, args.x, args.dy, args.dx,
+           [&](V x, V dy) HWY_ATTR { return hn::Mul(dy, slope(x)); });
+  };
+  switch (args.function) {
+    case Unary::exp: return map([](V x) HWY_ATTR { return Exp(D(), x); });
+    case Unary::neg_exp: return map([](V x) HWY_ATTR { return hn::Neg(Exp(D(), x)); });
+    case Unary::silu:
+      return map([](V x) HWY_ATTR { return SiluDerivative(D(), x, Sigmoid(D(), x)); });
+    case Unary::softplus: return map([](V x) HWY_ATTR { return SoftplusDerivative(D(), x); });
+  }
+}
+
+void BinaryBlock(const Binary& args, const StridedRows<3>& walk, RowBlock block) {
+  const auto map = [&](auto f) HWY_ATTR { MapTwo(walk, block, args.a, args.b, args.out, f); };
+  switch (args.function) {
+    case BinaryFunction::add: return map([](V a, V b) HWY_ATTR { return hn::Add(a, b); });
+    case BinaryFunction::mul: return map([](V a, V b) HWY_ATTR { return hn::Mul(a, b); });
+  }
+}
+
+void EditBlock(const EditForward& args, const StridedRows<3>& walk, RowBlock block) {
+  const auto map = [&](auto f) HWY_ATTR { MapTwo(walk, block, args.x, args.source, args.out, f); };
+  switch (args.edit) {
+    case EditOp::none: return map([](V x, V) HWY_ATTR { return x; });
+    case EditOp::set: return map([](V, V source) HWY_ATTR { return source; });
+    case EditOp::add: return map([](V x, V source) HWY_ATTR { return hn::Add(x, source); });
+    case EditOp::scale: return map([](V x, V source) HWY_ATTR { return hn::Mul(x, source); });
+  }
+}
+
+void EditBackwardBlock(const EditBackward& args, const StridedRows<3>& walk, RowBlock block) {
+  const auto map = [&](auto f) HWY_ATTR {
+    MapTwo(walk, block, args.dout, args.source, args.dx, f);
+  };
+  switch (args.edit) {
+    case EditOp::none:
+    case EditOp::add: return map([](V dout, V) HWY_ATTR { return dout; });
+    case EditOp::set: return map([](V, V) HWY_ATTR { return hn::Zero(D()); });
+    case EditOp::scale:
+      return map([](V dout, V source) HWY_ATTR { return hn::Mul(dout, source); });
+  }
+}
+
+}  // namespace
+}  // namespace elapse::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace elapse::cpu {
+namespace {
+
+HWY_EXPORT(FillBlock);
+HWY_EXPORT(CopyBlock);
+HWY_EXPORT(UnaryForwardBlock);
+HWY_EXPORT(UnaryBackwardBlock);
+HWY_EXPORT(BinaryBlock);
+HWY_EXPORT(EditBlock);
+HWY_EXPORT(EditBackwardBlock);
+
+void round_block(const Copy& args, const StridedRows<2>& walk, RowBlock block) {
+  for (int64_t r = block.row_begin; r < block.row_end; ++r) {
+    const auto at = walk.offsets(r);
+    const double* x = args.x.data<double>() + at[0];
+    float* out = args.out.data<float>() + at[1];
+    for (int64_t i = block.begin; i < block.end; ++i) {
+      out[i] = static_cast<float>(x[i * walk.step(0)]);
+    }
+  }
+}
+
+// Runs a kernel over all blocks of the walk.
+template <size_t kTensors, class Args>
+void run(Device& device, const Args& args, const StridedRows<kTensors>& walk,
+         void (*kernel)(const Args&, const StridedRows<kTensors>&, RowBlock)) {
+  for_each_row_block(device, walk, [&](RowBlock block) { kernel(args, walk, block); });
+}
+
+}  // namespace
+
+void fill(Device& device, const Fill& args) {
+  run<1>(device, args, {args.out.shape(), {&args.out}}, HWY_DYNAMIC_DISPATCH(FillBlock));
+}
+
+void copy(Device& device, const Copy& args) {
+  const bool rounds = args.x.dtype() == DType::f64;
+  run<2>(device, args, {args.out.shape(), {&args.x, &args.out}},
+         rounds ? round_block : HWY_DYNAMIC_DISPATCH(CopyBlock));
+}
+
+void unary_forward(Device& device, const UnaryForward& args) {
+  run<2>(device, args, {args.x.shape(), {&args.x, &args.y}},
+         HWY_DYNAMIC_DISPATCH(UnaryForwardBlock));
+}
+
+void unary_backward(Device& device, const UnaryBackward& args) {
+  run<3>(device, args, {args.x.shape(), {&args.x, &args.dy, &args.dx}},
+         HWY_DYNAMIC_DISPATCH(UnaryBackwardBlock));
+}
+
+void binary(Device& device, const Binary& args) {
+  run<3>(device, args, {args.out.shape(), {&args.a, &args.b, &args.out}},
+         HWY_DYNAMIC_DISPATCH(BinaryBlock));
+}
+
+void edit(Device& device, const EditForward& args) {
+  run<3>(device, args, {args.x.shape(), {&args.x, &args.source, &args.out}},
+         HWY_DYNAMIC_DISPATCH(EditBlock));
+}
+
+void edit_backward(Device& device, const EditBackward& args) {
+  run<3>(device, args, {args.dout.shape(), {&args.dout, &args.source, &args.dx}},
+         HWY_DYNAMIC_DISPATCH(EditBackwardBlock));
+}
+
+}  // namespace elapse::cpu
+#endif  // HWY_ONCE

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+// A row is read from memory once: the second pass over it finds it in the first-level cache.
+#include <cmath>
+
+#include "elapse/backends/cpu/blocks.h"
+#include "elapse/backends/cpu/kernels.h"
+#include "elapse/backends/cpu/taps.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "elapse/backends/cpu/rms_norm.cc"
+#include <hwy/foreach_target.h>
+#include <hwy/highway.h>
+
+#include "elapse/backends/cpu/lanes-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace elapse::cpu::HWY_NAMESPACE {
+namespace {
+
+using D = hn::ScalableTag<float>;
+
+float SumOfRowSquares(const float* x, int64_t n) {
+  const D d;
+  auto squares = hn::Zero(d);
+  ForLanes(d, n, [&](int64_t i, auto lanes) HWY_ATTR {
+    const auto v = lanes.load(x + i);
+    squares = hn::MulAdd(v, v, squares);
+  });
+  return Sum(d, squares);
+}
+
+// sum = x + residual; returns the sum of its squares.
+float AddResidual(const float* x, const float* residual, float* sum, int64_t n) {
+  const D d;
+  auto squares = hn::Zero(d);
+  ForLanes(d, n, [&](int64_t i, auto lanes) HWY_ATTR {
+    const auto v = hn::Add(lanes.load(residual + i), lanes.load(x + i));
+    lanes.store(v, sum + i);
+    squares = hn::MulAdd(v, v, squares);
+  });
+  return Sum(d, squares);
+}
+
+float RootMeanSquare(float squares, int64_t n, double eps) {
+  return static_cast<float>(std::sqrt(squares / static_cast<double>(n) + eps));
+}
+
+void NormalizeRow(const float* sum, const float* weight, float scale, float* y, int64_t n) {
+  const D d;
+  const auto inverse = hn::Set(d, 1.0f / scale);
+  ForLanes(d, n, [&](int64_t i, auto lanes) HWY_ATTR {
+    const auto normalized = hn::Mul(lanes.load(sum + i), inverse);
+    lanes.store(hn::Mul(lanes.load(weight + i), normalized), y + i);
+  });
+}
+
+void ForwardRows(const RmsNormForward& args, int64_t begin, int64_t end) {
+  const int64_t n = args.weight.numel();
+  for (int64_t t = begin; t < end; ++t) {
+    const float* x = row(args.x, t);
+    const float* sum = args.residual ? row(args.sum, t) : x;
+    const float squares = args.residual ? AddResidual(x, row(args.residual, t), row(args.sum, t), n)
+                                        : SumOfRowSquares(x, n);
+    const float scale = through_tap(args.scale_tap, t, RootMeanSquare(squares, n, args.eps));
+    args.scale.data<float>()[t] = scale;
+    NormalizeRow(sum, args.weight.data<float>(), scale, row(args.y, t), n);
+  }
+}
+
+// sum of dy weight sum
+float WeightedDot(const float* dy, const float* weight, const float* sum, int64_t n) {
+  const D d;
+  auto dot = hn::Zero(d);
+  ForLanes(d, n, [&](int64_t i, auto lanes) HWY_ATTR {
+    const auto dnormalized = hn::Mul(lanes.load(dy + i), lanes.load(weight + i));
+    dot = hn::MulAdd(dnormalized, lanes.load(sum + i), dot);
+  });
+  return Sum(d, dot);
+}
+
+// The gradient through scale reaches element i as scale_share * sum[i]:
+//   d scale = -(sum_i dy_i weight_i sum_i) / scale^2;  d scale / d sum_i = sum_i / (n scale)
+// where the last is the scale before any edit.
+float ScaleShare(const RmsNormBackward& args, int64_t t, float scale) {
+  const int64_t n = args.weight.numel();
+  const float* sum = row(args.sum, t);
+  const float dot = WeightedDot(row(args.dy, t), args.weight.data<float>(), sum, n);
+  const float dscale = -dot / (scale * scale);
+  if (!args.scale_tap.edits()) return dscale / (static_cast<float>(n) * scale);
+  const float unedited = RootMeanSquare(SumOfRowSquares(sum, n), n, args.eps);
+  return dscale * tap_derivative(args.scale_tap, t) / (static_cast<float>(n) * unedited);
+}
+
+// Rows [begin, end); dweight receives their share, added to.
+void BackwardRows(const RmsNormBackward& args, int64_t begin, int64_t end, float* dweight) {
+  const D d;
+  const int64_t n = args.weight.numel();
+  const float* weight = args.weight.data<float>();
+  for (int64_t t = begin; t < end; ++t) {
+    const float scale = args.scale.data<float>()[t];
+    const auto share = hn::Set(d, ScaleShare(args, t, scale));
+    const auto inverse = hn::Set(d, 1.0f / scale);
+    const float* dy = row(args.dy, t);
+    const float* sum = row(args.sum, t);
+    const float* dsum = args.dsum ? row(args.dsum, t) : nullptr;
+    float* dsum_total = row(args.dsum_total, t);
+    ForLanes(d, n, [&](int64_t i, auto lanes) HWY_ATTR {
+      const auto s = lanes.load(sum + i);
+      const auto scaled = hn::Mul(lanes.load(dy + i), inverse);
+      lanes.store(hn::MulAdd(scaled, s, lanes.load(dweight + i)), dweight + i);
+      auto total = hn::MulAdd(scaled, lanes.load(weight + i), hn::Mul(share, s));
+      if (dsum != nullptr) total = hn::Add(total, lanes.load(dsum + i));
+      lanes.store(total, dsum_total + i);
+    });
+  }
+}
+
+void AddPartials(const Tensor& partials, float* out) {
+  AddColumnSums(D(), partials.data<float>(), partials.dim(0), partials.dim(1), out);
+}
+
+}  // namespace
+}  // namespace elapse::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace elapse::cpu {
+
+HWY_EXPORT(ForwardRows);
+HWY_EXPORT(BackwardRows);
+HWY_EXPORT(AddPartials);
+
+void rms_norm_forward(Device& device, const RmsNormForward& args) {
+  for_each_block(device, args.x.dim(0), rows_per_block(args.x.dim(1)),
+                 [&](int64_t begin, int64_t end) {
+                   HWY_DYNAMIC_DISPATCH(ForwardRows)(args, begin, end);
+                 });
+}
+
+void rms_norm_backward(Device& device, const RmsNormBackward& args) {
+  constexpr int64_t kLeastRows = 32;  // keeps the blocks' shares of dweight small beside the rows
+  const int64_t tokens = args.dy.dim(0), d_model = args.dy.dim(1);
+  const int64_t block_rows = std::max(kLeastRows, rows_per_block(d_model));
+  const Tensor partials = device.zeros(DType::f32, {divide_up(tokens, block_rows), d_model});
+  for_each_block(device, tokens, block_rows, [&](int64_t begin, int64_t end, int64_t block) {
+    HWY_DYNAMIC_DISPATCH(BackwardRows)(args, begin, end, row(partials, block));
+  });
+  HWY_DYNAMIC_DISPATCH(AddPartials)(partials, args.dweight.data<float>());
+}
+
+}  // namespace elapse::cpu
+#endif  // HWY_ONCE
