@@ -7,6 +7,7 @@ set -euo pipefail
 packages=(
   g++ cmake ninja-build                               # build
   libhwy-dev libdnnl-dev                              # elapse/backends/cpu
+  ocl-icd-opencl-dev                                  # asked for by the CMake files of libdnnl-dev
   rapidjson-dev libcli11-dev libspdlog-dev libfmt-dev
   libgtest-dev python3                                # tests
   clang libclang-rt-dev                               # fuzzing: libFuzzer and its sanitizers
