@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "elapse/io/file.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <filesystem>
+#include <system_error>
+#include <utility>
+
+#include "elapse/core/error.h"
+
+namespace elapse {
+namespace {
+
+constexpr size_t kBufferBytes = 1 << 16;
+constexpr int kMaxTemporaryNames = 1000;
+
+std::string reason(int error) { return std::generic_category().message(error); }
+
+class Descriptor {
+ public:
+  explicit Descriptor(int fd) : fd_(fd) {}
+  ~Descriptor() {
+    if (fd_ >= 0) ::close(fd_);
+  }
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+
+  int get() const { return fd_; }
+  int close() { return ::close(std::exchange(fd_, -1)); }
+
+ private:
+  int fd_;
+};
+
+int open_to_read(const std::string& path) {
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  ELAPSE_CHECK(fd >= 0, "{}: cannot open: {}", path, reason(errno));
+  return fd;
+}
+
+size_t size_of_regular_file(int fd, const std::string& path) {
+  struct stat status;
+  ELAPSE_CHECK(::fstat(fd, &status) == 0, "{}: cannot ask for its size: {}", path, reason(errno));
+  ELAPSE_CHECK(S_ISREG(status.st_mode), "{}: expected a regular file, found {}", path,
+               S_ISDIR(status.st_mode) ? "a folder" : "a device or pipe");
+  return static_cast<size_t>(status.st_size);
+}
+
+// A new file beside `path`, unlinked by the destructor unless it has become the file at `path`.
+class TemporaryFile {
+ public:
+  explicit TemporaryFile(const std::string& path) : path_(path), descriptor_(create()) {}
+  ~TemporaryFile() {
+    if (!name_.empty()) ::unlink(name_.c_str());
+  }
+  TemporaryFile(const TemporaryFile&) = delete;
+  TemporaryFile& operator=(const TemporaryFile&) = delete;
+
+  int descriptor() const { return descriptor_.get(); }
+  void publish();
+
+ private:
+  int create();
+  void sync_folder() const;
+
+  std::string path_;
+  std::string name_;
+  Descriptor descriptor_;
+};
+
+// Not mkstemp: its files are 0600 whatever the umask says.
+int TemporaryFile::create() {
+  for (int i = 0; i < kMaxTemporaryNames; ++i) {
+    std::string name = fmt::format("{}.tmp-{}-{}", path_, ::getpid(), i);
+    const int fd = ::open(name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    if (fd >= 0) {
+      name_ = std::move(name);
+      return fd;
+    }
+    ELAPSE_CHECK(errno == EEXIST, "{}: cannot write beside it: {}", path_, reason(errno));
+  }
+  fail("{}: cannot write beside it: {} temporary files are there already", path_,
+       kMaxTemporaryNames);
+}
+
+void TemporaryFile::publish() {
+  // Network file systems report a full disk as late as here.
+  ELAPSE_CHECK(::fsync(descriptor_.get()) == 0, "{}: cannot write: {}", path_, reason(errno));
+  ELAPSE_CHECK(descriptor_.close() == 0, "{}: cannot write: {}", path_, reason(errno));
+  ELAPSE_CHECK(::rename(name_.c_str(), path_.c_str()) == 0, "{}: cannot replace: {}", path_,
+               reason(errno));
+  name_.clear();
+  sync_folder();
+}
+
+void TemporaryFile::sync_folder() const {
+  const auto folder = std::filesystem::path(path_).parent_path();
+  const std::string name = folder.empty() ? "." : folder.string();
+  const Descriptor opened(::open(name.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  // EINVAL: a file system whose folders cannot be synced.
+  ELAPSE_CHECK(opened.get() >= 0 && (::fsync(opened.get()) == 0 || errno == EINVAL),
+               "{}: written, but its folder cannot be synced: {}", path_, reason(errno));
+}
+
+}  // namespace
+
+std::shared_ptr<const MappedFile> MappedFile::open(const std::string& path) {
+  const Descriptor file(open_to_read(path));
+  const size_t size = size_of_regular_file(file.get(), path);
+  void* data = nullptr;
+  if (size > 0) {  // an empty mapping is an error to mmap
+    data = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file.get(), 0);
+    ELAPSE_CHECK(data != MAP_FAILED, "{}: cannot map {} bytes: {}", path, size, reason(errno));
+  }
+  return std::shared_ptr<const MappedFile>(
+      new MappedFile(static_cast<const std::byte*>(data), size));
+}
+
+MappedFile::~MappedFile() {
+  if (data_ != nullptr) ::munmap(const_cast<std::byte*>(data_), size_);
+}
+
+std::string read_text(const std::string& path) {
+  const Descriptor file(open_to_read(path));
+  std::string text;
+  std::array<char, kBufferBytes> buffer;
+  for (;;) {
+    const ssize_t count = ::read(file.get(), buffer.data(), buffer.size());
+    if (count == 0) return text;
+    if (count < 0 && errno == EINTR) continue;
+    ELAPSE_CHECK(count > 0, "{}: cannot read: {}", path, reason(errno));
+    text.append(buffer.data(), static_cast<size_t>(count));
+  }
+}
+
+FileWriter::FileWriter(int descriptor, std::string path)
+    : descriptor_(descriptor), path_(std::move(path)) {
+  buffer_.reserve(kBufferBytes);
+}
+
+void FileWriter::write(std::span<const std::byte> bytes) {
+  if (buffer_.size() + bytes.size() > kBufferBytes) flush();
+  if (bytes.size() > kBufferBytes) {
+    write_through(bytes);
+  } else {
+    buffer_.insert(buffer_.end(), bytes.begin(), bytes.end());
+  }
+}
+
+void FileWriter::write(std::string_view text) { write(std::as_bytes(std::span(text))); }
+
+void FileWriter::flush() {
+  write_through(buffer_);
+  buffer_.clear();
+}
+
+void FileWriter::write_through(std::span<const std::byte> bytes) {
+  while (!bytes.empty()) {
+    const ssize_t count = ::write(descriptor_, bytes.data(), bytes.size());
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) fail_to_write(errno);
+    written_ += count;
+    bytes = bytes.subspan(static_cast<size_t>(count));
+  }
+}
+
+void FileWriter::fail_to_write(int error) const {
+  const std::string needed =
+      expected_ > 0 ? fmt::format(" of {} bytes needed", expected_) : " bytes";
+  const bool full = error == ENOSPC || error == EDQUOT;
+  fail("{}: {} after {}{}", path_, full ? "no space left" : reason(error), written_, needed);
+}
+
+void write_file_atomically(const std::string& path, const std::function<void(FileWriter&)>& fill) {
+  TemporaryFile temporary(path);
+  FileWriter writer(temporary.descriptor(), path);
+  fill(writer);
+  writer.flush();
+  temporary.publish();
+}
+
+}  // namespace elapse

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace elapse {
+
+// A file's bytes, mapped read-only and paged in as they are touched. Hold it by shared_ptr, so that
+// Tensors can wrap its memory. A file that is cut short while mapped makes the process die of
+// SIGBUS; files replaced as write_file_atomically does are safe.
+class MappedFile {
+ public:
+  static std::shared_ptr<const MappedFile> open(const std::string& path);
+  ~MappedFile();
+  MappedFile(const MappedFile&) = delete;
+  MappedFile& operator=(const MappedFile&) = delete;
+
+  std::span<const std::byte> bytes() const { return {data_, size_}; }
+
+ private:
+  MappedFile(const std::byte* data, size_t size) : data_(data), size_(size) {}
+
+  const std::byte* data_;
+  size_t size_;
+};
+
+std::string read_text(const std::string& path);
+
+// Buffered, checked writing to an open file descriptor, which it does not own. The destructor
+// writes nothing: what counts is flush().
+class FileWriter {
+ public:
+  FileWriter(int descriptor, std::string path);
+
+  // Announces the file's final size, for the message should the disk be full.
+  void expect(int64_t bytes) { expected_ = bytes; }
+  void write(std::span<const std::byte> bytes);
+  void write(std::string_view text);
+  void flush();
+
+ private:
+  void write_through(std::span<const std::byte> bytes);
+  [[noreturn]] void fail_to_write(int error) const;
+
+  int descriptor_;
+  std::string path_;
+  std::vector<std::byte> buffer_;
+  int64_t written_ = 0;
+  int64_t expected_ = 0;  // 0: not known
+};
+
+// Replaces the file at `path` by what `fill` writes, wholly or not at all: a temporary file beside
+// it is written, synced and renamed. After an exception (`fill`'s own included) the temporary file
+// is gone and the old one untouched.
+void write_file_atomically(const std::string& path, const std::function<void(FileWriter&)>& fill);
+
+}  // namespace elapse
