@@ -183,12 +183,16 @@ LayerState Mamba::make_state(Device& device, int64_t slots, bool needs_grad) con
   return state;
 }
 
-std::vector<std::string> Mamba::point_names() const {
-  std::vector<std::string> names = {"in_x", "in_z", "conv_state", "conv", "x",
-                                    "dt_low", "A", "B", "C", "h_start"};
-  names.insert(names.end(), kScanPointNames.begin(), kScanPointNames.end());
-  names.insert(names.end(), {"gated", "out"});
-  return names;
+std::vector<PointInfo> Mamba::points() const {
+  using Axis = PointInfo::Axis;
+  std::vector<PointInfo> list = {{"in_x"}, {"in_z"}, {"conv_state", Axis::sequence},
+                                 {"conv"}, {"x"},    {"dt_low"},
+                                 {"A", Axis::none},  {"B"},
+                                 {"C"},    {"h_start", Axis::sequence}};
+  for (const char* name : kScanPointNames) list.push_back({name});
+  list.push_back({"gated"});
+  list.push_back({"out"});
+  return list;
 }
 
 }  // namespace elapse

@@ -31,7 +31,7 @@ class Mamba final : public Mixer {
   Var forward(Tape& tape, const Var& u, const Sequences& seqs, const LayerState* state,
               const PointScope& points) const override;
   LayerState make_state(Device& device, int64_t slots, bool needs_grad) const override;
-  std::vector<std::string> point_names() const override;
+  std::vector<PointInfo> points() const override;
 
  private:
   Var convolve(Tape& tape, const Var& in_x, const Sequences& seqs, const LayerState* state,

@@ -10,6 +10,13 @@
 
 namespace elapse {
 
+// A named point and what its value's first axis counts.
+struct PointInfo {
+  enum class Axis : uint8_t { token, sequence, none };
+  std::string name;
+  Axis axis = Axis::token;
+};
+
 // A layer that mixes information over the tokens of each sequence.
 class Mixer {
  public:
@@ -23,7 +30,7 @@ class Mixer {
   // Zeros for `slots` sequences; gradients flow through them if `needs_grad`.
   virtual LayerState make_state(Device& device, int64_t slots, bool needs_grad) const = 0;
 
-  virtual std::vector<std::string> point_names() const = 0;
+  virtual std::vector<PointInfo> points() const = 0;
 };
 
 }  // namespace elapse

@@ -31,6 +31,12 @@ const Edit* Points::edit_at(std::string_view name) const {
   return found == edits_.end() ? nullptr : &found->second;
 }
 
+std::vector<std::string> Points::watched() const {
+  std::vector<std::string> names;
+  for (const auto& [name, value] : watched_) names.push_back(name);
+  return names;
+}
+
 void Points::check_names(const std::vector<std::string>& known) const {
   const auto check = [&](const std::string& name) {
     ELAPSE_CHECK(std::find(known.begin(), known.end(), name) != known.end(),

@@ -31,6 +31,8 @@ class Points {
 
   bool watches(std::string_view name) const;
   const Edit* edit_at(std::string_view name) const;  // null if there is none
+  std::vector<std::string> watched() const;
+  const std::map<std::string, Edit, std::less<>>& edits() const { return edits_; }
   bool empty() const { return watched_.empty() && edits_.empty(); }
   // Throws Error naming the first name that is not one of `known`.
   void check_names(const std::vector<std::string>& known) const;

@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "elapse/io/named_tensor.h"
+#include "elapse/model/language_model.h"
+
+namespace elapse {
+
+// Loads DIR/config.json with DIR/model.safetensors or DIR/pytorch_model.bin, in either published
+// layout. Every parameter must be there in its shape and nothing else; throws Error naming the
+// file, the tensor, what was expected and what was found.
+std::unique_ptr<LanguageModel> load_model(Device& device, const std::string& directory,
+                                          DType dtype);
+
+// Writes DIR/config.json and DIR/model.safetensors in the layout of the model's configuration,
+// each atomically, making DIR if there is none.
+void save_model(const LanguageModel& model, const std::string& directory);
+
+// Sets every parameter from `tensors`, named as in the original layout. `source` opens errors.
+void set_parameters(const LanguageModel& model, const std::vector<NamedTensor>& tensors,
+                    const std::string& source);
+
+// The parameters on the host, as files name them in the original layout.
+std::vector<NamedTensor> host_parameters(const LanguageModel& model);
+
+// A tensor's elements on the host, sharing its memory where it is there already.
+Tensor to_host(Device& device, const Tensor& t);
+
+}  // namespace elapse

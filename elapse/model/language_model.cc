@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "elapse/model/language_model.h"
+
+#include "elapse/mixers/mamba.h"
+#include "elapse/model/by_tokens.h"
+
+namespace elapse {
+namespace {
+
+constexpr double kEmbeddingDeviation = 0.02;
+
+Tensor normal_values(Device& device, DType dtype, Random& random, Shape shape) {
+  std::vector<float> values(static_cast<size_t>(shape.numel()));
+  for (float& v : values) v = static_cast<float>(kEmbeddingDeviation * random.normal());
+  if (dtype == DType::f32) return device.upload(values, shape);
+  return device.upload(std::vector<double>(values.begin(), values.end()), shape);
+}
+
+Tensor ones(Device& device, DType dtype, Shape shape) {
+  const Tensor t = device.empty(dtype, shape);
+  fill(device, {t, 1});
+  return t;
+}
+
+MambaConfig mixer_config(const ModelConfig& c) {
+  return {c.d_model, c.d_inner, c.d_state, c.d_conv, c.dt_rank, c.bias, c.conv_bias};
+}
+
+uint64_t fnv1a(uint64_t hash, const void* data, int64_t bytes) {
+  const auto* p = static_cast<const unsigned char*>(data);
+  for (int64_t i = 0; i < bytes; ++i) hash = (hash ^ p[i]) * 0x100000001b3U;
+  return hash;
+}
+
+}  // namespace
+
+LanguageModel::LanguageModel(Device& device, const ModelConfig& config, DType dtype, uint64_t seed)
+    : device_(device), config_(config), dtype_(dtype) {
+  Random random(seed);
+  const Shape vocab_shape = {config.vocab(), config.d_model};
+  const std::string backbone = "backbone.";
+  embedding_ = parameters_.add(backbone + "embedding.weight",
+                               normal_values(device, dtype, random, vocab_shape), true);
+  for (int64_t i = 0; i < config.n_layers; ++i) {
+    const std::string prefix = fmt::format("{}layers.{}.", backbone, i);
+    const Var norm =
+        parameters_.add(prefix + "norm.weight", ones(device, dtype, {config.d_model}), false);
+    layers_.push_back({norm, std::make_unique<Mamba>(device, mixer_config(config), config.n_layers,
+                                                     dtype, prefix + "mixer.", random,
+                                                     parameters_)});
+  }
+  norm_f_ =
+      parameters_.add(backbone + "norm_f.weight", ones(device, dtype, {config.d_model}), false);
+  head_ = config.tied_head
+              ? embedding_
+              : parameters_.add("lm_head.weight",
+                                normal_values(device, dtype, random, vocab_shape), true);
+  list_points();
+}
+
+void LanguageModel::list_points() {
+  points_.push_back({"embed"});
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    const std::string prefix = fmt::format("layers.{}.", i);
+    for (const char* name : {"resid_pre", "layer_input", "scale", "norm"}) {
+      points_.push_back({prefix + name});
+    }
+    for (const PointInfo& p : layers_[i].mixer->points()) {
+      points_.push_back({prefix + "mixer." + p.name, p.axis});
+    }
+    points_.push_back({prefix + "resid_post"});
+  }
+  points_.push_back({"norm_f"});
+  points_.push_back({"logits"});
+  for (const PointInfo& p : points_) point_names_.push_back(p.name);
+}
+
+State LanguageModel::make_state(int64_t slots, bool needs_grad) const {
+  std::vector<LayerState> layers;
+  for (const Layer& layer : layers_) {
+    layers.push_back(layer.mixer->make_state(device_, slots, needs_grad));
+  }
+  return {device_, std::move(layers), slots};
+}
+
+Var LanguageModel::forward(Tape& tape, const Batch& batch, State* state, Points* points) const {
+  if (points != nullptr) points->check_names(point_names_);
+  const int64_t slots = state ? state->slots() : 0;
+  ELAPSE_CHECK(batch.seqs.max_slot < slots, "a sequence names state slot {}, but there are {}",
+               batch.seqs.max_slot, slots);
+  const VerifyMode mode = verify_mode();
+  const bool by_tokens =
+      mode == VerifyMode::step || (mode == VerifyMode::restore && !tape.recording());
+  Var logits = by_tokens ? ByTokens(*this, mode).run(tape, batch, state, points)
+                         : run(tape, batch, state, points);
+  if (!by_tokens) ++path_counts_.parallel;
+  if (state == nullptr) return logits;
+  for (size_t s = 0; s < batch.seqs.lengths.size(); ++s) {
+    const auto [start, end] = std::pair(batch.seqs.starts[s], batch.seqs.ends[s]);
+    if (end == Sequences::kNoSlot) continue;
+    const int64_t before = start == Sequences::kNoSlot ? 0 : state->position(start);
+    state->set_position(end, before + batch.seqs.lengths[s]);
+  }
+  return logits;
+}
+
+// Layer i's residual stream and normed input. The fused add and norm is taken apart where an edit
+// falls between the two.
+Normed LanguageModel::enter_layer(Tape& tape, size_t i, const Var& x, const Var& residual,
+                                  const PointScope& all) const {
+  const PointScope before = i == 0 ? PointScope() : all.within(fmt::format("layers.{}.", i - 1));
+  const PointScope here = all.within(fmt::format("layers.{}.", i));
+  const Tap scale = here.tap(tape, "scale", dtype_, {x.dim(0), 1});
+  const Var& weight = layers_[i].norm_weight;
+  Normed normed;
+  if (before.edits("resid_post") || here.edits("resid_pre") || here.edits("layer_input")) {
+    Var stream = residual ? add(tape, residual, x) : x;
+    if (i > 0) stream = before.pass(tape, "resid_post", stream);
+    stream = here.pass(tape, "resid_pre", stream);
+    const Var input = here.pass(tape, "layer_input", stream);
+    normed = {stream, rms_norm(tape, input, Var(), weight, config_.norm_eps, scale).y};
+  } else {
+    normed = rms_norm(tape, x, residual, weight, config_.norm_eps, scale);
+    if (i > 0) before.keep("resid_post", normed.sum.value());
+    here.keep("resid_pre", normed.sum.value());
+    here.keep("layer_input", normed.sum.value());
+  }
+  normed.y = here.pass(tape, "norm", normed.y);
+  return normed;
+}
+
+Var LanguageModel::final_norm(Tape& tape, const Var& x, const Var& residual,
+                              const PointScope& all) const {
+  const PointScope last = all.within(fmt::format("layers.{}.", layers_.size() - 1));
+  if (last.edits("resid_post")) {
+    const Var stream = last.pass(tape, "resid_post", add(tape, residual, x));
+    return rms_norm(tape, stream, Var(), norm_f_, config_.norm_eps).y;
+  }
+  const Normed normed = rms_norm(tape, x, residual, norm_f_, config_.norm_eps);
+  last.keep("resid_post", normed.sum.value());
+  return normed.y;
+}
+
+Var LanguageModel::run(Tape& tape, const Batch& batch, State* state, Points* points) const {
+  const PointScope all(points, "");
+  Var x = all.pass(tape, "embed", gather_rows(tape, embedding_, batch.tokens));
+  Var residual;
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    const Normed in = enter_layer(tape, i, x, residual, all);
+    residual = in.sum;
+    x = layers_[i].mixer->forward(tape, in.y, batch.seqs,
+                                  state ? &state->layers()[i] : nullptr,
+                                  all.within(fmt::format("layers.{}.mixer.", i)));
+  }
+  Var hidden = all.pass(tape, "norm_f", final_norm(tape, x, residual, all));
+  if (batch.logit_rows) hidden = gather_rows(tape, hidden, batch.logit_rows);
+  return all.pass(tape, "logits", linear(tape, hidden, head_, Var()));
+}
+
+std::string LanguageModel::fingerprint() const {
+  const std::string config = config_.json();
+  uint64_t hash = fnv1a(0xcbf29ce484222325U, config.data(), static_cast<int64_t>(config.size()));
+  std::vector<char> bytes;
+  for (const Parameter& p : parameters_.all()) {
+    bytes.resize(static_cast<size_t>(p.var.value().bytes()));
+    device_.download_bytes(p.var.value(), bytes.data());
+    hash = fnv1a(hash, bytes.data(), p.var.value().bytes());
+  }
+  return fmt::format("{:016x}", hash);
+}
+
+}  // namespace elapse

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "elapse/autograd/functions.h"
+#include "elapse/mixers/mixer.h"
+#include "elapse/model/config.h"
+
+namespace elapse {
+
+// Tokens of packed sequences, and which of them the model is asked about.
+struct Batch {
+  Tensor tokens;                 // (tokens) i64
+  Sequences seqs;
+  Tensor logit_rows;             // (rows) i64: packed tokens whose logits are wanted; empty: all
+};
+
+// How often forward() took each path (see ELAPSE_VERIFY in docs/architecture.md).
+struct PathCounts {
+  int64_t parallel = 0;          // passes over whole sequences
+  int64_t stepped = 0;           // passes over one token of each sequence
+  int64_t restored = 0;          // states written to a file and read back between tokens
+};
+
+// Embedding, pre-norm residual blocks of one mixer each, final norm, head: the backbone published
+// as MambaLMHeadModel (state-spaces/mamba, models/mixer_seq_simple.py). Computes in float32 or
+// float64; the residual stream has that precision throughout.
+class LanguageModel {
+ public:
+  // The published initialisation, drawn from `seed`.
+  LanguageModel(Device& device, const ModelConfig& config, DType dtype, uint64_t seed);
+
+  // Logits (rows, vocab). With a state, sequences start and end in its slots, and its positions
+  // move on. Throws Error on tokens outside the vocabulary, slots the state does not have, and
+  // points the model does not have.
+  Var forward(Tape& tape, const Batch& batch, State* state = nullptr,
+              Points* points = nullptr) const;
+
+  State make_state(int64_t slots, bool needs_grad = false) const;
+
+  Device& device() const { return device_; }
+  const ModelConfig& config() const { return config_; }
+  DType dtype() const { return dtype_; }
+  const Parameters& parameters() const { return parameters_; }
+  const std::vector<PointInfo>& points() const { return points_; }
+  const PathCounts& path_counts() const { return path_counts_; }
+
+  // A hash of the configuration and every weight: states belong to the model with the same.
+  std::string fingerprint() const;
+
+ private:
+  friend class ByTokens;
+  struct Layer {
+    Var norm_weight;
+    std::unique_ptr<Mixer> mixer;
+  };
+
+  Var run(Tape& tape, const Batch& batch, State* state, Points* points) const;
+  Normed enter_layer(Tape& tape, size_t i, const Var& x, const Var& residual,
+                     const PointScope& all) const;
+  Var final_norm(Tape& tape, const Var& x, const Var& residual, const PointScope& all) const;
+  void list_points();
+
+  Device& device_;
+  ModelConfig config_;
+  DType dtype_;
+  Parameters parameters_;
+  Var embedding_;                // (vocab, d_model)
+  std::vector<Layer> layers_;
+  Var norm_f_;                   // (d_model)
+  Var head_;                     // (vocab, d_model); the embedding itself where tied
+  std::vector<PointInfo> points_;
+  std::vector<std::string> point_names_;
+  mutable PathCounts path_counts_;
+};
+
+}  // namespace elapse
