@@ -54,13 +54,14 @@ TEST(Tensor, WithoutElementsStillHasMemory) {
 TEST(Tensor, RowsAndColumnsAreViews) {
   Pool pool(host_memory());
   const Tensor t = iota(pool, 4, 6);
-  const Tensor view = t.rows(1, 4).columns(2, 5);
-  EXPECT_EQ(view.shape(), (Shape{3, 3}));
-  EXPECT_EQ(view.stride(0), 6);
-  EXPECT_EQ(view.data<float>()[0], 8.0F);
-  EXPECT_EQ(view.data<float>()[2 * view.stride(0) + 2], 22.0F);
-  view.data<float>()[0] = -1.0F;
-  EXPECT_EQ(t.data<float>()[8], -1.0F);
+  for (const Tensor& view : {t.rows(1, 4).columns(2, 5), t.columns(2, 5).rows(1, 4)}) {
+    EXPECT_EQ(view.shape(), (Shape{3, 3}));
+    EXPECT_EQ(view.stride(0), 6);
+    EXPECT_EQ(view.data<float>()[0], 8.0F);
+    EXPECT_EQ(view.data<float>()[2 * view.stride(0) + 2], 22.0F);
+  }
+  t.rows(1, 2).data<float>()[0] = -1.0F;
+  EXPECT_EQ(t.data<float>()[6], -1.0F);
 }
 
 TEST(Tensor, RowsStayContiguousAndColumnsDoNot) {
