@@ -68,12 +68,13 @@ HWY_INLINE float Sum(D d, hn::Vec<D> v) {
   return hn::GetLane(hn::SumOfLanes(d, v));
 }
 
-// out[c] += the sum of column c of a contiguous (rows, n) matrix, from the first row to the last.
+// out[c] += the sum of column c of a (rows, n) matrix, from the first row to the last.
 template <class D>
-HWY_INLINE void AddColumnSums(D d, const float* matrix, int64_t rows, int64_t n, float* out) {
+HWY_INLINE void AddColumnSums(D d, const float* matrix, int64_t rows, int64_t row_stride, int64_t n,
+                              float* out) {
   ForLanes(d, n, [&](int64_t c, auto lanes) HWY_ATTR {
     auto sum = hn::Zero(d);
-    for (int64_t r = 0; r < rows; ++r) sum = hn::Add(sum, lanes.load(matrix + r * n + c));
+    for (int64_t r = 0; r < rows; ++r) sum = hn::Add(sum, lanes.load(matrix + r * row_stride + c));
     lanes.store(hn::Add(lanes.load(out + c), sum), out + c);
   });
 }

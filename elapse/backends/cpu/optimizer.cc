@@ -78,8 +78,8 @@ void Update(const AdamW& args, const AdamWTensor& t, int64_t begin, int64_t end)
                                   hn::Mul(hn::Mul(g, g), hn::Set(d, f.one_minus_beta2)));
     lanes.store(new_m, m + i);
     lanes.store(new_v, v + i);
-    const auto denominator = hn::MulAdd(hn::Sqrt(new_v), hn::Set(d, f.inverse_root_correction2),
-                                        hn::Set(d, f.eps));
+    const auto denominator =
+        hn::MulAdd(hn::Sqrt(new_v), hn::Set(d, f.inverse_root_correction2), hn::Set(d, f.eps));
     const auto step = hn::Div(hn::Mul(new_m, hn::Set(d, f.step_size)), denominator);
     lanes.store(hn::MulSub(lanes.load(param + i), hn::Set(d, f.decay), step), param + i);
   });
@@ -132,8 +132,7 @@ void sum_of_squares(Device& device, const SumOfSquares& args) {
   parallel_for(static_cast<int64_t>(pieces.size()), threads_for(device, pieces), [&](int64_t p) {
     const Piece& piece = pieces[static_cast<size_t>(p)];
     const float* x = args.tensors[piece.tensor].data<float>() + piece.begin;
-    sums[static_cast<size_t>(p)] =
-        HWY_DYNAMIC_DISPATCH(SumOfSquaresOf)(x, piece.end - piece.begin);
+    sums[static_cast<size_t>(p)] = HWY_DYNAMIC_DISPATCH(SumOfSquaresOf)(x, piece.end - piece.begin);
   });
   args.out.data<double>()[0] = std::accumulate(sums.begin(), sums.end(), 0.0);
 }

@@ -70,10 +70,14 @@ void CopyBlock(const Copy& args, const StridedRows<2>& walk, RowBlock block) {
 void UnaryForwardBlock(const UnaryForward& args, const StridedRows<2>& walk, RowBlock block) {
   const auto map = [&](auto f) HWY_ATTR { MapOne(walk, block, args.x, args.y, f); };
   switch (args.function) {
-    case Unary::exp: return map([](V x) HWY_ATTR { return Exp(D(), x); });
-    case Unary::neg_exp: return map([](V x) HWY_ATTR { return hn::Neg(Exp(D(), x)); });
-    case Unary::silu: return map([](V x) HWY_ATTR { return Silu(D(), x); });
-    case Unary::softplus: return map([](V x) HWY_ATTR { return Softplus(D(), x); });
+    case Unary::exp:
+      return map([](V x) HWY_ATTR { return Exp(D(), x); });
+    case Unary::neg_exp:
+      return map([](V x) HWY_ATTR { return hn::Neg(Exp(D(), x)); });
+    case Unary::silu:
+      return map([](V x) HWY_ATTR { return Silu(D(), x); });
+    case Unary::softplus:
+      return map([](V x) HWY_ATTR { return Softplus(D(), x); });
   }
 }
 
@@ -83,40 +87,50 @@ void UnaryBackwardBlock(const UnaryBackward& args, const StridedRows<3>& walk, R
            [&](V x, V dy) HWY_ATTR { return hn::Mul(dy, slope(x)); });
   };
   switch (args.function) {
-    case Unary::exp: return map([](V x) HWY_ATTR { return Exp(D(), x); });
-    case Unary::neg_exp: return map([](V x) HWY_ATTR { return hn::Neg(Exp(D(), x)); });
+    case Unary::exp:
+      return map([](V x) HWY_ATTR { return Exp(D(), x); });
+    case Unary::neg_exp:
+      return map([](V x) HWY_ATTR { return hn::Neg(Exp(D(), x)); });
     case Unary::silu:
       return map([](V x) HWY_ATTR { return SiluDerivative(D(), x, Sigmoid(D(), x)); });
-    case Unary::softplus: return map([](V x) HWY_ATTR { return SoftplusDerivative(D(), x); });
+    case Unary::softplus:
+      return map([](V x) HWY_ATTR { return SoftplusDerivative(D(), x); });
   }
 }
 
 void BinaryBlock(const Binary& args, const StridedRows<3>& walk, RowBlock block) {
   const auto map = [&](auto f) HWY_ATTR { MapTwo(walk, block, args.a, args.b, args.out, f); };
   switch (args.function) {
-    case BinaryFunction::add: return map([](V a, V b) HWY_ATTR { return hn::Add(a, b); });
-    case BinaryFunction::mul: return map([](V a, V b) HWY_ATTR { return hn::Mul(a, b); });
+    case BinaryFunction::add:
+      return map([](V a, V b) HWY_ATTR { return hn::Add(a, b); });
+    case BinaryFunction::mul:
+      return map([](V a, V b) HWY_ATTR { return hn::Mul(a, b); });
   }
 }
 
 void EditBlock(const EditForward& args, const StridedRows<3>& walk, RowBlock block) {
   const auto map = [&](auto f) HWY_ATTR { MapTwo(walk, block, args.x, args.source, args.out, f); };
   switch (args.edit) {
-    case EditOp::none: return map([](V x, V) HWY_ATTR { return x; });
-    case EditOp::set: return map([](V, V source) HWY_ATTR { return source; });
-    case EditOp::add: return map([](V x, V source) HWY_ATTR { return hn::Add(x, source); });
-    case EditOp::scale: return map([](V x, V source) HWY_ATTR { return hn::Mul(x, source); });
+    case EditOp::none:
+      return map([](V x, V) HWY_ATTR { return x; });
+    case EditOp::set:
+      return map([](V, V source) HWY_ATTR { return source; });
+    case EditOp::add:
+      return map([](V x, V source) HWY_ATTR { return hn::Add(x, source); });
+    case EditOp::scale:
+      return map([](V x, V source) HWY_ATTR { return hn::Mul(x, source); });
   }
 }
 
 void EditBackwardBlock(const EditBackward& args, const StridedRows<3>& walk, RowBlock block) {
-  const auto map = [&](auto f) HWY_ATTR {
-    MapTwo(walk, block, args.dout, args.source, args.dx, f);
-  };
+  const auto map = [&](auto f)
+                       HWY_ATTR { MapTwo(walk, block, args.dout, args.source, args.dx, f); };
   switch (args.edit) {
     case EditOp::none:
-    case EditOp::add: return map([](V dout, V) HWY_ATTR { return dout; });
-    case EditOp::set: return map([](V, V) HWY_ATTR { return hn::Zero(D()); });
+    case EditOp::add:
+      return map([](V dout, V) HWY_ATTR { return dout; });
+    case EditOp::set:
+      return map([](V, V) HWY_ATTR { return hn::Zero(D()); });
     case EditOp::scale:
       return map([](V dout, V source) HWY_ATTR { return hn::Mul(dout, source); });
   }

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "elapse/backends/cpu/blocks.h"
+#include "elapse/backends/cpu/column_sums.h"
 #include "elapse/backends/cpu/kernels.h"
 #include "elapse/backends/cpu/taps.h"
 
@@ -115,10 +116,6 @@ void BackwardRows(const RmsNormBackward& args, int64_t begin, int64_t end, float
   }
 }
 
-void AddPartials(const Tensor& partials, float* out) {
-  AddColumnSums(D(), partials.data<float>(), partials.dim(0), partials.dim(1), out);
-}
-
 }  // namespace
 }  // namespace elapse::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
@@ -128,7 +125,6 @@ namespace elapse::cpu {
 
 HWY_EXPORT(ForwardRows);
 HWY_EXPORT(BackwardRows);
-HWY_EXPORT(AddPartials);
 
 void rms_norm_forward(Device& device, const RmsNormForward& args) {
   for_each_block(device, args.x.dim(0), rows_per_block(args.x.dim(1)),
@@ -145,7 +141,7 @@ void rms_norm_backward(Device& device, const RmsNormBackward& args) {
   for_each_block(device, tokens, block_rows, [&](int64_t begin, int64_t end, int64_t block) {
     HWY_DYNAMIC_DISPATCH(BackwardRows)(args, begin, end, row(partials, block));
   });
-  HWY_DYNAMIC_DISPATCH(AddPartials)(partials, args.dweight.data<float>());
+  add_column_sums(device, partials, args.dweight.data<float>());
 }
 
 }  // namespace elapse::cpu

@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cstring>
+
+#include "elapse/backends/cpu/kernels.h"
+
+namespace elapse {
+
+const Backend& cpu_backend();
+
+namespace {
+
+KernelTable make_table() {
+  KernelTable table;
+  table.set<Fill>(cpu::fill);
+  table.set<Copy>(cpu::copy);
+  table.set<UnaryForward>(cpu::unary_forward);
+  table.set<UnaryBackward>(cpu::unary_backward);
+  table.set<Binary>(cpu::binary);
+  table.set<EditForward>(cpu::edit);
+  table.set<EditBackward>(cpu::edit_backward);
+  table.set<GatherRows>(cpu::gather_rows);
+  table.set<ScatterAddRows>(cpu::scatter_add_rows);
+  table.set<LinearForward>(cpu::linear_forward);
+  table.set<LinearBackwardInput>(cpu::linear_backward_input);
+  table.set<LinearBackwardWeight>(cpu::linear_backward_weight);
+  table.set<RmsNormForward>(cpu::rms_norm_forward);
+  table.set<RmsNormBackward>(cpu::rms_norm_backward);
+  table.set<CausalConvForward>(cpu::causal_conv_forward);
+  table.set<CausalConvBackward>(cpu::causal_conv_backward);
+  table.set<ScanForward>(cpu::selective_scan_forward);
+  table.set<ScanBackward>(cpu::selective_scan_backward);
+  table.set<CrossEntropyForward>(cpu::cross_entropy_forward);
+  table.set<CrossEntropyBackward>(cpu::cross_entropy_backward);
+  table.set<SumOfSquares>(cpu::sum_of_squares);
+  table.set<AdamW>(cpu::adamw);
+  return table;
+}
+
+// Float32 alone: ref computes the rest.
+const KernelTable* kernels(DType compute) {
+  static const KernelTable f32 = make_table();
+  return compute == DType::f32 ? &f32 : nullptr;
+}
+
+void copy_bytes(void*, void* to, const void* from, int64_t bytes) {
+  if (bytes > 0) std::memcpy(to, from, static_cast<size_t>(bytes));
+}
+
+}  // namespace
+
+const Backend& cpu_backend() {
+  static const Backend backend = {
+      .name = "cpu",
+      .kernels = kernels,
+      .memory = host_memory,
+      .host_memory = true,
+      .create_stream = [] { return static_cast<void*>(nullptr); },
+      .destroy_stream = [](void*) {},
+      .synchronize = [](void*) {},
+      .upload = copy_bytes,
+      .download = copy_bytes,
+      .describe = cpu::describe,
+  };
+  return backend;
+}
+
+}  // namespace elapse

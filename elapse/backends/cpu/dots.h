@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <cstdint>
+
+#include "elapse/ops/device.h"
+
+namespace elapse::cpu {
+
+inline constexpr int64_t kFewRows = 8;
+
+// The products of a few rows with many:
+//   out[i * out_few + j * out_many] = bias[j] + sum over k of few[i][k] * many[j][k]
+// Each result is the same whatever else is in the call.
+struct DotsOfFewRows {
+  Tensor few;         // (n_few, length), n_few <= kFewRows
+  Tensor many;        // (n_many, length), read once
+  const float* bias;  // (n_many), or null: zeros
+  float* out;
+  int64_t out_few;  // strides, in elements
+  int64_t out_many;
+};
+
+void dots_of_few_rows(Device& device, const DotsOfFewRows& args);
+
+}  // namespace elapse::cpu

@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: Apache-2.0
+// Matrix products by oneDNN, each on one thread: the tiles are ours, fixed by shapes alone, so that
+// results do not depend on the number of threads. A few rows, as in decoding, go to dots.h.
+#include <hwy/targets.h>
+#include <omp.h>
+
+#include <dnnl.hpp>
+#include <map>
+#include <tuple>
+
+#include "elapse/backends/cpu/blocks.h"
+#include "elapse/backends/cpu/column_sums.h"
+#include "elapse/backends/cpu/dots.h"
+#include "elapse/backends/cpu/kernels.h"
+
+namespace elapse::cpu {
+namespace {
+
+// While it lives, oneDNN starts no threads from this one.
+class OneThread {
+ public:
+  OneThread() : before_(omp_get_max_threads()) { omp_set_num_threads(1); }
+  ~OneThread() { omp_set_num_threads(before_); }
+  OneThread(const OneThread&) = delete;
+  OneThread& operator=(const OneThread&) = delete;
+
+ private:
+  int before_;
+};
+
+struct Strides {
+  int64_t row, column;
+  auto operator<=>(const Strides&) const = default;
+};
+
+// c (m, n) = or += a (m, k) b (k, n); the columns of c are contiguous.
+struct Product {
+  int64_t m, n, k;
+  Strides a, b;
+  int64_t c_row;
+  bool accumulates;
+  auto operator<=>(const Product&) const = default;
+};
+
+dnnl::memory::desc describe_matrix(int64_t rows, int64_t columns, Strides strides) {
+  return {{rows, columns}, dnnl::memory::data_type::f32, {strides.row, strides.column}};
+}
+
+dnnl::matmul::primitive_desc describe_product(const Product& p, const dnnl::engine& engine) {
+  const auto a = describe_matrix(p.m, p.k, p.a), b = describe_matrix(p.k, p.n, p.b);
+  const auto c = describe_matrix(p.m, p.n, {p.c_row, 1});
+  dnnl::primitive_attr attributes;
+  if (p.accumulates) {
+    dnnl::post_ops sum;
+    sum.append_sum(1.0f);
+    attributes.set_post_ops(sum);
+  }
+#if DNNL_VERSION_MAJOR < 3
+  return {dnnl::matmul::desc(a, b, c), attributes, engine};
+#else
+  return {engine, a, b, c, attributes};
+#endif
+}
+
+// The compiled products of one thread: a primitive's working memory belongs to the thread that
+// made it.
+class CompiledProducts {
+ public:
+  void run(const Product& p, const float* a, const float* b, float* c) {
+    Compiled& compiled = find(p);
+    compiled.a.set_data_handle(const_cast<float*>(a));
+    compiled.b.set_data_handle(const_cast<float*>(b));
+    compiled.c.set_data_handle(c);
+    compiled.matmul.execute(
+        stream_,
+        {{DNNL_ARG_SRC, compiled.a}, {DNNL_ARG_WEIGHTS, compiled.b}, {DNNL_ARG_DST, compiled.c}});
+  }
+
+ private:
+  static constexpr size_t kMostKept = 256;
+
+  struct Compiled {
+    dnnl::matmul matmul;
+    dnnl::memory a, b, c;
+  };
+
+  Compiled& find(const Product& p) {
+    const auto found = kept_.find(p);
+    if (found != kept_.end()) return found->second;
+    if (kept_.size() == kMostKept) kept_.clear();
+    const auto description = describe_product(p, engine_);
+    Compiled compiled = {dnnl::matmul(description),
+                         dnnl::memory(description.src_desc(), engine_, nullptr),
+                         dnnl::memory(description.weights_desc(), engine_, nullptr),
+                         dnnl::memory(description.dst_desc(), engine_, nullptr)};
+    return kept_.emplace(p, std::move(compiled)).first->second;
+  }
+
+  dnnl::engine engine_{dnnl::engine::kind::cpu, 0};
+  dnnl::stream stream_{engine_};
+  std::map<Product, Compiled> kept_;
+};
+
+// On this thread alone.
+void multiply(const Product& p, const float* a, const float* b, float* c) {
+  if (p.m == 0 || p.n == 0) return;
+  if (p.k == 0) {
+    for (int64_t r = 0; r < p.m && !p.accumulates; ++r) std::fill_n(c + r * p.c_row, p.n, 0.0f);
+    return;
+  }
+  const OneThread one_thread;
+  static thread_local CompiledProducts products;
+  products.run(p, a, b, c);
+}
+
+constexpr int64_t kTileRows = 128;
+constexpr int64_t kTileColumns = 1024;
+
+struct Tile {
+  int64_t row_begin, row_end;
+  int64_t begin, end;  // columns
+
+  int64_t rows() const { return row_end - row_begin; }
+  int64_t columns() const { return end - begin; }
+};
+
+int64_t tile_count(int64_t rows, int64_t columns) {
+  return divide_up(rows, kTileRows) * divide_up(columns, kTileColumns);
+}
+
+Tile tile_at(int64_t i, int64_t rows, int64_t columns) {
+  const int64_t across = divide_up(columns, kTileColumns);
+  const int64_t r = i / across * kTileRows, c = i % across * kTileColumns;
+  return {r, std::min(rows, r + kTileRows), c, std::min(columns, c + kTileColumns)};
+}
+
+// One thread for a product too small to share.
+int threads_for(const Device& device, int64_t m, int64_t n, int64_t k) {
+  constexpr int64_t kLeastShared = 1 << 18;  // multiplications: some microseconds
+  return m * n * k < kLeastShared ? 1 : device.threads();
+}
+
+// How many parts the sum over the rows is cut into, so that a small result makes enough work.
+int64_t reduction_parts(int64_t rows, int64_t out, int64_t in) {
+  constexpr int64_t kWantedTasks = 8, kLeastRows = 256;
+  return std::clamp<int64_t>(std::min(kWantedTasks / tile_count(out, in), rows / kLeastRows), 1,
+                             kWantedTasks);
+}
+
+// c (out, in) = or += dy^T x over rows [begin, end), for one tile of c.
+void multiply_rows(const LinearBackwardWeight& args, const Tile& tile, int64_t begin, int64_t end,
+                   float* c, bool accumulates) {
+  const int64_t in = args.x.dim(1);
+  const Product product = {.m = tile.rows(),
+                           .n = tile.columns(),
+                           .k = end - begin,
+                           .a = {1, args.dy.stride(0)},
+                           .b = {args.x.stride(0), 1},
+                           .c_row = in,
+                           .accumulates = accumulates};
+  multiply(product, row(args.dy, begin) + tile.row_begin, row(args.x, begin) + tile.begin,
+           c + tile.row_begin * in + tile.begin);
+}
+
+// (rows, columns) as (columns, rows).
+Tensor transposed(Device& device, const Tensor& matrix) {
+  const int64_t rows = matrix.dim(0), columns = matrix.dim(1);
+  const Tensor out = device.empty(DType::f32, {columns, rows});
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t c = 0; c < columns; ++c) row(out, c)[r] = row(matrix, r)[c];
+  }
+  return out;
+}
+
+}  // namespace
+
+void linear_forward(Device& device, const LinearForward& args) {
+  const int64_t rows = args.x.dim(0), in = args.x.dim(1), out = args.weight.dim(0);
+  const float* bias = args.bias ? args.bias.data<float>() : nullptr;
+  if (rows <= kFewRows) {
+    return dots_of_few_rows(device, {.few = args.x,
+                                     .many = args.weight,
+                                     .bias = bias,
+                                     .out = args.y.data<float>(),
+                                     .out_few = args.y.stride(0),
+                                     .out_many = 1});
+  }
+  parallel_for(tile_count(rows, out), threads_for(device, rows, out, in), [&](int64_t i) {
+    const Tile tile = tile_at(i, rows, out);
+    for (int64_t r = tile.row_begin; bias != nullptr && r < tile.row_end; ++r) {
+      std::copy(bias + tile.begin, bias + tile.end, row(args.y, r) + tile.begin);
+    }
+    const Product product = {.m = tile.rows(),
+                             .n = tile.columns(),
+                             .k = in,
+                             .a = {args.x.stride(0), 1},
+                             .b = {1, in},
+                             .c_row = args.y.stride(0),
+                             .accumulates = bias != nullptr};
+    multiply(product, row(args.x, tile.row_begin), row(args.weight, tile.begin),
+             row(args.y, tile.row_begin) + tile.begin);
+  });
+}
+
+void linear_backward_input(Device& device, const LinearBackwardInput& args) {
+  const int64_t rows = args.dy.dim(0), in = args.weight.dim(1), out = args.weight.dim(0);
+  if (in <= kFewRows) {
+    const Tensor columns = transposed(device, args.weight);
+    return dots_of_few_rows(device, {.few = columns,
+                                     .many = args.dy,
+                                     .bias = nullptr,
+                                     .out = args.dx.data<float>(),
+                                     .out_few = 1,
+                                     .out_many = args.dx.stride(0)});
+  }
+  parallel_for(tile_count(rows, in), threads_for(device, rows, in, out), [&](int64_t i) {
+    const Tile tile = tile_at(i, rows, in);
+    const Product product = {.m = tile.rows(),
+                             .n = tile.columns(),
+                             .k = out,
+                             .a = {args.dy.stride(0), 1},
+                             .b = {in, 1},
+                             .c_row = args.dx.stride(0),
+                             .accumulates = false};
+    multiply(product, row(args.dy, tile.row_begin), args.weight.data<float>() + tile.begin,
+             row(args.dx, tile.row_begin) + tile.begin);
+  });
+}
+
+void linear_backward_weight(Device& device, const LinearBackwardWeight& args) {
+  const int64_t rows = args.x.dim(0), in = args.x.dim(1), out = args.dy.dim(1);
+  const int64_t tiles = tile_count(out, in), parts = reduction_parts(rows, out, in);
+  const int threads = threads_for(device, out, in, rows);
+  float* dweight = args.dweight.data<float>();
+  if (args.dbias) add_column_sums(device, args.dy, args.dbias.data<float>());
+  if (parts == 1) {
+    return parallel_for(tiles, threads, [&](int64_t i) {
+      multiply_rows(args, tile_at(i, out, in), 0, rows, dweight, true);
+    });
+  }
+  const Tensor partial = device.empty(DType::f32, {parts, out * in});
+  parallel_for(tiles * parts, threads, [&](int64_t i) {
+    const int64_t part = i / tiles;
+    multiply_rows(args, tile_at(i % tiles, out, in), rows * part / parts, rows * (part + 1) / parts,
+                  row(partial, part), false);
+  });
+  add_column_sums(device, partial, dweight);
+}
+
+std::string describe() {
+  const int64_t targets = hwy::SupportedTargets() & HWY_TARGETS;
+  const dnnl_version_t* v = dnnl_version();
+  return fmt::format("{}, oneDNN {}.{}.{}", hwy::TargetName(targets & -targets), v->major, v->minor,
+                     v->patch);
+}
+
+}  // namespace elapse::cpu
