@@ -7,6 +7,7 @@
 #include <rapidjson/reader.h>
 
 #include <algorithm>
+#include <charconv>
 
 #include "elapse/core/error.h"
 #include "elapse/io/messages.h"
@@ -26,22 +27,25 @@ namespace {
 
 std::string_view view_of(const Value& text) { return {text.GetString(), text.GetStringLength()}; }
 
-// Passes the reader's events on to a document, which alone would take any nesting and, by way of
-// escapes, lone surrogates.
-class GuardedDocument {
- public:
-  using Ch = char;
+// Whether the whole of `text` is a `T`, which is then in `value`.
+template <class T>
+bool converted(std::string_view text, T& value) {
+  const char* end = text.data() + text.size();
+  const auto result = std::from_chars(text.data(), end, value);
+  return result.ec == std::errc() && result.ptr == end;
+}
 
+// Passes the reader's events on to a document, which alone would take any nesting and, by way of
+// escapes, lone surrogates. Numbers come as text: RapidJSON 1.1's own conversion to exact doubles
+// has undefined behaviour (on 0e54, say).
+class GuardedDocument : public rapidjson::BaseReaderHandler<rapidjson::UTF8<>, GuardedDocument> {
+ public:
   explicit GuardedDocument(rapidjson::Document& document) : document_(document) {}
 
+  bool Default() { return false; }  // the events of numbers that are not text: there are none
   bool Null() { return document_.Null(); }
   bool Bool(bool v) { return document_.Bool(v); }
-  bool Int(int v) { return document_.Int(v); }
-  bool Uint(unsigned v) { return document_.Uint(v); }
-  bool Int64(int64_t v) { return document_.Int64(v); }
-  bool Uint64(uint64_t v) { return document_.Uint64(v); }
-  bool Double(double v) { return document_.Double(v); }
-  bool RawNumber(const char* s, SizeType n, bool copy) { return document_.RawNumber(s, n, copy); }
+  bool RawNumber(const char* s, SizeType n, bool) { return number({s, n}); }
   bool String(const char* s, SizeType n, bool copy) {
     return checked_text({s, n}) && document_.String(s, n, copy);
   }
@@ -61,6 +65,14 @@ class GuardedDocument {
     complaint_ = "a string that is not UTF-8: " + quote(text);
     return false;
   }
+  bool number(std::string_view text) {
+    int64_t integer = 0;
+    if (converted(text, integer)) return document_.Int64(integer);
+    double value = 0;
+    if (converted(text, value)) return document_.Double(value);
+    complaint_ = "a number that fits no double: " + quote(text);
+    return false;
+  }
   bool enter() {
     if (++depth_ <= Json::kMaxDepth) return true;
     complaint_ = fmt::format("values nested more than {} deep", Json::kMaxDepth);
@@ -77,7 +89,8 @@ class GuardedDocument {
 };
 
 void parse_into(rapidjson::Document& document, std::string_view text, const std::string& name) {
-  constexpr unsigned kFlags = rapidjson::kParseFullPrecisionFlag | rapidjson::kParseNanAndInfFlag;
+  constexpr unsigned kFlags =
+      rapidjson::kParseNumbersAsStringsFlag | rapidjson::kParseNanAndInfFlag;
   // To RapidJSON a NUL is the end, and what follows it would pass unread.
   ELAPSE_CHECK(text.find('\0') == text.npos, "{}: not JSON: a NUL at byte {}", name,
                text.find('\0'));
@@ -113,7 +126,6 @@ std::string description(const Value& value) {
       break;
   }
   if (value.IsInt64()) return fmt::format("{}", value.GetInt64());
-  if (value.IsUint64()) return fmt::format("{}", value.GetUint64());
   return fmt::format("{:#}", value.GetDouble());
 }
 

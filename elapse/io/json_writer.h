@@ -36,7 +36,9 @@ class JsonWriter {
   JsonWriter& value(bool v) { return raw(v ? "true" : "false"); }
   JsonWriter& value(std::integral auto v) { return raw(fmt::format("{:d}", v)); }
   JsonWriter& value(std::floating_point auto v) {
-    return std::isfinite(v) ? raw(fmt::format("{}", v)) : null();
+    if (!std::isfinite(v)) return null();
+    if (v == 0 && std::signbit(v)) return raw("-0.0");  // -0 would read back as the integer 0
+    return raw(fmt::format("{}", v));
   }
   JsonWriter& value(std::string_view v);
   JsonWriter& value(const char* v) { return value(std::string_view(v)); }

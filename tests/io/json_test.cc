@@ -89,6 +89,10 @@ TEST(Json, reads_the_bare_words_of_published_configurations) {
 }
 
 TEST(Json, reads_doubles_exactly) {
+  EXPECT_EQ(parsed("0e54").number(), 0);
+  EXPECT_EQ(parsed("5e-324").number(), std::numeric_limits<double>::denorm_min());
+  EXPECT_TRUE(std::signbit(parsed("-0.0").number()));
+  expect_error([] { parsed("1e-999"); }, "a number that fits no double: \"1e-999\"");
   Random random(1);
   for (int i = 0; i < 20'000; ++i) {
     const uint64_t high = random.next_u32();

@@ -50,6 +50,8 @@ std::string written(auto value) {
 
 TEST(JsonWriter, writes_numbers_that_read_back_the_same) {
   EXPECT_EQ(written(0.1f), "0.1");
+  EXPECT_EQ(written(1.0), "1");
+  EXPECT_EQ(written(-0.0), "-0.0");
   EXPECT_EQ(written(1e-5), "1e-05");
   EXPECT_EQ(written(std::numeric_limits<uint64_t>::max()), "18446744073709551615");
   EXPECT_EQ(written('a'), "97");
