@@ -39,7 +39,7 @@ void causal_conv_backward(Device& device, const CausalConvBackward& args) {
   check.matrix("dx", args.dx, {args.seqs.tokens, d_inner});
   check.contiguous("dweight", args.dweight, {d_inner, d_conv});
   if (args.dbias) check.contiguous("dbias", args.dbias, {d_inner});
-  check.pool("dpool", args.dpool, args.seqs.max_slot + 1, d_conv - 1, d_inner);
+  if (args.dpool) check.pool("dpool", args.dpool, args.seqs.max_slot + 1, d_conv - 1, d_inner);
   device.launch(args.x.dtype(), args);
 }
 

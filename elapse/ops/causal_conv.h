@@ -32,7 +32,7 @@ struct CausalConvBackward {
   Tensor dx;                     // (tokens, d_inner), assigned; rows may be strided
   Tensor dweight;                // (d_inner, d_conv), accumulated
   Tensor dbias;                  // (d_inner), accumulated; or empty
-  Tensor dpool;                  // (slots, d_conv - 1, d_inner), see Sequences; or empty
+  Tensor dpool;                  // (slots, d_conv - 1, d_inner), see Sequences; or empty: not wanted
 };
 
 // The convolution's composition needs one small operation: x moved `by` tokens later within each

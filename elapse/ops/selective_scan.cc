@@ -70,7 +70,7 @@ void selective_scan_backward(Device& device, const ScanBackward& args) {
   check.contiguous("ddt_bias", args.ddt_bias, {d_inner});
   check.contiguous("dA", args.dA, {d_inner, d_state});
   check.contiguous("dD", args.dD, {d_inner});
-  check.pool("dpool", args.dpool, args.in.seqs.max_slot + 1, d_inner, d_state);
+  if (args.dpool) check.pool("dpool", args.dpool, args.in.seqs.max_slot + 1, d_inner, d_state);
   check_taps(check, args.taps, args.in);
   device.launch(args.in.x.dtype(), args);
 }

@@ -78,7 +78,7 @@ struct ScanBackward {
   Tensor ddt_bias;               // (d_inner), accumulated
   Tensor dA;                     // (d_inner, d_state), accumulated
   Tensor dD;                     // (d_inner), accumulated
-  Tensor dpool;                  // (slots, d_inner, d_state), see Sequences; or empty
+  Tensor dpool;                  // (slots, d_inner, d_state), see Sequences; or empty: not wanted
 };
 
 // The scan's composition needs the bare recurrence h[t] = decay[t] h[t-1] + write[t], from zeros.

@@ -7,7 +7,9 @@
 
 #include <cmath>
 #include <cstring>
+#include <functional>
 
+#include "elapse/core/random.h"
 #include "elapse/model/by_tokens.h"
 #include "elapse/model/language_model.h"
 
