@@ -25,6 +25,31 @@ std::vector<NamedTensor> read_tensors(const fs::path& directory, std::string& pa
   return open_pytorch(path);
 }
 
+// Holds the configuration to the file's tensors before a model of its sizes is made: a model is
+// then no larger than the file that fills it.
+void check_sizes(const ModelConfig& c, const std::vector<NamedTensor>& tensors,
+                 const std::string& source) {
+  const auto expect = [&](std::string_view name, Shape shape) {
+    for (const NamedTensor& t : tensors) {
+      if (t.name != name && !(name == kOriginalEmbedding && t.name == kTransformersEmbedding)) {
+        continue;
+      }
+      ELAPSE_CHECK(t.tensor.shape() == shape, "{}: tensor \"{}\": expected shape {}, found {}",
+                   source, name, shape.str(), t.tensor.shape().str());
+      return;
+    }
+    fail("{}: tensor \"{}\" {} is missing", source, name, shape.str());
+  };
+  expect(kOriginalEmbedding, {c.vocab(), c.d_model});
+  const auto layers = static_cast<int64_t>(tensors.size());
+  ELAPSE_CHECK(c.n_layers <= layers, "{}: {} layers are configured, but there are {} tensors",
+               source, c.n_layers, layers);
+  const std::string mixer = "backbone.layers.0.mixer.";
+  expect(mixer + "A_log", {c.d_inner, c.d_state});
+  expect(mixer + "conv1d.weight", {c.d_inner, 1, c.d_conv});
+  expect(mixer + "dt_proj.weight", {c.d_inner, c.dt_rank});
+}
+
 // `t` in the parameter's dtype and on its device.
 Tensor converted(Device& device, const Tensor& t, DType dtype) {
   if (t.dtype() == dtype) return device.upload_bytes(t.raw(), dtype, t.shape());
@@ -76,6 +101,7 @@ std::unique_ptr<LanguageModel> load_model(Device& device, const std::string& dir
   const auto config = ModelConfig::parse(Json::parse(read_text(config_path), config_path));
   std::string path;
   const std::vector<NamedTensor> tensors = read_tensors(directory, path);
+  check_sizes(config, tensors, path);
   auto model = std::make_unique<LanguageModel>(device, config, dtype, 0);
   set_parameters(*model, tensors, path);
   return model;
