@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "elapse/ops/cross_entropy.h"
+
+#include "tests/ops/op_test.h"
+
+namespace elapse {
+namespace {
+
+using namespace op_test;
+
+struct Case {
+  int64_t tokens, vocab;
+  double largest = 4;  // logits are drawn from [-largest, largest]
+  int64_t row_padding = 0;
+};
+
+const Case kCases[] = {
+    {0, 3},        {1, 1},           {2, 15},       {2, 16, 80},
+    {3, 17, 4, 5}, {65, 256, 10, 3}, {3, 9001, 30},  // more than one strip of the online sum
+    {700, 130},                                      // more than one block
+};
+
+struct Call {
+  CrossEntropyForward forward;
+  CrossEntropyBackward backward;
+};
+
+Call make_call(Operands& o, const Case& c) {
+  const Shape shape = {c.tokens, c.vocab};
+  std::vector<int64_t> targets;
+  for (int64_t t = 0; t < c.tokens; ++t) {
+    targets.push_back(t % 5 == 1 ? kIgnoredTarget : o.random().below(c.vocab));
+  }
+  Call call;
+  call.forward = {o.input(shape, -c.largest, c.largest, c.row_padding), o.indices(targets),
+                  o.assigned({c.tokens}), o.assigned({1})};
+  call.backward = {o.input({1}), call.forward.logits, call.forward.targets, call.forward.logsumexp,
+                   o.assigned(shape, c.row_padding)};
+  return call;
+}
+
+void run(Device& device, const Call& call) {
+  cross_entropy_forward(device, call.forward);
+  cross_entropy_backward(device, call.backward);
+}
+
+TEST(CrossEntropy, CpuAgreesWithRef) {
+  for (const Case& c : kCases) {
+    SCOPED_TRACE(::testing::Message() << c.tokens << " x " << c.vocab);
+    // logsumexp, of magnitude up to largest + 10, is rounded to float, as are differences from it.
+    expect_cpu_agrees([&](Device& device, Operands& o) { run(device, make_call(o, c)); },
+                      2 * kEpsilon * (c.largest + 10));
+  }
+}
+
+TEST(CrossEntropy, GradientIsThatOfFiniteDifferences) {
+  Device ref("ref");
+  Operands o(DType::f64);
+  const Call call = make_call(o, {6, 5});
+  run(ref, call);
+  const auto loss = [&] {
+    cross_entropy_forward(ref, call.forward);
+    return weighted_sum(call.forward.loss, call.backward.dloss);
+  };
+  expect_gradient(call.forward.logits, call.backward.dlogits, loss, "logits");
+}
+
+TEST(CrossEntropy, NoUnmaskedTargetIsNoLoss) {
+  for (const char* name : {"ref", "cpu"}) {
+    Device device(name, 1);
+    Operands o(DType::f32);
+    Call call = make_call(o, {3, 20});
+    call.forward.targets = call.backward.targets = o.indices({-100, -100, -100});
+    run(device, call);
+    EXPECT_EQ(values(call.forward.loss)[0], 0);
+    EXPECT_EQ(values(call.backward.dlogits), std::vector<double>(60, 0));
+  }
+}
+
+TEST(CrossEntropy, ExcludedClassesHaveNoProbability) {
+  Device cpu("cpu", 1);
+  Operands o(DType::f32);
+  const Call call = make_call(o, {1, 9000});
+  float* logits = call.forward.logits.data<float>();
+  for (int64_t v = 0; v < 8999; ++v) logits[v] = -INFINITY;  // all of the first strips
+  logits[8999] = 3;
+  *call.forward.targets.data<int64_t>() = 8999;
+  run(cpu, call);
+  EXPECT_EQ(values(call.forward.logsumexp)[0], 3);
+  EXPECT_EQ(values(call.forward.loss)[0], 0);
+  EXPECT_EQ(values(call.backward.dlogits)[0], 0);
+}
+
+TEST(CrossEntropy, ANaNReachesTheLoss) {
+  Device cpu("cpu", 1);
+  for (const int64_t place : {0, 5, 16, 19}) {
+    Operands o(DType::f32);
+    const Call call = make_call(o, {1, 20});
+    call.forward.logits.data<float>()[place] = NAN;
+    run(cpu, call);
+    EXPECT_TRUE(std::isnan(values(call.forward.loss)[0]));
+  }
+}
+
+TEST(CrossEntropy, ATargetOutsideTheClassesIsAnError) {
+  Device cpu("cpu", 1);
+  Operands o(DType::f32);
+  Call call = make_call(o, {1, 4});
+  for (const int64_t target : {-1, 4, -99}) {
+    call.forward.targets = o.indices({target});
+    EXPECT_THROW(cross_entropy_forward(cpu, call.forward), Error);
+  }
+}
+
+}  // namespace
+}  // namespace elapse

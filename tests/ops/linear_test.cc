@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "elapse/ops/linear.h"
+
+#include "tests/ops/op_test.h"
+
+namespace elapse {
+namespace {
+
+using namespace op_test;
+
+struct Case {
+  int64_t rows, in, out;
+  bool bias = false;
+  int64_t row_padding = 0;
+};
+
+const Case kCases[] = {
+    {0, 5, 7, true},       {1, 1, 1, true},        {1, 64, 33},
+    {2, 130, 17, true, 3}, {7, 16, 5, true},       {8, 15, 4, false, 1},
+    {9, 17, 3, true, 5},   {33, 4, 128, false, 2}, {64, 1, 19, true},
+    {130, 36, 1, true},    {130, 31, 65, true, 3}, {600, 40, 36, false, 4},
+    {1030, 24, 130, true},  // more than one tile, and sums over rows in parts
+    {5, 9, 1100},           // more than one tile across
+    {20, 3, 1100, true},   {300, 1030, 9},
+};
+
+struct Call {
+  LinearForward forward;
+  LinearBackwardInput backward_input;
+  LinearBackwardWeight backward_weight;
+};
+
+Call make_call(Operands& o, const Case& c) {
+  Call call;
+  auto& [forward, backward_input, backward_weight] = call;
+  forward.x = o.input({c.rows, c.in}, -1, 1, c.row_padding);
+  forward.weight = o.input({c.out, c.in});
+  if (c.bias) forward.bias = o.input({c.out});
+  forward.y = o.assigned({c.rows, c.out}, c.row_padding);
+  const Tensor dy = o.input({c.rows, c.out}, -1, 1, c.row_padding);
+  backward_input = {dy, forward.weight, o.assigned({c.rows, c.in}, c.row_padding)};
+  backward_weight = {dy, forward.x, o.accumulated({c.out, c.in}), {}};
+  if (c.bias) backward_weight.dbias = o.accumulated({c.out});
+  return call;
+}
+
+void run(Device& device, const Call& call) {
+  linear_forward(device, call.forward);
+  linear_backward_input(device, call.backward_input);
+  linear_backward_weight(device, call.backward_weight);
+}
+
+TEST(Linear, CpuAgreesWithRef) {
+  for (const Case& c : kCases) {
+    SCOPED_TRACE(::testing::Message() << c.rows << " rows, " << c.in << " to " << c.out);
+    const auto longest = static_cast<double>(std::max({c.rows, c.in, c.out}));
+    expect_cpu_agrees([&](Device& device, Operands& o) { run(device, make_call(o, c)); },
+                      kEpsilon * (longest + 2));
+  }
+}
+
+TEST(Linear, GradientsAreThoseOfFiniteDifferences) {
+  Device ref("ref");
+  Operands o(DType::f64);
+  const Call call = make_call(o, {3, 4, 5, true});
+  run(ref, call);
+  const LinearForward& forward = call.forward;
+  Operands fresh(DType::f64);
+  const LinearBackwardWeight backward = {call.backward_weight.dy, forward.x,
+                                         ref.zeros(DType::f64, {5, 4}), ref.zeros(DType::f64, {5})};
+  linear_backward_weight(ref, backward);
+  const auto loss = [&] {
+    linear_forward(ref, forward);
+    return weighted_sum(forward.y, backward.dy);
+  };
+  expect_gradient(forward.x, call.backward_input.dx, loss, "x");
+  expect_gradient(forward.weight, backward.dweight, loss, "weight");
+  expect_gradient(forward.bias, backward.dbias, loss, "bias");
+}
+
+// A row's result is that of the row alone: decoding a batch gives each sequence its own bits.
+TEST(Linear, FewRowsAreIndependent) {
+  Device cpu("cpu", 1);
+  Operands o(DType::f32);
+  const Tensor x = o.input({8, 130}), weight = o.input({33, 130}), bias = o.input({33});
+  const Tensor alone = o.assigned({8, 33});
+  for (int64_t r = 0; r < 8; ++r) {
+    linear_forward(cpu, {x.rows(r, r + 1), weight, bias, alone.rows(r, r + 1)});
+  }
+  for (int64_t rows = 2; rows <= 8; ++rows) {
+    const Tensor y = o.assigned({rows, 33});
+    linear_forward(cpu, {x.rows(0, rows), weight, bias, y});
+    EXPECT_EQ(values(y), values(alone.rows(0, rows))) << rows << " rows";
+  }
+}
+
+TEST(Linear, WhatIsNotFinitePropagates) {
+  Device cpu("cpu", 2);
+  for (const int64_t rows : {1, 5, 40}) {
+    for (const double bad : {std::nan(""), static_cast<double>(INFINITY)}) {
+      Operands o(DType::f32);
+      const Call call = make_call(o, {rows, 20, 24});
+      call.forward.x.data<float>()[(rows - 1) * 20 + 19] = static_cast<float>(bad);
+      call.backward_input.dy.data<float>()[(rows - 1) * 24 + 23] = static_cast<float>(bad);
+      run(cpu, call);
+      for (int64_t n = 0; n < 24; ++n) {
+        EXPECT_FALSE(std::isfinite(call.forward.y.data<float>()[(rows - 1) * 24 + n]));
+        EXPECT_EQ(rows == 1, !std::isfinite(call.forward.y.data<float>()[n]));
+      }
+      for (int64_t k = 0; k < 20; ++k) {
+        EXPECT_FALSE(std::isfinite(call.backward_input.dx.data<float>()[(rows - 1) * 20 + k]));
+        EXPECT_FALSE(std::isfinite(call.backward_weight.dweight.data<float>()[23 * 20 + k]));
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace elapse

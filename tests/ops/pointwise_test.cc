@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "elapse/ops/pointwise.h"
+
+#include "tests/ops/op_test.h"
+
+namespace elapse {
+namespace {
+
+using namespace op_test;
+
+struct Layout {
+  Shape shape;
+  int64_t row_padding = 0;
+};
+
+const Layout kLayouts[] = {
+    {{0, 5}},   {{1}},         {{15}},          {{16}},         {{17}},
+    {{3, 130}}, {{3, 130}, 7}, {{2, 3, 5}, 2},  {{40000}},      {{7, 5000}, 1},
+    {{2, 1}},   {{5, 1}, 3},   {{1, 20000}, 5}, {{2, 2, 3, 4}},
+};
+
+constexpr Unary kUnaries[] = {Unary::exp, Unary::neg_exp, Unary::silu, Unary::softplus};
+constexpr EditOp kEdits[] = {EditOp::none, EditOp::set, EditOp::add, EditOp::scale};
+// The slope of SiLU, s (1 + x (1 - s)), has the rounding of s times x, which is below 24.
+constexpr double kUnaryTolerance = (8 + 24) * kEpsilon;
+
+TEST(Pointwise, FillAndCopy) {
+  for (const Layout& layout : kLayouts) {
+    SCOPED_TRACE(layout.shape.str());
+    const auto call = [&](Device& device, Operands& o) {
+      fill(device, {o.assigned(layout.shape, layout.row_padding), 0.375});
+      const Tensor x = o.input(layout.shape, -1, 1, layout.row_padding);
+      copy(device, {x, o.assigned(layout.shape)});
+      copy(device, {x, o.assigned(layout.shape, 3)});
+    };
+    expect_cpu_agrees(call, 0);
+  }
+}
+
+TEST(Pointwise, CopyConvertsBetweenFloatAndDouble) {
+  Device cpu("cpu", 2);
+  Operands narrow(DType::f32), wide(DType::f64);
+  const Tensor x = wide.input({3, 37}, -1, 1, 2);
+  const Tensor as_float = narrow.assigned({3, 37}, 1), back = wide.assigned({3, 37});
+  copy(cpu, {x, as_float});
+  copy(cpu, {as_float, back});
+  EXPECT_EQ(values(as_float), values(x));  // the operands hold floats
+  EXPECT_EQ(values(back), values(x));
+  narrow.expect_guards_intact();
+}
+
+TEST(Pointwise, UnaryCpuAgreesWithRef) {
+  for (const Layout& layout : kLayouts) {
+    for (const Unary function : kUnaries) {
+      SCOPED_TRACE(layout.shape.str());
+      const auto call = [&](Device& device, Operands& o) {
+        const Tensor x = o.input(layout.shape, -8, 24, layout.row_padding);
+        const Tensor dy = o.input(layout.shape);
+        unary_forward(device, {function, x, o.assigned(layout.shape, layout.row_padding)});
+        unary_backward(device, {function, x, dy, o.assigned(layout.shape, 1)});
+      };
+      expect_cpu_agrees(call, kUnaryTolerance);
+    }
+  }
+}
+
+TEST(Pointwise, BinaryCpuAgreesWithRef) {
+  for (const BinaryFunction function : {BinaryFunction::add, BinaryFunction::mul}) {
+    for (const Layout& layout : kLayouts) {
+      SCOPED_TRACE(layout.shape.str());
+      const auto call = [&](Device& device, Operands& o) {
+        const Tensor a = o.input(layout.shape, -1, 1, layout.row_padding);
+        binary(device, {function, a, o.input(layout.shape), o.assigned(layout.shape, 2)});
+        Shape one = layout.shape;
+        one.set(0, std::min<int64_t>(one[0], 1));
+        binary(device, {function, o.input(one), a, o.assigned(layout.shape)});
+        one = layout.shape;
+        one.set(-1, 1);
+        binary(device, {function, a, o.input(one, -1, 1, 3), o.assigned(layout.shape)});
+        const Tensor in_place = o.accumulated(layout.shape);
+        binary(device, {function, in_place, a, in_place});
+      };
+      expect_cpu_agrees(call, kEpsilon);
+    }
+  }
+}
+
+TEST(Pointwise, EditsCpuAgreesWithRef) {
+  for (const EditOp op : kEdits) {
+    for (const Layout& layout : kLayouts) {
+      SCOPED_TRACE(layout.shape.str());
+      const auto call = [&](Device& device, Operands& o) {
+        const Tensor x = o.input(layout.shape, -1, 1, layout.row_padding);
+        for (const Tensor& source : {o.input(layout.shape), o.input({1})}) {
+          edit(device, {op, x, source, o.assigned(layout.shape)});
+          edit_backward(device, {op, x, source, o.assigned(layout.shape, 1)});
+        }
+      };
+      expect_cpu_agrees(call, kEpsilon);
+    }
+  }
+}
+
+TEST(Pointwise, GradientsAreThoseOfFiniteDifferences) {
+  Device ref("ref");
+  for (const Unary function : kUnaries) {
+    Operands o(DType::f64);
+    const Tensor x = o.input({7}, -2, 2), dy = o.input({7});
+    const Tensor y = o.assigned({7}), dx = o.assigned({7});
+    unary_backward(ref, {function, x, dy, dx});
+    const auto loss = [&] {
+      unary_forward(ref, {function, x, y});
+      return weighted_sum(y, dy);
+    };
+    expect_gradient(x, dx, loss, "x");
+  }
+  for (const EditOp op : kEdits) {
+    Operands o(DType::f64);
+    const Tensor x = o.input({7}), dy = o.input({7}), source = o.input({7});
+    const Tensor y = o.assigned({7}), dx = o.assigned({7});
+    edit_backward(ref, {op, dy, source, dx});
+    const auto loss = [&] {
+      edit(ref, {op, x, source, y});
+      return weighted_sum(y, dy);
+    };
+    expect_gradient(x, dx, loss, "edited");
+  }
+}
+
+TEST(Pointwise, ExtremesAsTheFormulasHaveThem) {
+  for (const char* name : {"ref", "cpu"}) {
+    Device device(name, 1);
+    const Tensor x = device.upload<float>({-INFINITY, -200, 0, 19.5f, 21, 200, NAN}, {7});
+    const Tensor y = device.empty(DType::f32, {7});
+    const auto run = [&](Unary function) {
+      unary_forward(device, {function, x, y});
+      return values(y);
+    };
+    const auto exponential = run(Unary::exp);
+    EXPECT_EQ(exponential[0], 0);
+    EXPECT_EQ(exponential[1], 0);
+    EXPECT_EQ(exponential[2], 1);
+    EXPECT_EQ(exponential[5], INFINITY);
+    EXPECT_TRUE(std::isnan(exponential[6]));
+    const auto softplus = run(Unary::softplus);
+    EXPECT_EQ(softplus[1], 0);
+    EXPECT_NEAR(softplus[2], std::log(2.0), kEpsilon);
+    EXPECT_EQ(softplus[4], 21);
+    EXPECT_TRUE(std::isnan(softplus[6]));
+    const auto silu = run(Unary::silu);
+    EXPECT_EQ(silu[1], 0);
+    EXPECT_EQ(silu[2], 0);
+    EXPECT_EQ(silu[5], 200);
+    EXPECT_TRUE(std::isnan(silu[6]));
+  }
+}
+
+TEST(Pointwise, SumTo) {
+  Device ref("ref");
+  Operands o(DType::f64);
+  const Tensor x = o.input({3, 4, 5}, -1, 1, 2);
+  const Tensor all = o.assigned({1, 1, 1}), middle = o.assigned({3, 1, 5});
+  sum_to(ref, {x, all});
+  sum_to(ref, {x, middle});
+  const auto v = values(x), m = values(middle);
+  double sum = 0;
+  for (double value : v) sum += value;
+  EXPECT_NEAR(values(all)[0], sum, 1e-12);
+  for (size_t i = 0; i < 3; ++i) {
+    for (size_t k = 0; k < 5; ++k) {
+      double expected = 0;
+      for (size_t j = 0; j < 4; ++j) expected += v[(i * 4 + j) * 5 + k];
+      EXPECT_NEAR(m[i * 5 + k], expected, 1e-12);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace elapse

@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "elapse/ops/rows.h"
+
+#include "tests/ops/op_test.h"
+
+namespace elapse {
+namespace {
+
+using namespace op_test;
+
+std::vector<int64_t> some_rows(Operands& o, int64_t count, int64_t rows) {
+  std::vector<int64_t> index;
+  for (int64_t i = 0; i < count; ++i) index.push_back(o.random().below(rows));
+  return index;
+}
+
+TEST(Rows, CpuAgreesWithRef) {
+  for (const int64_t width : {1, 15, 16, 17, 130}) {
+    for (const int64_t count : {0, 1, 7, 700}) {
+      SCOPED_TRACE(::testing::Message() << count << " rows of " << width);
+      const auto call = [&](Device& device, Operands& o) {
+        const Tensor index = o.indices(some_rows(o, count, 11));
+        gather_rows(device, {o.input({11, width}), index, o.assigned({count, width}, 3)});
+        const Tensor dout = o.input({count, width}, -1, 1, 2);
+        scatter_add_rows(device, {dout, index, o.accumulated({11, width})});
+      };
+      expect_cpu_agrees(call, kEpsilon * static_cast<double>(count + 1));
+    }
+  }
+}
+
+TEST(Rows, ScatterIsTheGradientOfGather) {
+  Device ref("ref");
+  Operands o(DType::f64);
+  const Tensor table = o.input({4, 3}), index = o.indices({2, 0, 2, 2, 3});
+  const Tensor out = o.assigned({5, 3}), dout = o.input({5, 3});
+  const Tensor dtable = ref.zeros(DType::f64, {4, 3});
+  scatter_add_rows(ref, {dout, index, dtable});
+  const auto loss = [&] {
+    gather_rows(ref, {table, index, out});
+    return weighted_sum(out, dout);
+  };
+  expect_gradient(table, dtable, loss, "table");
+}
+
+TEST(Rows, AnIndexOutsideTheTableIsAnError) {
+  Device cpu("cpu", 1);
+  Operands o(DType::f32);
+  const Tensor table = o.input({4, 3}), out = o.assigned({1, 3});
+  for (const int64_t index : {int64_t{-1}, int64_t{4}, INT64_MIN, INT64_MAX}) {
+    EXPECT_THROW(gather_rows(cpu, {table, o.indices({index}), out}), Error);
+    EXPECT_THROW(scatter_add_rows(cpu, {out, o.indices({index}), table}), Error);
+  }
+}
+
+}  // namespace
+}  // namespace elapse
