@@ -40,12 +40,16 @@ def tensor(storage, key, numel, sizes, strides, offset=0):
             integers(sizes) + integers(strides) + b"\x89ccollections\nOrderedDict\n)RtR")
 
 
-def archive(opcodes, storages):
+def pickled(opcodes):
+    return b"\x80\x02" + opcodes + b"."
+
+
+def archive(pickle, storages):
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as file:
         def add(name, data):
             file.writestr(zipfile.ZipInfo("m/" + name), data)
-        add("data.pkl", b"\x80\x02" + opcodes + b".")
+        add("data.pkl", pickle)
         add("byteorder", b"little")
         for key, data in storages.items():
             add("data/" + key, data)
@@ -65,17 +69,22 @@ def seeds():
     yield "json/utf8", json.dumps(config, ensure_ascii=False, indent=1).encode()
     yield "json/numbers", b"[0, -0, -0.0, 1e300, 9223372036854775808, -9223372036854775808, 1E-5]"
 
-    plain = b"}" + text("a") + tensor("FloatStorage", "0", 6, [2, 3], [3, 1]) + b"s"
-    strided = (b"ccollections\nOrderedDict\n)Rq\x01(" +
-               text("a") + b"q\x02" + tensor("HalfStorage", "0", 12, [3, 2], [1, 3], offset=2) +
-               text("b") + b"ctorch._utils\n_rebuild_parameter\n(" +
-               tensor("LongStorage", "0", 3, [], []) + b"\x88ccollections\nOrderedDict\n)RtR" +
-               b"u}" + text("_metadata") + b"h\x02sb")
-    yield "pytorch/plain", archive(plain, {"0": numbers})
-    yield "pytorch/strided", archive(strided, {"0": numbers})
-    yield "pytorch/opcodes", (b"\x80\x02](NK\x01M\x02\x02J\x01\x00\x00\x00\x8a\x02\xff\x00G" +
-                              struct.pack(">d", 1.5) + b"\x88\x89)N\x85NN\x86NNN\x87e}q\x00j" +
-                              struct.pack("<I", 0) + b"r" + struct.pack("<I", 9) + b"h\x00\x86a.")
+    plain = pickled(b"}" + text("a") + tensor("FloatStorage", "0", 6, [2, 3], [3, 1]) + b"s")
+    strided = pickled(
+        b"ccollections\nOrderedDict\n)Rq\x01(" +
+        text("a") + b"q\x02" + tensor("HalfStorage", "0", 12, [3, 2], [1, 3], offset=2) +
+        text("b") + b"ctorch._utils\n_rebuild_parameter\n(" +
+        tensor("LongStorage", "0", 3, [], []) + b"\x88ccollections\nOrderedDict\n)RtR" +
+        text("c") + tensor("ByteStorage", "1", 0, [0, 2], [2, 1]) +
+        b"u}" + text("_metadata") + b"h\x02sb")
+    opcodes = pickled(
+        b"](NK\x01M\x02\x02J\x01\x00\x00\x00\x8a\x02\xff\x00G" + struct.pack(">d", 1.5) +
+        b"\x88\x89)N\x85NN\x86NNN\x87e}q\x00j" + struct.pack("<I", 0) + b"r" +
+        struct.pack("<I", 9) + b"h\x00\x87a")
+    yield "pytorch/archive", archive(plain, {"0": numbers})
+    yield "pytorch/plain.pkl", plain
+    yield "pytorch/strided.pkl", strided
+    yield "pytorch/opcodes.pkl", opcodes
 
 
 def main():

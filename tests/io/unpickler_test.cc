@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <limits>
+
 #include "tests/io/builders.h"
 #include "tests/io/expect_error.h"
 
