@@ -41,10 +41,10 @@ inline constexpr float kSixteenthsMagic = kRoundingMagic / 16;
 
 // (1 + slope * r) * 2^k for the multiple k of 1/16 that `shifted` - kSixteenthsMagic rounds to.
 HWY_INLINE __m512 ScaleBySixteenths(__m512 slope, __m512 r, __m512 shifted, __m512 k) {
-  const __m512 powers = _mm512_setr_ps(
-      1.0f, 1.04427378f, 1.09050773f, 1.13878863f, 1.18920712f, 1.24185781f, 1.29683955f,
-      1.35425555f, 1.41421356f, 1.47682615f, 1.54221083f, 1.61049033f, 1.68179283f, 1.75625216f,
-      1.83400809f, 1.91520656f);
+  const __m512 powers =
+      _mm512_setr_ps(1.0f, 1.04427378f, 1.09050773f, 1.13878863f, 1.18920712f, 1.24185781f,
+                     1.29683955f, 1.35425555f, 1.41421356f, 1.47682615f, 1.54221083f, 1.61049033f,
+                     1.68179283f, 1.75625216f, 1.83400809f, 1.91520656f);
   const __m512 power = _mm512_permutexvar_ps(_mm512_castps_si512(shifted), powers);
   return _mm512_scalef_ps(_mm512_fmadd_ps(slope, _mm512_mul_ps(r, power), power), k);
 }

@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "elapse/backends/cpu/kernels.h"
+
+// States are kept in arrays of vectors, which vectors of unknown size do not allow.
+#define HWY_DISABLED_TARGETS (HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128 | HWY_RVV)
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "elapse/backends/cpu/selective_scan_forward.cc"
+#include <hwy/cache_control.h>
+#include <hwy/foreach_target.h>
+#include <hwy/highway.h>
+
+#include "elapse/backends/cpu/selective_scan-inl.h"
+#include "elapse/backends/cpu/simd_math-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace elapse::cpu::HWY_NAMESPACE {
+namespace {
+
+// Values of one vector of channels over a chunk of tokens.
+struct ChunkValues {
+  HWY_ALIGN float x[kChunk * kLanes];
+  HWY_ALIGN float dt[kChunk * kLanes];
+  HWY_ALIGN float dtx[kChunk * kLanes];
+  HWY_ALIGN float y[kChunk * kLanes];
+};
+
+// The sequences of one task.
+template <bool kTaps, int kStates>
+class ForwardTask : GroupScan {
+ public:
+  static int64_t scratch_floats(int64_t padded) {
+    return shared_floats(padded) + state_floats(padded);
+  }
+
+  ForwardTask(const ScanForward& args, const Group& group, float* scratch)
+      : GroupScan(args.in, group, scratch),
+        args_(args),
+        h_(scratch + shared_floats(group.padded)) {}
+
+  void run(int64_t s) {
+    const int64_t* cu = in_.seqs.cu_seqlens.template data<int64_t>();
+    start(in_.seqs.start_slots.template data<int64_t>()[s]);
+    int64_t checkpoint = checkpoint_begin(cu[s], s);
+    for (int64_t t = cu[s]; t < cu[s + 1]; t += kChunk, ++checkpoint) {
+      if (args_.checkpoints) group_.store(h_, SlotOf(args_.checkpoints, checkpoint));
+      chunk(t, std::min(kChunk, cu[s + 1] - t));
+    }
+    end(in_.seqs.end_slots.template data<int64_t>()[s]);
+  }
+
+ private:
+  void start(int64_t slot) {
+    if (slot == Sequences::kNoSlot) std::fill_n(h_, group_.floats(), 0.0f);
+    else group_.load(SlotOf(args_.pool, slot), h_);
+  }
+  void end(int64_t slot) {
+    if (slot != Sequences::kNoSlot) group_.store(h_, SlotOf(args_.pool, slot));
+  }
+
+  void chunk(int64_t token, int64_t len) {
+    load_chunk(token, len);
+    // Stage by stage: long chains of operations drain once a stage, not once a vector.
+    for_each_vector([&](auto lanes, int64_t v) HWY_ATTR { step_sizes(lanes, token, len, v); });
+    for (int64_t v = 0; v < group_.vectors(); ++v) {
+      for (int64_t n = 0; n < group_.padded; n += kStates) scan_states(token, len, v, n);
+    }
+    for_each_vector([&](auto lanes, int64_t v) HWY_ATTR { outputs(lanes, token, len, v); });
+  }
+
+  // Runs the kStates states from n on of vector v, in registers; adds their share of y.
+  HWY_NOINLINE void scan_states(int64_t token, int64_t len, int64_t v, int64_t first_state) {
+    const D d;
+    const TapLanes<kTaps> taps(args_.taps, group_, v);
+    ChunkValues& values = values_[v];
+    const int64_t states = v * group_.vector_floats() + first_state * kLanes;
+    V h[kStates];
+    HWY_UNROLL(16)
+    for (int n = 0; n < kStates; ++n) h[n] = hn::Load(d, h_ + states + n * kLanes);
+    for (int64_t t = 0; t < len; ++t) {
+      prefetch(token + kChunk + t, group_.channel(v));
+      const TokenValues in{hn::Load(d, values.x + t * kLanes), hn::Load(d, values.dt + t * kLanes),
+                           hn::Load(d, values.dtx + t * kLanes)};
+      const float* A = A_ + states;
+      const float* B = B_ + t * group_.padded + first_state;
+      const float* C = C_ + t * group_.padded + first_state;
+      V y[2] = {hn::Load(d, values.y + t * kLanes), hn::Zero(d)};  // two chains of additions
+      HWY_UNROLL(16)
+      for (int n = 0; n < kStates; ++n) {
+        Advance(StateAt<kTaps>{taps, token + t, first_state + n}, in, hn::Load(d, A + n * kLanes),
+                B[n], C[n], h[n], y[n % 2]);
+      }
+      hn::Store(hn::Add(y[0], y[1]), d, values.y + t * kLanes);
+    }
+    HWY_UNROLL(16)
+    for (int n = 0; n < kStates; ++n) hn::Store(h[n], d, h_ + states + n * kLanes);
+  }
+
+  // Rows lie too far apart for the hardware to see them coming.
+  void prefetch(int64_t token, int64_t channel) const {
+    if (token >= in_.seqs.tokens) return;
+    for (const Tensor* t : {&in_.x, &in_.dt_raw, &in_.z, &args_.out}) {
+      hwy::Prefetch(row(*t, token) + channel);
+    }
+  }
+
+  template <class Lanes>
+  void step_sizes(Lanes lanes, int64_t token, int64_t len, int64_t v) {
+    const D d;
+    const TapLanes<kTaps> taps(args_.taps, group_, v);
+    const int64_t channel = group_.channel(v);
+    ChunkValues& values = values_[v];
+    const V bias = lanes.load(in_.dt_bias.template data<float>() + channel);
+    for (int64_t t = 0; t < len; ++t) {
+      const V x = lanes.load(row(in_.x, token + t) + channel);
+      const V dt_raw = lanes.load(row(in_.dt_raw, token + t) + channel);
+      const V dt_pre = taps.through(ScanPoint::dt_pre, token + t, hn::Add(dt_raw, bias));
+      const V dt = taps.through(ScanPoint::dt, token + t, Softplus(d, dt_pre));
+      hn::Store(x, d, values.x + t * kLanes);
+      hn::Store(dt, d, values.dt + t * kLanes);
+      hn::Store(hn::Mul(dt, x), d, values.dtx + t * kLanes);
+      hn::Store(hn::Zero(d), d, values.y + t * kLanes);
+    }
+  }
+
+  template <class Lanes>
+  void outputs(Lanes lanes, int64_t token, int64_t len, int64_t v) {
+    const D d;
+    const TapLanes<kTaps> taps(args_.taps, group_, v);
+    const int64_t channel = group_.channel(v);
+    const ChunkValues& values = values_[v];
+    const V skip = lanes.load(in_.D.template data<float>() + channel);
+    for (int64_t t = 0; t < len; ++t) {
+      const V x = hn::Load(d, values.x + t * kLanes);
+      const V y = taps.through(ScanPoint::y, token + t, hn::Load(d, values.y + t * kLanes));
+      const V ssm_out = taps.through(ScanPoint::ssm_out, token + t, hn::MulAdd(skip, x, y));
+      const V z = lanes.load(row(in_.z, token + t) + channel);
+      const V gate = taps.through(ScanPoint::gate, token + t, Silu(d, z));
+      lanes.store(hn::Mul(ssm_out, gate), row(args_.out, token + t) + channel);
+    }
+  }
+
+  const ScanForward& args_;
+  float* const h_;  // as Group keeps states
+  ChunkValues values_[Group::kVectors];
+};
+
+template <bool kTaps, int kStates>
+void Forward(Device& device, const ScanForward& args) {
+  using Task = ForwardTask<kTaps, kStates>;
+  const Partition partition(args.in, kStates);
+  const int threads = ThreadsFor(device, args.in);
+  const int64_t floats = Task::scratch_floats(partition.padded);
+  const Tensor scratch = device.empty(DType::f32, {threads, floats});
+  parallel_for(partition.tasks(), threads, [&](int64_t index, int worker) {
+    Task task(args, partition.group_of(index), scratch.data<float>() + worker * floats);
+    const int64_t range = partition.range_of(index);
+    for (int64_t s = partition.range_begin(range); s < partition.range_end(range); ++s) task.run(s);
+  });
+}
+
+template <bool kTaps>
+void ForwardByStates(Device& device, const ScanForward& args) {
+  if (args.in.A.dim(1) > 8) Forward<kTaps, 16>(device, args);
+  else Forward<kTaps, 4>(device, args);
+}
+
+void ScanForwardKernel(Device& device, const ScanForward& args) {
+  if (any_active(args.taps)) ForwardByStates<true>(device, args);
+  else ForwardByStates<false>(device, args);
+}
+
+}  // namespace
+}  // namespace elapse::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace elapse::cpu {
+
+HWY_EXPORT(ScanForwardKernel);
+
+void selective_scan_forward(Device& device, const ScanForward& args) {
+  HWY_DYNAMIC_DISPATCH(ScanForwardKernel)(device, args);
+}
+
+}  // namespace elapse::cpu
+#endif
