@@ -20,6 +20,9 @@ namespace {
 constexpr size_t kBufferBytes = 1 << 16;
 constexpr int kMaxTemporaryNames = 1000;
 
+// What the names of `path`'s temporary files begin with.
+std::string temporary_prefix(const std::string& path) { return path + ".tmp-"; }
+
 std::string reason(int error) { return std::generic_category().message(error); }
 
 class Descriptor {
@@ -77,7 +80,7 @@ class TemporaryFile {
 // Not mkstemp: its files are 0600 whatever the umask says.
 int TemporaryFile::create() {
   for (int i = 0; i < kMaxTemporaryNames; ++i) {
-    std::string name = fmt::format("{}.tmp-{}-{}", path_, ::getpid(), i);
+    std::string name = fmt::format("{}{}-{}", temporary_prefix(path_), ::getpid(), i);
     const int fd = ::open(name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     if (fd >= 0) {
       name_ = std::move(name);
@@ -183,6 +186,21 @@ void write_file_atomically(const std::string& path, const std::function<void(Fil
   fill(writer);
   writer.flush();
   temporary.publish();
+}
+
+void remove_leftovers(const std::string& path) {
+  const std::string prefix = temporary_prefix(std::filesystem::path(path).filename());
+  const auto folder = std::filesystem::path(path).parent_path();
+  std::vector<std::filesystem::path> leftovers;
+  std::error_code error;  // a folder that cannot be listed has none to remove
+  for (std::filesystem::directory_iterator at(folder.empty() ? "." : folder, error), end;
+       !error && at != end; at.increment(error)) {
+    if (at->path().filename().string().starts_with(prefix)) leftovers.push_back(at->path());
+  }
+  for (const auto& leftover : leftovers) {
+    ELAPSE_CHECK(std::filesystem::remove(leftover, error) || !error, "{}: cannot remove: {}",
+                 leftover.string(), error.message());
+  }
 }
 
 }  // namespace elapse

@@ -60,4 +60,8 @@ class FileWriter {
 // is gone and the old one untouched.
 void write_file_atomically(const std::string& path, const std::function<void(FileWriter&)>& fill);
 
+// Removes the temporary files that processes killed in write_file_atomically(path) left beside it.
+// Not while another process may be writing there.
+void remove_leftovers(const std::string& path);
+
 }  // namespace elapse

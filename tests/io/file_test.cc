@@ -173,5 +173,16 @@ TEST(WriteFileAtomically, names_a_folder_it_cannot_write_to) {
   fs::permissions(folder.path(), fs::perms::owner_all);
 }
 
+TEST(RemoveLeftovers, takes_only_the_temporary_files_of_its_path) {
+  const TemporaryFolder folder;
+  for (const char* name : {"a", "a.tmp-1-0", "a.tmp-22-1", "ab.tmp-1-0", "b"}) {
+    write_text(folder / name, "x");
+  }
+  remove_leftovers(folder / "a");
+  EXPECT_EQ(files_in(folder.path()), 3u);
+  EXPECT_EQ(read_text(folder / "a") + read_text(folder / "ab.tmp-1-0"), "xx");
+  remove_leftovers(folder / "none/a");
+}
+
 }  // namespace
 }  // namespace elapse
