@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "elapse/data/text_data.h"
+
+#include <algorithm>
+
+#include "elapse/core/error.h"
+#include "elapse/data/streams.h"
+#include "elapse/io/file.h"
+
+namespace elapse {
+namespace {
+
+constexpr int64_t kHeldOutTokens = 8192;  // of a batch, unless one window is longer
+
+int64_t windows_a_batch(int64_t length) { return std::max<int64_t>(1, kHeldOutTokens / length); }
+
+int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+uint64_t fnv1a(std::string_view bytes) {
+  uint64_t hash = 0xcbf29ce484222325U;
+  for (const char c : bytes) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3U;
+  return hash;
+}
+
+}  // namespace
+
+TextData TextData::open(const std::vector<std::string>& paths, uint64_t seed) {
+  std::string bytes, name;
+  for (const std::string& path : paths) {
+    const std::string text = read_text(path);
+    ELAPSE_CHECK(!text.empty(), "{}: expected text, found an empty file", path);
+    bytes += text;
+    name += (name.empty() ? "" : " + ") + path;
+  }
+  return {std::move(bytes), std::move(name), seed};
+}
+
+TextData::TextData(std::string bytes, std::string name, uint64_t seed)
+    : bytes_(std::move(bytes)),
+      name_(std::move(name)),
+      seed_(seed),
+      hash_(fnv1a(bytes_)),
+      training_bytes_(static_cast<int64_t>(bytes_.size() - (bytes_.size() + 9) / 10)) {}
+
+std::string TextData::description() const {
+  return fmt::format("text of {} bytes, hash {:016x}, seed {}", bytes_.size(), hash_, seed_);
+}
+
+void TextData::check_length(int64_t length) const {
+  ELAPSE_CHECK(length >= 1, "{}: expected a length of at least 1, found {}", name_, length);
+  ELAPSE_CHECK(training_bytes_ > length && held_out_bytes() >= 2,
+               "{}: too short for sequences of {} tokens: expected more than {} bytes to train on "
+               "and at least 2 held out, found {} and {}",
+               name_, length, length, training_bytes_, held_out_bytes());
+}
+
+void TextData::append_window(int64_t begin, int64_t length, TokenBatch& batch) const {
+  const auto* from = reinterpret_cast<const unsigned char*>(bytes_.data()) + begin;
+  batch.tokens.insert(batch.tokens.end(), from, from + length);
+  batch.targets.insert(batch.targets.end(), from + 1, from + length + 1);
+  batch.lengths.push_back(length);
+}
+
+TokenBatch TextData::training_batch(int64_t step, int64_t first, int64_t count,
+                                    int64_t length) const {
+  TokenBatch batch;
+  for (int64_t i = first; i < first + count; ++i) {
+    Random random = sequence_random(seed_, Draw::training, step, i);
+    append_window(random.below(training_bytes_ - length), length, batch);
+  }
+  return batch;
+}
+
+int64_t TextData::held_out_batches(int64_t length) const {
+  return divide_up(divide_up(held_out_bytes() - 1, length), windows_a_batch(length));
+}
+
+TokenBatch TextData::held_out_batch(int64_t index, int64_t length) const {
+  const auto last = static_cast<int64_t>(bytes_.size()) - 1;  // only predicted
+  const int64_t per_batch = windows_a_batch(length);
+  int64_t begin = training_bytes_ + index * per_batch * length;
+  TokenBatch batch;
+  for (int64_t i = 0; i < per_batch && begin < last; ++i, begin += length) {
+    append_window(begin, std::min(length, last - begin), batch);
+  }
+  return batch;
+}
+
+}  // namespace elapse

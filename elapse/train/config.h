@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <map>
+#include <string>
+#include <vector>
+
+#include "elapse/model/config.h"
+#include "elapse/optim/adamw.h"
+#include "elapse/optim/schedule.h"
+
+namespace elapse {
+
+// A stretch of training on sequences of one length.
+struct Phase {
+  int64_t length = 0;
+  int64_t steps = 0;
+};
+
+struct TrainConfig {
+  int64_t steps = 0;
+  int64_t batch_tokens = 4096;    // of every step, whatever the length: a multiple of each length
+  int64_t accumulate = 1;         // passes that a step's sequences are spread over
+  std::vector<Phase> curriculum;  // first these, in this order,
+  int64_t length = 256;           // then sequences of this many tokens to the end
+  Schedule schedule;
+  AdamWConfig adamw;
+
+  int64_t length_at(int64_t step) const;  // of step 0, 1, ...; past the end `length`
+  std::vector<int64_t> lengths() const;   // those that some step has
+
+  // Throws Error naming the field that makes no run.
+  void check() const;
+};
+
+// Everything a run's numbers depend on but for the weights, as names and values: what a resumed run
+// must have in common with the one it continues. The number of steps is among them only where the
+// schedule depends on it, so that a run with a constant learning rate can be continued further.
+std::map<std::string, std::string> settings(const TrainConfig& train, const ModelConfig& model,
+                                            const std::string& data);
+
+}  // namespace elapse

@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include "elapse/data/token_source.h"
+#include "elapse/model/language_model.h"
+
+namespace elapse {
+
+struct Prediction {
+  Var logits;  // (rows, vocab)
+  Var loss;    // (1): mean over the targets that count, nats
+};
+
+// The model run over a batch, every sequence from an empty state.
+Prediction predict(Tape& tape, const LanguageModel& model, const TokenBatch& batch,
+                   Points* points = nullptr);
+
+// The one element of a float32 or float64 tensor; waits for the device.
+double scalar(Device& device, const Tensor& t);
+
+}  // namespace elapse

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "elapse/train/trainer.h"
+
+#include <cmath>
+
+#include "elapse/train/checkpoint.h"
+#include "elapse/train/non_finite.h"
+#include "elapse/train/predict.h"
+
+namespace elapse {
+namespace {
+
+int64_t targets_of(const std::vector<TokenBatch>& passes) {
+  int64_t targets = 0;
+  for (const TokenBatch& pass : passes) targets += pass.counted_targets();
+  return targets;
+}
+
+// How much the mean over a pass's targets counts in that over all passes' targets.
+double share(const TokenBatch& pass, int64_t all_targets) {
+  return static_cast<double>(pass.counted_targets()) / static_cast<double>(all_targets);
+}
+
+}  // namespace
+
+Trainer::Trainer(LanguageModel& model, const TokenSource& source, const TrainConfig& config)
+    : model_(model),
+      source_(source),
+      config_(config),
+      optimizer_(model.device(), model.parameters(), config.adamw) {
+  config.check();
+  for (int64_t length : config.lengths()) source.check_length(length);
+  ELAPSE_CHECK(model.config().vocab() >= source.vocab_size(),
+               "vocabulary: expected a model of at least {} tokens for this data, found {}",
+               source.vocab_size(), model.config().vocab());
+}
+
+std::vector<TokenBatch> Trainer::passes() const {
+  const int64_t length = config_.length_at(steps_done());
+  const int64_t sequences = config_.batch_tokens / length;
+  std::vector<TokenBatch> passes;
+  for (int64_t i = 0; i < config_.accumulate; ++i) {
+    const int64_t begin = sequences * i / config_.accumulate;
+    const int64_t end = sequences * (i + 1) / config_.accumulate;
+    passes.push_back(source_.training_batch(steps_done(), begin, end - begin, length));
+  }
+  return passes;
+}
+
+// Adds up the gradients of the mean over all passes; returns each pass's mean loss.
+std::vector<Tensor> Trainer::backward(const std::vector<TokenBatch>& passes) {
+  Device& device = model_.device();
+  const int64_t targets = targets_of(passes);
+  model_.parameters().zero_grad(device);
+  std::vector<Tensor> losses;
+  for (const TokenBatch& pass : passes) {
+    Tape tape(device);
+    const Var loss = predict(tape, model_, pass).loss;
+    tape.backward(loss, share(pass, targets));
+    losses.push_back(loss.value());
+  }
+  return losses;
+}
+
+double Trainer::mean_loss(const std::vector<TokenBatch>& passes,
+                          const std::vector<Tensor>& losses) const {
+  const int64_t targets = targets_of(passes);
+  double mean = 0;
+  for (size_t i = 0; i < passes.size(); ++i) {
+    const double loss = scalar(model_.device(), losses[i]);
+    if (!std::isfinite(loss)) stop("the loss", loss, passes[i]);
+    mean += loss * share(passes[i], targets);
+  }
+  return mean;
+}
+
+StepReport Trainer::step() {
+  StepReport report;
+  report.step = steps_done() + 1;
+  report.length = config_.length_at(steps_done());
+  report.tokens = config_.batch_tokens;
+  report.lr = config_.schedule.lr(steps_done(), config_.steps);
+
+  const std::vector<TokenBatch> batches = passes();
+  const std::vector<Tensor> losses = backward(batches);
+  optimizer_.measure_gradients();
+  report.loss = mean_loss(batches, losses);
+  report.gradient_norm = optimizer_.gradient_norm();
+  if (!std::isfinite(report.gradient_norm)) {
+    stop("the gradients' norm", report.gradient_norm, batches.back());
+  }
+  optimizer_.update(report.lr);
+  return report;
+}
+
+void Trainer::stop(std::string_view what, double value, const TokenBatch& batch) const {
+  fail("training stopped at step {}: {} is {}; the first tensor that is not finite: {}; {}",
+       steps_done() + 1, what, value, first_non_finite(model_, batch),
+       last_checkpoint_.empty() ? "no checkpoint was saved"
+                                : "the last good checkpoint: " + last_checkpoint_);
+}
+
+void Trainer::save(const std::string& folder) {
+  const TokenBatch next = passes().front();
+  Tape tape(model_.device(), false);
+  const double loss = scalar(model_.device(), predict(tape, model_, next).loss.value());
+  if (!std::isfinite(loss)) stop("the loss", loss, next);
+  save_checkpoint(folder, model_, optimizer_, run_settings());
+  last_checkpoint_ = fmt::format("{} of step {}", resume_path(folder), steps_done());
+}
+
+void Trainer::resume(const std::string& folder) {
+  load_checkpoint(folder, model_, optimizer_, run_settings());
+  last_checkpoint_ = fmt::format("{} of step {}", resume_path(folder), steps_done());
+}
+
+std::map<std::string, std::string> Trainer::run_settings() const {
+  return settings(config_, model_.config(), source_.description());
+}
+
+}  // namespace elapse

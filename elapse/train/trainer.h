@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include "elapse/data/token_source.h"
+#include "elapse/train/config.h"
+#include "elapse/train/evaluation.h"
+
+namespace elapse {
+
+// What one training step did.
+struct StepReport {
+  int64_t step = 0;    // 1 for the first
+  int64_t length = 0;  // of its sequences
+  int64_t tokens = 0;
+  double loss = 0;           // mean over its targets before the update, nats
+  double gradient_norm = 0;  // before clipping
+  double lr = 0;
+};
+
+// Trains a model step by step: forward and backward over the step's sequences, in one pass or
+// several, then one clipped update. The same model, source and configuration give the same bits,
+// with or without a save and a resume between any two steps.
+class Trainer {
+ public:
+  // Keeps references to the model and the source. Throws Error naming what in the configuration
+  // makes no run, or does not suit the source or the model.
+  Trainer(LanguageModel& model, const TokenSource& source, const TrainConfig& config);
+
+  // Throws Error if the loss or the gradients are not finite, with the weights as they were before:
+  // the sentence names the step, the first tensor that went and the last good checkpoint.
+  StepReport step();
+  int64_t steps_done() const { return optimizer_.updates(); }
+  bool finished() const { return steps_done() >= config_.steps; }
+
+  Evaluation evaluate(int64_t length) const { return elapse::evaluate(model_, source_, length); }
+
+  // Writes a checkpoint (checkpoint.h) into a prepared run folder, after a look that the weights
+  // still give a finite loss on the step to come: those that do not throw as step() does and
+  // replace no good checkpoint.
+  void save(const std::string& folder);
+  // Throws Error naming the setting if the checkpoint is one of another run.
+  void resume(const std::string& folder);
+
+  const TrainConfig& config() const { return config_; }
+  const LanguageModel& model() const { return model_; }
+
+ private:
+  std::vector<TokenBatch> passes() const;
+  std::vector<Tensor> backward(const std::vector<TokenBatch>& passes);
+  double mean_loss(const std::vector<TokenBatch>& passes, const std::vector<Tensor>& losses) const;
+  std::map<std::string, std::string> run_settings() const;
+  [[noreturn]] void stop(std::string_view what, double value, const TokenBatch& batch) const;
+
+  LanguageModel& model_;
+  const TokenSource& source_;
+  TrainConfig config_;
+  AdamWOptimizer optimizer_;
+  std::string last_checkpoint_;  // "out/resume.safetensors of step 10"
+};
+
+}  // namespace elapse
