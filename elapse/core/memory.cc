@@ -42,6 +42,9 @@ struct Pool::Blocks {
   explicit Blocks(MemorySource& s) : source(s) {}
   ~Blocks() { trim(); }
 
+  void* take(int64_t size);
+  void give_back(void* data, int64_t size);
+
   void trim() {
     for (auto& [size, free] : free_by_size) {
       for (void* data : free) source.release(data);
@@ -59,25 +62,31 @@ struct Pool::Blocks {
 
 Pool::Pool(MemorySource& source) : blocks_(std::make_shared<Blocks>(source)) {}
 
-std::shared_ptr<void> Pool::allocate(int64_t bytes) {
-  ELAPSE_CHECK(bytes >= 0 && bytes < (int64_t{1} << 60), "impossible allocation of {} bytes", bytes);
-  const int64_t size = size_class(bytes);
-  const std::scoped_lock lock(blocks_->mutex);
-  auto& free = blocks_->free_by_size[size];
+void* Pool::Blocks::take(int64_t size) {
+  const std::scoped_lock lock(mutex);
+  auto& free = free_by_size[size];
   void* data = nullptr;
   if (free.empty()) {
-    data = blocks_->source.allocate(size);
-    blocks_->held += size;
+    data = source.allocate(size);
+    held += size;
   } else {
     data = *free.begin();
     free.erase(free.begin());
   }
-  blocks_->in_use += size;
-  return {data, [blocks = blocks_, size](void* p) {
-            const std::scoped_lock guard(blocks->mutex);
-            blocks->free_by_size[size].insert(p);
-            blocks->in_use -= size;
-          }};
+  in_use += size;
+  return data;
+}
+
+void Pool::Blocks::give_back(void* data, int64_t size) {
+  const std::scoped_lock lock(mutex);
+  free_by_size[size].insert(data);
+  in_use -= size;
+}
+
+std::shared_ptr<void> Pool::allocate(int64_t bytes) {
+  ELAPSE_CHECK(bytes >= 0 && bytes < (int64_t{1} << 60), "impossible allocation of {} bytes", bytes);
+  const int64_t size = size_class(bytes);
+  return {blocks_->take(size), [blocks = blocks_, size](void* p) { blocks->give_back(p, size); }};
 }
 
 void Pool::trim() {

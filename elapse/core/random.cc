@@ -36,10 +36,12 @@ uint32_t Random::next_u32() {
   return cached_[position_++ % 4];
 }
 
-double Random::uniform() {
-  const uint64_t bits = (uint64_t{next_u32()} << 32 | next_u32()) >> 11;
-  return static_cast<double>(bits) * 0x1.0p-53;
+uint64_t Random::next_u64() {
+  const uint64_t high_word = next_u32();
+  return high_word << 32 | next_u32();
 }
+
+double Random::uniform() { return static_cast<double>(next_u64() >> 11) * 0x1.0p-53; }
 
 double Random::normal() {
   const double radius = std::sqrt(-2.0 * std::log1p(-uniform()));
@@ -51,7 +53,7 @@ int64_t Random::below(int64_t n) {
   const auto range = static_cast<uint64_t>(n);
   const uint64_t limit = ~uint64_t{0} - (~uint64_t{0} % range + 1) % range;
   for (;;) {
-    const uint64_t value = uint64_t{next_u32()} << 32 | next_u32();
+    const uint64_t value = next_u64();
     if (value <= limit) return static_cast<int64_t>(value % range);
   }
 }

@@ -13,6 +13,7 @@ class Random {
   explicit Random(uint64_t seed, uint64_t stream = 0) : seed_(seed), stream_(stream) {}
 
   uint32_t next_u32();
+  uint64_t next_u64();                 // two of them, the first in the high half
   double uniform();                    // [0, 1), 53 bits
   double uniform(double lo, double hi) { return lo + (hi - lo) * uniform(); }
   double normal();                     // mean 0, variance 1 (Box-Muller)
