@@ -22,15 +22,16 @@ namespace {
 using D = hn::ScalableTag<float>;
 using V = hn::Vec<D>;
 
-// bias + sum over k of weight[k] * rows[k], for the channels from e on. weight: (taps, d_inner).
-template <class Lanes>
+// bias + sum over k of weight[k] * rows[k], for the channels from e on. weight: (taps, d_inner);
+// kTaps is their number, known when compiled, or 0.
+template <int kTaps, class Lanes>
 HWY_INLINE V Filter(Lanes lanes, const Tensor& weight, const float* bias, const float* const* rows,
                     int64_t e) {
-  const int64_t d_inner = weight.dim(1);
+  const int64_t taps = kTaps > 0 ? kTaps : weight.dim(0), d_inner = weight.dim(1);
   const float* tap = weight.data<float>() + e;
   V sum = lanes.load(bias + e);
-  for (int64_t k = 0; k < weight.dim(0); ++k, tap += d_inner) {
-    sum = hn::MulAdd(lanes.load(tap), lanes.load(rows[k] + e), sum);
+  HWY_UNROLL(4) for (int64_t k = 0; k < taps; ++k) {
+    sum = hn::MulAdd(lanes.load(tap + k * d_inner), lanes.load(rows[k] + e), sum);
   }
   return sum;
 }
@@ -64,8 +65,9 @@ HWY_INLINE V UneditedGradient(Lanes lanes, const Tap& tap, int64_t i, V gradient
   return tap.op == EditOp::scale ? hn::Mul(gradient, LoadSource(lanes, tap, i)) : gradient;
 }
 
-void ForwardSpan(const CausalConvForward& args, const SequenceRows& x, const Tensor& weight,
-                 const Span& span) {
+template <int kTaps>
+void FilterSpan(const CausalConvForward& args, const SequenceRows& x, const Tensor& weight,
+                const Span& span) {
   const int64_t d_inner = weight.dim(1), window = weight.dim(0) - 1;
   const float* bias = args.bias ? args.bias.data<float>() : x.zeros();
   const std::vector<const float*> rows = x.range(span.sequence, span.begin - window, span.end);
@@ -73,7 +75,7 @@ void ForwardSpan(const CausalConvForward& args, const SequenceRows& x, const Ten
     const float* const* window_rows = rows.data() + (t - span.begin);
     float* y = row(args.y, t);
     ForLanes(D(), d_inner, [&](int64_t e, auto lanes) HWY_ATTR {
-      V conv = Filter(lanes, weight, bias, window_rows, e);
+      V conv = Filter<kTaps>(lanes, weight, bias, window_rows, e);
       conv = Edited(lanes, args.conv_tap, t * d_inner + e, conv);
       if (args.conv_tap.watch) {
         lanes.store(conv, args.conv_tap.watch.data<float>() + t * d_inner + e);
@@ -83,14 +85,21 @@ void ForwardSpan(const CausalConvForward& args, const SequenceRows& x, const Ten
   }
 }
 
+void ForwardSpan(const CausalConvForward& args, const SequenceRows& x, const Tensor& weight,
+                 const Span& span) {
+  if (weight.dim(0) == 4) FilterSpan<4>(args, x, weight, span);
+  else FilterSpan<0>(args, x, weight, span);
+}
+
 // dconv of token t, from the d_conv rows of x that end with it.
+template <int kTaps>
 void ConvGradient(const CausalConvBackward& args, const Tensor& weight, const float* bias,
                   const float* const* rows, int64_t t, float* dconv) {
   const int64_t d_inner = weight.dim(1);
   const float* dy = row(args.dy, t);
   ForLanes(D(), d_inner, [&](int64_t e, auto lanes) HWY_ATTR {
     const int64_t i = t * d_inner + e;
-    const V conv = Edited(lanes, args.conv_tap, i, Filter(lanes, weight, bias, rows, e));
+    const V conv = Edited(lanes, args.conv_tap, i, Filter<kTaps>(lanes, weight, bias, rows, e));
     const V slope = SiluDerivative(D(), conv, Sigmoid(D(), conv));
     const V gradient = hn::Mul(lanes.load(dy + e), slope);
     lanes.store(UneditedGradient(lanes, args.conv_tap, i, gradient), dconv + e);
@@ -103,12 +112,13 @@ void AddWeightGradients(const float* dconv, const float* const* rows, int64_t co
                         int64_t d_inner, float* sums) {
   ForLanes(D(), d_inner, [&](int64_t e, auto lanes) HWY_ATTR {
     V sum[kTaps];
-    for (int k = 0; k < kTaps; ++k) sum[k] = lanes.load(sums + k * d_inner + e);
+    HWY_UNROLL(4) for (int k = 0; k < kTaps; ++k) sum[k] = lanes.load(sums + k * d_inner + e);
     for (int64_t i = 0; i < count; ++i) {
       const V g = lanes.load(dconv + i * d_inner + e);
+      HWY_UNROLL(4)
       for (int k = 0; k < kTaps; ++k) sum[k] = hn::MulAdd(g, lanes.load(rows[i + k] + e), sum[k]);
     }
-    for (int k = 0; k < kTaps; ++k) lanes.store(sum[k], sums + k * d_inner + e);
+    HWY_UNROLL(4) for (int k = 0; k < kTaps; ++k) lanes.store(sum[k], sums + k * d_inner + e);
   });
 }
 
@@ -129,7 +139,8 @@ void AddGradients(const float* dconv, const float* const* rows, const Span& span
 // `weight` as Filter takes it, `reversed` with its taps the other way round. `scratch` holds dconv
 // of kLongestSpan + d_conv - 1 tokens; dstart, (d_conv - 1, d_inner), is assigned where the span
 // is its sequence's first, and may be null; sums are added to as AddGradients says.
-void BackwardSpan(const CausalConvBackward& args, const SequenceRows& x, const Tensor& weight,
+template <int kTaps>
+void UnfilterSpan(const CausalConvBackward& args, const SequenceRows& x, const Tensor& weight,
                   const Tensor& reversed, const Span& span, float* scratch, float* dstart,
                   float* sums) {
   const int64_t d_inner = weight.dim(1), d_conv = weight.dim(0), window = d_conv - 1;
@@ -139,7 +150,7 @@ void BackwardSpan(const CausalConvBackward& args, const SequenceRows& x, const T
   const std::vector<const float*> rows = x.range(span.sequence, span.begin - window, last_needed);
   for (int64_t t = span.begin; t < last_needed; ++t) {
     const int64_t i = t - span.begin;
-    ConvGradient(args, weight, bias, rows.data() + i, t, scratch + i * d_inner);
+    ConvGradient<kTaps>(args, weight, bias, rows.data() + i, t, scratch + i * d_inner);
   }
 
   const bool opens = span.begin == first && dstart != nullptr;
@@ -153,10 +164,17 @@ void BackwardSpan(const CausalConvBackward& args, const SequenceRows& x, const T
     float* dx = t < first ? dstart + (t - first + window) * d_inner : row(args.dx, t);
     const float* const* filtered = dconv.data() + (t - begin);
     ForLanes(D(), d_inner, [&](int64_t e, auto lanes) HWY_ATTR {
-      lanes.store(Filter(lanes, reversed, x.zeros(), filtered, e), dx + e);
+      lanes.store(Filter<kTaps>(lanes, reversed, x.zeros(), filtered, e), dx + e);
     });
   }
   AddGradients(scratch, rows.data(), span, d_conv, d_inner, sums);
+}
+
+void BackwardSpan(const CausalConvBackward& args, const SequenceRows& x, const Tensor& weight,
+                  const Tensor& reversed, const Span& span, float* scratch, float* dstart,
+                  float* sums) {
+  const auto unfilter = weight.dim(0) == 4 ? UnfilterSpan<4> : UnfilterSpan<0>;
+  unfilter(args, x, weight, reversed, span, scratch, dstart, sums);
 }
 
 }  // namespace

@@ -23,19 +23,16 @@ namespace {
 
 using D = hn::ScalableTag<float>;
 
-// The largest of x[0, n) and `largest`. A NaN is passed over: the sum of exponentials has it.
+// The largest of x[0, n) and `largest`. What becomes of a NaN here does not matter: the sum of
+// exponentials has it.
 float Largest(const float* x, int64_t n, float largest) {
   const D d;
-  const int64_t step = static_cast<int64_t>(hn::Lanes(d));
-  auto lane_largest = hn::Set(d, largest);
-  int64_t i = 0;
-  for (; i + step <= n; i += step) {
-    const auto v = hn::LoadU(d, x + i);
-    lane_largest = hn::IfThenElse(hn::Gt(v, lane_largest), v, lane_largest);
-  }
-  largest = hn::GetLane(hn::MaxOfLanes(d, lane_largest));
-  for (; i < n; ++i) largest = x[i] > largest ? x[i] : largest;
-  return largest;
+  const auto floor = hn::Set(d, largest);
+  auto lane_largest = floor;
+  ForLanes(d, n, [&](int64_t i, auto lanes) HWY_ATTR {
+    lane_largest = hn::Max(lanes.load_or(floor, x + i), lane_largest);
+  });
+  return hn::GetLane(hn::MaxOfLanes(d, lane_largest));
 }
 
 // sum of exp(x - shift)

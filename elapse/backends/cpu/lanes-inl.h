@@ -23,18 +23,22 @@ struct WholeLanes {
   D d;
 
   HWY_INLINE V load(const float* p) const { return hn::LoadU(d, p); }
+  HWY_INLINE V load_or(V, const float* p) const { return hn::LoadU(d, p); }
   HWY_INLINE void store(V v, float* p) const { hn::StoreU(v, d, p); }
   HWY_INLINE V keep(V v) const { return v; }
 };
 
-// The first `count` lanes of a vector, fewer than all: the other lanes load as 0 and are never
-// touched in memory. keep() clears what was computed in them.
+// The first `count` lanes of a vector, fewer than all: the other lanes load as 0, or as those of
+// `other`, and are never touched in memory. keep() clears what was computed in them.
 template <class D>
 struct FirstLanes {
   using V = hn::Vec<D>;
   D d;
   size_t count;
 
+  HWY_INLINE V load_or(V other, const float* p) const {
+    return hn::IfThenElse(hn::FirstN(d, count), load(p), other);
+  }
   HWY_INLINE V keep(V v) const { return hn::IfThenElseZero(hn::FirstN(d, count), v); }
 #if HWY_MEM_OPS_MIGHT_FAULT
   HWY_INLINE V load(const float* p) const {
