@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "elapse/train/trainer.h"
 
+#include <chrono>
 #include <cmath>
 
 #include "elapse/train/checkpoint.h"
@@ -9,6 +10,8 @@
 
 namespace elapse {
 namespace {
+
+using Clock = std::chrono::steady_clock;
 
 int64_t targets_of(const std::vector<TokenBatch>& passes) {
   int64_t targets = 0;
@@ -23,7 +26,7 @@ double share(const TokenBatch& pass, int64_t all_targets) {
 
 }  // namespace
 
-Trainer::Trainer(LanguageModel& model, const TokenSource& source, const TrainConfig& config)
+Trainer::Trainer(const LanguageModel& model, const TokenSource& source, const TrainConfig& config)
     : model_(model),
       source_(source),
       config_(config),
@@ -75,6 +78,7 @@ double Trainer::mean_loss(const std::vector<TokenBatch>& passes,
 }
 
 StepReport Trainer::step() {
+  const auto start = Clock::now();
   StepReport report;
   report.step = steps_done() + 1;
   report.length = config_.length_at(steps_done());
@@ -90,6 +94,7 @@ StepReport Trainer::step() {
     stop("the gradients' norm", report.gradient_norm, batches.back());
   }
   optimizer_.update(report.lr);
+  report.seconds = std::chrono::duration<double>(Clock::now() - start).count();
   return report;
 }
 

@@ -14,6 +14,7 @@ struct StepReport {
   double loss = 0;           // mean over its targets before the update, nats
   double gradient_norm = 0;  // before clipping
   double lr = 0;
+  double seconds = 0;
 };
 
 // Trains a model step by step: forward and backward over the step's sequences, in one pass or
@@ -21,9 +22,9 @@ struct StepReport {
 // with or without a save and a resume between any two steps.
 class Trainer {
  public:
-  // Keeps references to the model and the source. Throws Error naming what in the configuration
-  // makes no run, or does not suit the source or the model.
-  Trainer(LanguageModel& model, const TokenSource& source, const TrainConfig& config);
+  // Keeps references to the model, whose weights it changes, and the source. Throws Error naming
+  // what in the configuration makes no run, or does not suit the source or the model.
+  Trainer(const LanguageModel& model, const TokenSource& source, const TrainConfig& config);
 
   // Throws Error if the loss or the gradients are not finite, with the weights as they were before:
   // the sentence names the step, the first tensor that went and the last good checkpoint.
@@ -50,7 +51,7 @@ class Trainer {
   std::map<std::string, std::string> run_settings() const;
   [[noreturn]] void stop(std::string_view what, double value, const TokenBatch& batch) const;
 
-  LanguageModel& model_;
+  const LanguageModel& model_;
   const TokenSource& source_;
   TrainConfig config_;
   AdamWOptimizer optimizer_;

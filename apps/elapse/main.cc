@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+// The elapse program: finds the verb and turns what goes wrong into a sentence and an exit status
+// (0: done, 1: an error, 2: wrong usage).
+#include <fmt/core.h>
+
+#include <csignal>
+#include <cstdio>
+#include <new>
+
+#include "apps/elapse/verbs.h"
+#include "elapse/core/error.h"
+
+namespace {
+
+constexpr int kErrorStatus = 1;
+constexpr int kUsageStatus = 2;
+
+constexpr const char* kAbout =
+    "elapse: sequence models whose memory has a constant size (Mamba) - train them, run them, look "
+    "inside them.";
+constexpr const char* kFooter =
+    "Examples:\n"
+    "  elapse train --text book.txt --out run      train a model on a text's bytes\n"
+    "  elapse train --task induction --out heads   train one to recall what followed a token\n"
+    "  elapse train --help                         every flag of a verb, with its default";
+
+int report_error(const char* sentence) {
+  fmt::print(stderr, "elapse: {}\n", sentence);
+  return kErrorStatus;
+}
+
+int run(CLI::App& app, int argc, char** argv) {
+  try {
+    app.parse(argc, argv);
+    return 0;
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : kUsageStatus;
+  } catch (const elapse::Error& error) {
+    return report_error(error.what());
+  } catch (const std::bad_alloc&) {
+    return report_error("out of memory");
+  } catch (const std::exception& error) {
+    return report_error(error.what());
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  std::signal(SIGXFSZ, SIG_IGN);  // a file that may not grow is an error to report
+  CLI::App app(kAbout);
+  app.footer(kFooter);
+  app.set_version_flag("--version", "elapse " ELAPSE_VERSION);
+  app.require_subcommand(1);
+  elapse::add_verbs(app);
+  return run(app, argc, argv);
+}

@@ -1,0 +1,309 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <unistd.h>
+
+#include <charconv>
+#include <filesystem>
+
+#include "apps/elapse/interrupt.h"
+#include "apps/elapse/progress.h"
+#include "apps/elapse/train_log.h"
+#include "apps/elapse/verbs.h"
+#include "elapse/data/induction.h"
+#include "elapse/data/text_data.h"
+#include "elapse/train/checkpoint.h"
+#include "elapse/train/run.h"
+
+namespace elapse {
+namespace {
+
+namespace fs = std::filesystem;
+
+TrainConfig default_training() {
+  TrainConfig config;
+  config.steps = 5000;
+  config.length = 256;
+  config.schedule.peak_lr = 3e-3;
+  config.schedule.min_lr = 1e-4;
+  config.schedule.warmup_steps = 100;
+  return config;
+}
+
+RunConfig default_run() {
+  RunConfig config;
+  config.save_every = 500;
+  config.eval_every = 500;
+  return config;
+}
+
+struct Arguments {
+  std::string task;
+  std::vector<std::string> texts;
+  std::string induction_loss = "last";
+  int64_t ordinary_tokens = 14;
+  int64_t d_model = 192, n_layers = 3, d_state = 16;
+  std::string curriculum;
+  std::string schedule = "cosine";
+  TrainConfig train = default_training();
+  RunConfig run = default_run();
+  bool resume = false;
+  std::string log;
+  uint64_t seed = 1;
+  std::string device = "cpu";
+  int threads = 0;
+};
+
+constexpr const char* kFooter =
+    "A run's folder (--out) holds config.json and model.safetensors, which `elapse generate` and "
+    "other programs read, and resume.safetensors, which --resume reads. Ctrl-C saves and leaves; "
+    "the same command with --resume goes on as if nothing had happened, bit for bit.\n\n"
+    "Examples:\n"
+    "  elapse train --text book.txt --out run\n"
+    "  elapse train --text book.txt --out run --resume\n"
+    "  elapse train --task induction --out heads --d-model 64 --layers 2 --batch-tokens 2048 \\\n"
+    "      --curriculum 16:600,32:600,64:600,128:600 --length 256 --steps 6000 \\\n"
+    "      --schedule constant --lr 1e-3 --weight-decay 0 --eval-length 256";
+
+// "16:600,32:600"; an empty text has no phases.
+std::vector<Phase> parse_curriculum(std::string_view text) {
+  std::vector<Phase> phases;
+  const char* at = text.data();
+  const char* const end = at + text.size();
+  const auto number = [&](int64_t& value) {
+    const auto [rest, error] = std::from_chars(at, end, value);
+    at = rest;
+    return error == std::errc();
+  };
+  const auto skip = [&](char c) { return at != end && *at++ == c; };
+  while (at != end) {
+    Phase phase;
+    const bool parsed = number(phase.length) && skip(':') && number(phase.steps);
+    if (!parsed || (at != end && (!skip(',') || at == end))) {
+      throw CLI::ValidationError("--curriculum",
+                                 fmt::format("expected LENGTH:STEPS,LENGTH:STEPS,... as in "
+                                             "16:600,32:600, found \"{}\"",
+                                             text));
+    }
+    phases.push_back(phase);
+  }
+  return phases;
+}
+
+std::unique_ptr<TokenSource> open_source(const Arguments& args) {
+  if (args.task.empty()) return std::make_unique<TextData>(TextData::open(args.texts, args.seed));
+  const auto loss = args.induction_loss == "last" ? InductionTask::Loss::last_token
+                                                  : InductionTask::Loss::all_tokens;
+  return std::make_unique<InductionTask>(args.seed, loss, args.ordinary_tokens);
+}
+
+// A lower bound of the bytes that training takes: float32 weights with gradients and two moments,
+// and some eight values a channel kept for backward.
+double least_bytes(const ModelConfig& c, int64_t tokens) {
+  const auto d = static_cast<double>(c.d_model), e = static_cast<double>(c.d_inner);
+  const auto layers = static_cast<double>(c.n_layers);
+  const double low = static_cast<double>(c.dt_rank) + 2 * static_cast<double>(c.d_state);
+  const double weights = layers * e * (3 * d + low) + static_cast<double>(c.vocab()) * d;
+  return sizeof(float) * (4 * weights + 8 * layers * e * static_cast<double>(tokens));
+}
+
+void check_memory(const ModelConfig& c, const TrainConfig& train) {
+  const double needed = least_bytes(c, train.batch_tokens / std::max<int64_t>(1, train.accumulate));
+  const double memory =
+      static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGE_SIZE));
+  ELAPSE_CHECK(needed <= memory,
+               "--d-model {} with --layers {} and --batch-tokens {} needs at least {:.3g} GB, but "
+               "the machine has {:.3g} GB",
+               c.d_model, c.n_layers, train.batch_tokens, needed * 1e-9, memory * 1e-9);
+}
+
+ModelConfig model_config(const Arguments& args, int64_t vocab_size) {
+  constexpr int64_t kMaxSize = int64_t{1} << 24;  // keeps products of sizes far from overflow
+  for (const auto& [flag, value] : {std::pair("--d-model", args.d_model),
+                                    {"--layers", args.n_layers},
+                                    {"--d-state", args.d_state}}) {
+    ELAPSE_CHECK(value >= 1 && value <= kMaxSize, "{}: expected 1 to {}, found {}", flag, kMaxSize,
+                 value);
+  }
+  ModelConfig config = ModelConfig::mamba(args.d_model, args.n_layers, vocab_size);
+  config.d_state = args.d_state;
+  check_memory(config, args.train);
+  return config;
+}
+
+Schedule::Kind schedule_kind(std::string_view name) {
+  if (name == "constant") return Schedule::Kind::constant;
+  return name == "cosine" ? Schedule::Kind::cosine : Schedule::Kind::warmup_stable_decay;
+}
+
+TrainConfig train_config(const Arguments& args) {
+  TrainConfig config = args.train;
+  config.curriculum = parse_curriculum(args.curriculum);
+  config.schedule.kind = schedule_kind(args.schedule);
+  // A floor above the peak is nobody's wish; a small peak given alone shall not fail for it.
+  config.schedule.min_lr = std::min(config.schedule.min_lr, config.schedule.peak_lr);
+  return config;
+}
+
+std::string text_of(const Evaluation& e) {
+  return fmt::format(
+      "held-out loss {:.4f} nats a token, accuracy {:.2f} %, over {} targets in "
+      "sequences of up to {} tokens, each from an empty state",
+      e.loss, 100 * e.accuracy, e.targets, e.length);
+}
+
+// Shows and logs a run's steps, and ends it on Ctrl-C.
+class Display final : public RunObserver {
+ public:
+  Display(const Arguments& args, int64_t steps_done)
+      : progress_("step", steps_done, args.train.steps) {
+    if (!args.log.empty()) log_.emplace(args.log, steps_done);
+  }
+
+  void after_step(const StepReport& step, const std::optional<Evaluation>& evaluation) override {
+    constexpr double kSmoothing = 0.95;
+    seconds_ =
+        seconds_ == 0 ? step.seconds : kSmoothing * seconds_ + (1 - kSmoothing) * step.seconds;
+    if (log_) log_->write(step, evaluation);
+    progress_.update(step.step, fmt::format("loss {:.4f}  {:.0f} tokens/s", step.loss,
+                                            static_cast<double>(step.tokens) / seconds_));
+    if (!evaluation) return;
+    progress_.message(fmt::format("step {}: {}", step.step, text_of(*evaluation)));
+    last_ = evaluation;
+  }
+  bool wants_to_stop() override { return interrupt_.asked(); }
+
+  const std::optional<Evaluation>& last() const { return last_; }
+  void message(std::string_view line) { progress_.message(line); }
+
+ private:
+  Interrupt interrupt_;
+  Progress progress_;
+  std::optional<TrainLog> log_;
+  double seconds_ = 0;  // of a step, smoothed
+  std::optional<Evaluation> last_;
+};
+
+void refuse_to_overwrite(const std::string& folder) {
+  ELAPSE_CHECK(!has_checkpoint(folder),
+               "{}: expected no training run in the folder yet, found {}; --resume continues it",
+               folder, resume_path(folder));
+  const std::string model = (fs::path(folder) / "model.safetensors").string();
+  std::error_code none;
+  ELAPSE_CHECK(!fs::exists(model, none),
+               "{}: expected a folder without a model, found one; training would replace it",
+               model);
+}
+
+void start_or_resume(Trainer& trainer, const Arguments& args) {
+  if (args.resume && has_checkpoint(args.run.out)) {
+    trainer.resume(args.run.out);
+    fmt::print(stderr, "resuming after step {}\n", trainer.steps_done());
+    return;
+  }
+  refuse_to_overwrite(args.run.out);
+  if (args.resume) fmt::print(stderr, "{}: nothing to resume yet, starting\n", args.run.out);
+}
+
+void run_train(const Arguments& args) {
+  const TrainConfig config = train_config(args);
+  ELAPSE_CHECK(args.run.eval_length >= 1, "--eval-length: expected at least 1, found {}",
+               args.run.eval_length);
+  const auto source = open_source(args);
+  Device device(args.device, args.threads);
+  const LanguageModel model(device, model_config(args, source->vocab_size()), DType::f32,
+                            args.seed);
+  Trainer trainer(model, *source, config);
+  start_or_resume(trainer, args);
+  Display display(args, trainer.steps_done());
+  run(trainer, args.run, display);
+  if (!trainer.finished()) {
+    display.message(
+        fmt::format("stopped and saved after step {}; --resume continues", trainer.steps_done()));
+  }
+  const std::string result = display.last() ? ": " + text_of(*display.last()) : "";
+  fmt::print("{}: step {} of {}{}\n", args.run.out, trainer.steps_done(), config.steps,
+             trainer.finished() ? result : "");
+}
+
+void add_data_options(CLI::App& verb, Arguments& args) {
+  auto* data = verb.add_option_group("Data", "One of these");
+  data->add_option("--text", args.texts,
+                   "Files of text, learned byte by byte; the last tenth is "
+                   "held out")
+      ->type_name("FILE");
+  data->add_option("--task", args.task, "A synthetic task")->check(CLI::IsMember({"induction"}));
+  data->require_option(1);
+  verb.add_option("--induction-loss", args.induction_loss,
+                  "Train on the answer (last) or on every token (all)")
+      ->check(CLI::IsMember({"last", "all"}));
+  verb.add_option("--ordinary-tokens", args.ordinary_tokens,
+                  "Ordinary tokens among the 16 of the task: 14 or 15");
+}
+
+void add_model_options(CLI::App& verb, Arguments& args) {
+  verb.add_option("--d-model", args.d_model, "Width of the residual stream");
+  verb.add_option("--layers", args.n_layers, "Mamba layers");
+  verb.add_option("--d-state", args.d_state, "State size of a channel");
+}
+
+void add_batch_options(CLI::App& verb, Arguments& args) {
+  verb.add_option("--steps", args.train.steps, "Updates of the weights");
+  verb.add_option("--batch-tokens", args.train.batch_tokens, "Tokens of a step");
+  verb.add_option("--accumulate", args.train.accumulate,
+                  "Passes a step is spread over, to need less memory");
+  verb.add_option("--length", args.train.length, "Tokens of a sequence");
+  verb.add_option("--curriculum", args.curriculum,
+                  "Sequences of other lengths first, with as many tokens a step: "
+                  "LENGTH:STEPS,...")
+      ->type_name("LIST");
+}
+
+void add_optimizer_options(CLI::App& verb, Arguments& args) {
+  Schedule& schedule = args.train.schedule;
+  AdamWConfig& adamw = args.train.adamw;
+  verb.add_option("--schedule", args.schedule,
+                  "Learning rate: constant, cosine or wsd (warm-up, stable, decay)")
+      ->check(CLI::IsMember({"constant", "cosine", "wsd"}));
+  verb.add_option("--lr", schedule.peak_lr, "Peak learning rate");
+  verb.add_option("--min-lr", schedule.min_lr, "Learning rate at the end (cosine, wsd)");
+  verb.add_option("--warmup", schedule.warmup_steps, "Steps over which it rises linearly");
+  verb.add_option("--decay-steps", schedule.decay_steps, "Steps over which it falls (wsd)");
+  verb.add_option("--weight-decay", adamw.weight_decay,
+                  "Decoupled; never of A_log, D, biases and norms");
+  verb.add_option("--beta1", adamw.beta1, "AdamW's decay of the first moment");
+  verb.add_option("--beta2", adamw.beta2, "AdamW's decay of the second moment");
+  verb.add_option("--clip", adamw.max_norm, "Largest norm of all gradients together; 0: any");
+}
+
+void add_run_options(CLI::App& verb, Arguments& args) {
+  verb.add_option("-o,--out", args.run.out, "Folder of the run")->required()->type_name("DIR");
+  verb.add_flag("--resume", args.resume, "Continue the run in --out, if there is one");
+  verb.add_option("--save-every", args.run.save_every,
+                  "Steps between checkpoints; 0: only at the end")
+      ->check(CLI::NonNegativeNumber);
+  verb.add_option("--eval-every", args.run.eval_every,
+                  "Steps between evaluations on what is held out; 0: only at the end")
+      ->check(CLI::NonNegativeNumber);
+  verb.add_option("--eval-length", args.run.eval_length, "Tokens of the sequences evaluated on");
+  verb.add_option("--log", args.log, "Write one JSON object a step here")->type_name("FILE");
+  verb.add_option("--seed", args.seed, "Of the first weights and of what is drawn from the data");
+  verb.add_option("--device", args.device, "What computes: cpu or ref");
+  verb.add_option("--threads", args.threads, "Threads; 0: one a processor")
+      ->check(CLI::NonNegativeNumber);
+}
+
+}  // namespace
+
+void add_train_verb(CLI::App& app) {
+  const auto args = std::make_shared<Arguments>();
+  CLI::App* verb = app.add_subcommand("train", "Train a model on text or on a synthetic task");
+  verb->option_defaults()->always_capture_default();
+  verb->footer(kFooter);
+  add_data_options(*verb, *args);
+  add_model_options(*verb, *args);
+  add_batch_options(*verb, *args);
+  add_optimizer_options(*verb, *args);
+  add_run_options(*verb, *args);
+  verb->callback([args] { run_train(*args); });
+}
+
+}  // namespace elapse
