@@ -6,6 +6,17 @@
 #include "elapse/autograd/functions.h"
 
 namespace elapse {
+namespace {
+
+// A view of columns would be no use to those who download or save what they watched.
+Tensor contiguous(Device& device, const Tensor& t) {
+  if (t.is_contiguous()) return t;
+  const Tensor whole = device.empty(t.dtype(), t.shape());
+  copy(device, {t, whole});
+  return whole;
+}
+
+}  // namespace
 
 void Points::watch(std::string_view name) { watched_.try_emplace(std::string(name)); }
 
@@ -81,7 +92,7 @@ Var PointScope::pass(Tape& tape, std::string_view name, const Var& value) const 
   if (points_ == nullptr) return value;
   const Edit* change = points_->edit_at(full(name));
   const Var passed = change ? elapse::edit(tape, value, change->op, change->source) : value;
-  keep(name, passed.value());
+  if (watches(name)) points_->keep(full(name), contiguous(tape.device(), passed.value()));
   return passed;
 }
 

@@ -25,8 +25,8 @@ class Points {
   void watch(std::string_view name);
   void edit(Edit change);
 
-  // Values of the last forward pass, one for each watched name. Shapes are the point's, with the
-  // packed tokens as the first axis.
+  // Values of the last forward pass, one for each watched name: contiguous, in the point's
+  // shape, with the packed tokens as the first axis.
   const Tensor& value(std::string_view name) const;  // Error where it was not watched or not passed
 
   bool watches(std::string_view name) const;
