@@ -77,7 +77,7 @@ class ForwardTask : GroupScan {
     HWY_UNROLL(16)
     for (int n = 0; n < kStates; ++n) h[n] = hn::Load(d, h_ + states + n * kLanes);
     for (int64_t t = 0; t < len; ++t) {
-      prefetch(token + kChunk + t, group_.channel(v));
+      prefetch(token + kChunk, v * kChunk + t);
       const TokenValues in{hn::Load(d, values.x + t * kLanes), hn::Load(d, values.dt + t * kLanes),
                            hn::Load(d, values.dtx + t * kLanes)};
       const float* A = A_ + states;
@@ -95,11 +95,14 @@ class ForwardTask : GroupScan {
     for (int n = 0; n < kStates; ++n) hn::Store(h[n], d, h_ + states + n * kLanes);
   }
 
-  // Rows lie too far apart for the hardware to see them coming.
-  void prefetch(int64_t token, int64_t channel) const {
-    if (token >= in_.seqs.tokens) return;
-    for (const Tensor* t : {&in_.x, &in_.dt_raw, &in_.z, &args_.out}) {
-      hwy::Prefetch(row(*t, token) + channel);
+  // Rows lie too far apart for the hardware to see them coming. Asks for the i-th vector, row by
+  // row, of the chunk from `token` on.
+  void prefetch(int64_t token, int64_t i) const {
+    const int64_t t = token + i / group_.vectors();
+    if (t >= in_.seqs.tokens) return;
+    const int64_t channel = group_.channel(i % group_.vectors());
+    for (const Tensor* tensor : {&in_.x, &in_.dt_raw, &in_.z, &args_.out}) {
+      hwy::Prefetch(row(*tensor, t) + channel);
     }
   }
 

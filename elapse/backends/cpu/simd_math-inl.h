@@ -66,14 +66,13 @@ HWY_INLINE V Exp(D, V x) {
   return V{ScaleBySixteenths(slope, r, shifted, k)};
 }
 
-// 2^x to 6e-7 and exactly 1 at 0; infinity from 128 on. For x below 32768.
+// 2^x to 6e-7 and exactly 1 at 0; infinity from 128 on.
 template <class D, class V = hn::Vec<D>>
 HWY_INLINE V Exp2(D, V x) {
-  const __m512 bounded = _mm512_max_ps(_mm512_set1_ps(-32768.0f), x.raw);
   const __m512 magic = _mm512_set1_ps(kSixteenthsMagic);
-  const __m512 shifted = _mm512_add_ps(bounded, magic);
+  const __m512 shifted = _mm512_add_ps(x.raw, magic);
   const __m512 k = _mm512_sub_ps(shifted, magic);
-  const __m512 r = _mm512_sub_ps(bounded, k);
+  const __m512 r = _mm512_reduce_ps(x.raw, 0x40);  // x - k, and 0 at infinities
   const __m512 slope = _mm512_fmadd_ps(_mm512_set1_ps(0.24021946f), r, _mm512_set1_ps(0.69318783f));
   return V{ScaleBySixteenths(slope, r, shifted, k)};
 }

@@ -1,0 +1,382 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "elapse/ops/selective_scan.h"
+
+#include <functional>
+
+#include "tests/ops/op_test.h"
+
+namespace elapse {
+namespace {
+
+using namespace op_test;
+
+constexpr ScanPoint kPoints[] = {
+    ScanPoint::dt_pre, ScanPoint::dt,        ScanPoint::decay, ScanPoint::B_bar,   ScanPoint::write,
+    ScanPoint::h,      ScanPoint::readout_h, ScanPoint::y,     ScanPoint::ssm_out, ScanPoint::gate};
+static_assert(std::size(kPoints) == static_cast<size_t>(ScanPoint::count));
+
+struct Case {
+  std::vector<int64_t> lengths;
+  int64_t d_inner;
+  int64_t d_state;
+  std::vector<int64_t> starts = {}, ends = {};
+  int64_t row_padding = 0;
+
+  int64_t tokens() const {
+    int64_t sum = 0;
+    for (const int64_t length : lengths) sum += length;
+    return sum;
+  }
+  int64_t max_len() const {
+    return lengths.empty() ? 0 : *std::max_element(lengths.begin(), lengths.end());
+  }
+  Shape shape_of(ScanPoint p) const {
+    const bool per_state = p >= ScanPoint::decay && p <= ScanPoint::readout_h;
+    return per_state ? Shape{tokens(), d_inner, d_state} : Shape{tokens(), d_inner};
+  }
+  // The decay and a product are wrong by up to 8 epsilon a token, and a sum by as much a term.
+  // Numbers are of size 1.
+  double forward_tolerance() const {
+    return 8 * kEpsilon * static_cast<double>(max_len() + d_state + 1);
+  }
+  // Gradients add the sums over tokens and channels.
+  double tolerance() const {
+    return 8 * kEpsilon * static_cast<double>(max_len() + d_state + tokens() + d_inner);
+  }
+};
+
+ScanForward make_forward(Device& device, Operands& o, const Case& c) {
+  ScanForward a;
+  a.in.seqs = make_sequences(device, c.lengths, c.starts, c.ends);
+  const Shape channels = {c.tokens(), c.d_inner}, states = {c.tokens(), c.d_state};
+  a.in.x = o.input(channels, -1, 1, c.row_padding);
+  a.in.dt_raw = o.input(channels, -2, 2, c.row_padding);
+  a.in.dt_bias = o.input({c.d_inner}, -4, 1);
+  a.in.A = o.input({c.d_inner, c.d_state}, -4, -0.1);
+  a.in.B = o.input(states, -1, 1, c.row_padding);
+  a.in.C = o.input(states, -1, 1, c.row_padding);
+  a.in.D = o.input({c.d_inner});
+  a.in.z = o.input(channels, -3, 3, c.row_padding);
+  if (a.in.seqs.max_slot >= 0) {
+    a.pool = o.accumulated({a.in.seqs.max_slot + 1, c.d_inner, c.d_state});
+  }
+  a.checkpoints = o.assigned({checkpoint_count(a.in.seqs), c.d_inner, c.d_state});
+  a.out = o.assigned(channels, c.row_padding);
+  return a;
+}
+
+ScanBackward make_backward(Operands& o, const Case& c, const ScanForward& forward) {
+  ScanBackward b;
+  b.in = forward.in;
+  b.checkpoints = forward.checkpoints;
+  b.taps = forward.taps;
+  for (Tap& t : b.taps) t.watch = {};
+  const Shape channels = {c.tokens(), c.d_inner}, states = {c.tokens(), c.d_state};
+  b.dout = o.input(channels, -1, 1, c.row_padding);
+  b.dx = o.assigned(channels, c.row_padding);
+  b.ddt_raw = o.assigned(channels, c.row_padding);
+  b.dB = o.assigned(states, c.row_padding);
+  b.dC = o.assigned(states, c.row_padding);
+  b.dz = o.assigned(channels, c.row_padding);
+  b.ddt_bias = o.accumulated({c.d_inner});
+  b.dA = o.accumulated({c.d_inner, c.d_state});
+  b.dD = o.accumulated({c.d_inner});
+  if (forward.pool) b.dpool = o.accumulated(forward.pool.shape());
+  return b;
+}
+
+// A forked start, zeros as a start, a dropped end, a slot that is both, an empty sequence.
+Case packed(int64_t d_inner, int64_t d_state, int64_t row_padding = 0) {
+  return {{33, 0, 1, 15, 16, 17}, d_inner,    d_state, {0, 0, 0, -1, 5, 2},
+          {1, 3, 4, -1, 5, 6},    row_padding};
+}
+
+void expect_both_directions_agree(const Case& c) {
+  SCOPED_TRACE(fmt::format("d_inner {}, d_state {}", c.d_inner, c.d_state));
+  expect_cpu_agrees(
+      [&](Device& device, Operands& o) {
+        const ScanForward forward = make_forward(device, o, c);
+        const ScanBackward backward = make_backward(o, c, forward);
+        selective_scan_forward(device, forward);
+        selective_scan_backward(device, backward);
+      },
+      c.tolerance());
+}
+
+TEST(SelectiveScan, CpuAgreesWithRef) {
+  for (const int64_t d_inner : {1, 3, 4, 5, 7, 8, 9, 15, 16, 17, 63, 64, 65}) {
+    for (const int64_t d_state : {1, 2, 15, 16, 17}) {
+      expect_both_directions_agree(packed(d_inner, d_state, d_state % 2 * 5));
+    }
+  }
+}
+
+TEST(SelectiveScan, CpuAgreesWithRefAtManyStatesAndOnManyThreads) {
+  expect_both_directions_agree(packed(130, 16, 3));
+  expect_both_directions_agree(packed(130, 3));
+  expect_both_directions_agree(packed(20, 64, 1));
+  expect_both_directions_agree(packed(9, 257));
+}
+
+TEST(SelectiveScan, CpuAgreesWithRefAtAnyLength) {
+  expect_both_directions_agree({{}, 17, 5});
+  expect_both_directions_agree({{0}, 17, 5, {0}, {0}});
+  expect_both_directions_agree({{0, 0}, 17, 5, {1, 1}, {0, -1}});
+  for (const int64_t length : {1, 15, 16, 17, 32, 33}) {
+    expect_both_directions_agree({{length}, 17, 5, {0}, {0}});
+    expect_both_directions_agree({{length}, 17, 5});
+  }
+}
+
+// As in decoding: sequences of one token share a task.
+TEST(SelectiveScan, CpuAgreesWithRefOnManySequencesOfOneToken) {
+  Case c = {std::vector<int64_t>(200, 1), 70, 16};
+  for (int64_t s = 0; s < 200; ++s) {
+    c.starts.push_back(s % 3 == 0 ? s : Sequences::kNoSlot);
+    c.ends.push_back(s % 5 == 0 ? Sequences::kNoSlot : s);
+  }
+  expect_both_directions_agree(c);
+}
+
+TEST(SelectiveScan, ForwardErrorStaysSmall) {
+  const Case c = packed(33, 16);
+  Device cpu("cpu", 1), ref("ref", 1);
+  Operands actual(DType::f32), expected(DType::f64);
+  const ScanForward a = make_forward(cpu, actual, c), e = make_forward(ref, expected, c);
+  selective_scan_forward(cpu, a);
+  selective_scan_forward(ref, e);
+  expect_close(a.out, e.out, c.forward_tolerance(), "out");
+  expect_close(a.pool, e.pool, c.forward_tolerance(), "pool");
+}
+
+TEST(SelectiveScan, ForwardNeedsNoCheckpointsAndNoPool) {
+  const Case c = {{20, 3}, 18, 16};
+  Device cpu("cpu", 1);
+  Operands with(DType::f32), without(DType::f32);
+  const ScanForward a = make_forward(cpu, with, c);
+  ScanForward b = make_forward(cpu, without, c);
+  b.checkpoints = {};
+  selective_scan_forward(cpu, a);
+  selective_scan_forward(cpu, b);
+  EXPECT_EQ(values(a.out), values(b.out));
+}
+
+TEST(SelectiveScan, ExtremeStepsAndDecaysStayFinite) {
+  const Case c = {{40}, 33, 16, {0}, {0}};
+  for (const double scale : {1e-30, 1.0, 100.0}) {
+    for (const double A : {-4e4, -1e-30, -16.0}) {
+      const auto set_extremes = [&](const ScanForward& a) {
+        for_each_offset(a.in.A, [&](int64_t i) { put(a.in.A, i, static_cast<float>(A)); });
+        for_each_offset(a.in.dt_raw, [&](int64_t i) {
+          put(a.in.dt_raw, i, static_cast<float>(scale * get(a.in.dt_raw, i)));
+        });
+      };
+      expect_cpu_agrees(
+          [&](Device& device, Operands& o) {
+            const ScanForward forward = make_forward(device, o, c);
+            set_extremes(forward);
+            const ScanBackward backward = make_backward(o, c, forward);
+            selective_scan_forward(device, forward);
+            selective_scan_backward(device, backward);
+            for (const Tensor* t : {&forward.out, &forward.pool, &backward.dx, &backward.ddt_raw,
+                                    &backward.dB, &backward.dC, &backward.dA}) {
+              for (const double v : values(*t)) ASSERT_TRUE(std::isfinite(v));
+            }
+          },
+          c.tolerance());
+    }
+  }
+}
+
+TEST(SelectiveScan, NanStaysInItsChannel) {
+  const Case c = {{20}, 33, 16};
+  Device cpu("cpu", 1);
+  Operands o(DType::f32);
+  const ScanForward a = make_forward(cpu, o, c);
+  put(a.in.dt_raw, 3 * a.in.dt_raw.stride(0) + 5, std::nan(""));
+  selective_scan_forward(cpu, a);
+  for (int64_t t = 0; t < c.tokens(); ++t) {
+    for (int64_t e = 0; e < c.d_inner; ++e) {
+      EXPECT_EQ(std::isnan(get(a.out, t * a.out.stride(0) + e)), t >= 3 && e == 5);
+    }
+  }
+}
+
+// d_inner 17: with a partial vector whatever the lanes.
+const Case kTapCase = {{18, 0, 3}, 17, 5, {0, 0, 1}, {2, 3, -1}};
+
+TEST(SelectiveScan, WatchingChangesNoBit) {
+  Device cpu("cpu", 1);
+  Operands plain(DType::f32), watched(DType::f32);
+  const ScanForward a = make_forward(cpu, plain, kTapCase);
+  ScanForward b = make_forward(cpu, watched, kTapCase);
+  for (const ScanPoint p : kPoints) tap(b.taps, p).watch = watched.assigned(kTapCase.shape_of(p));
+  selective_scan_forward(cpu, a);
+  selective_scan_forward(cpu, b);
+  watched.expect_guards_intact();
+  for (size_t i = 0; i < plain.outputs().size(); ++i) {
+    EXPECT_EQ(plain.outputs()[i].bytes(), watched.outputs()[i].bytes()) << "output " << i;
+  }
+}
+
+TEST(SelectiveScan, WatchedValuesAgreeWithRef) {
+  expect_cpu_agrees(
+      [&](Device& device, Operands& o) {
+        ScanForward a = make_forward(device, o, kTapCase);
+        for (const ScanPoint p : kPoints) tap(a.taps, p).watch = o.assigned(kTapCase.shape_of(p));
+        selective_scan_forward(device, a);
+      },
+      kTapCase.forward_tolerance());
+}
+
+TEST(SelectiveScan, SettingAValueToItselfChangesNoBit) {
+  Device cpu("cpu", 1);
+  for (const ScanPoint p : kPoints) {
+    Operands o(DType::f32), again(DType::f32);
+    ScanForward a = make_forward(cpu, o, kTapCase), b = make_forward(cpu, again, kTapCase);
+    tap(a.taps, p).watch = o.assigned(kTapCase.shape_of(p));
+    selective_scan_forward(cpu, a);
+    tap(b.taps, p).op = EditOp::set;
+    tap(b.taps, p).source = tap(a.taps, p).watch;
+    selective_scan_forward(cpu, b);
+    for (size_t i = 0; i < again.outputs().size(); ++i) {
+      EXPECT_EQ(o.outputs()[i].bytes(), again.outputs()[i].bytes())
+          << "point " << static_cast<int>(p) << ", output " << i;
+    }
+  }
+}
+
+// Every point edited at once, each by its own numbers.
+void edit_all(Operands& o, const Case& c, EditOp op, ScanTaps& taps) {
+  for (const ScanPoint p : kPoints) {
+    tap(taps, p).op = op;
+    tap(taps, p).source = o.input(c.shape_of(p), 0.5, 1);
+  }
+}
+
+void edit_one(Operands& o, const Case& c, ScanPoint p, EditOp op, ScanTaps& taps) {
+  const bool one_for_all = op == EditOp::scale && p != ScanPoint::B_bar;
+  tap(taps, p).op = op;
+  tap(taps, p).source = o.input(one_for_all ? Shape{1} : c.shape_of(p), 0.5, 1);
+}
+
+TEST(SelectiveScan, EditsAgreeWithRef) {
+  for (const EditOp op : {EditOp::set, EditOp::add, EditOp::scale}) {
+    for (const ScanPoint p : kPoints) {
+      SCOPED_TRACE(fmt::format("point {}, edit {}", static_cast<int>(p), static_cast<int>(op)));
+      expect_cpu_agrees(
+          [&](Device& device, Operands& o) {
+            ScanForward forward = make_forward(device, o, kTapCase);
+            edit_one(o, kTapCase, p, op, forward.taps);
+            const ScanBackward backward = make_backward(o, kTapCase, forward);
+            selective_scan_forward(device, forward);
+            selective_scan_backward(device, backward);
+          },
+          kTapCase.tolerance());
+    }
+  }
+}
+
+TEST(SelectiveScan, EditsOfEveryPointTogetherAgreeWithRef) {
+  expect_cpu_agrees(
+      [&](Device& device, Operands& o) {
+        ScanForward forward = make_forward(device, o, kTapCase);
+        edit_all(o, kTapCase, EditOp::scale, forward.taps);
+        const ScanBackward backward = make_backward(o, kTapCase, forward);
+        selective_scan_forward(device, forward);
+        selective_scan_backward(device, backward);
+      },
+      kTapCase.tolerance());
+}
+
+// ref's gradients against differences of out and of the states left in the pool.
+void expect_ref_gradients(const Case& c, const ScanTaps& no_taps,
+                          const std::function<void(Operands&, ScanTaps&)>& edit) {
+  Device ref("ref", 1);
+  Operands o(DType::f64);
+  ScanForward forward = make_forward(ref, o, c);
+  forward.taps = no_taps;
+  edit(o, forward.taps);
+  const ScanBackward backward = make_backward(o, c, forward);
+  const std::vector<double> pool = values(forward.pool);
+  const Tensor pool_weight = o.input(forward.pool.shape());
+  const auto zero = [](const Tensor& t) { for_each_offset(t, [&](int64_t i) { put(t, i, 0); }); };
+  for (const Tensor* t : {&backward.ddt_bias, &backward.dA, &backward.dD}) zero(*t);
+  for_each_offset(pool_weight, [&](int64_t i) { put(backward.dpool, i, get(pool_weight, i)); });
+
+  std::vector<double> start = pool;
+  const auto loss = [&] {
+    for (size_t i = 0; i < start.size(); ++i) {
+      put(forward.pool, static_cast<int64_t>(i), start[i]);
+    }
+    selective_scan_forward(ref, forward);
+    return weighted_sum(forward.out, backward.dout) + weighted_sum(forward.pool, pool_weight);
+  };
+  loss();
+  selective_scan_backward(ref, backward);
+  const ScanInputs& in = forward.in;
+  expect_gradient(in.x, backward.dx, loss, "x");
+  expect_gradient(in.dt_raw, backward.ddt_raw, loss, "dt_raw");
+  expect_gradient(in.dt_bias, backward.ddt_bias, loss, "dt_bias");
+  expect_gradient(in.A, backward.dA, loss, "A");
+  expect_gradient(in.B, backward.dB, loss, "B");
+  expect_gradient(in.C, backward.dC, loss, "C");
+  expect_gradient(in.D, backward.dD, loss, "D");
+  expect_gradient(in.z, backward.dz, loss, "z");
+  const Tensor starts = Tensor::wrap(start.data(), DType::f64, forward.pool.shape());
+  expect_gradient(starts, backward.dpool, loss, "pool");
+}
+
+const Case kGradientCase = {{3, 0, 17, 1}, 3, 2, {0, 0, 0, 4}, {1, 2, 3, 4}};
+
+TEST(SelectiveScan, RefGradientsAreThoseOfFiniteDifferences) {
+  expect_ref_gradients(kGradientCase, {}, [](Operands&, ScanTaps&) {});
+}
+
+TEST(SelectiveScan, RefGradientsThroughEditsAreThoseOfFiniteDifferences) {
+  const Case c = {{3, 2}, 2, 2, {0, 0}, {1, 2}};
+  for (const EditOp op : {EditOp::set, EditOp::add, EditOp::scale}) {
+    for (const ScanPoint p : kPoints) {
+      SCOPED_TRACE(fmt::format("point {}, edit {}", static_cast<int>(p), static_cast<int>(op)));
+      expect_ref_gradients(c, {},
+                           [&](Operands& o, ScanTaps& taps) { edit_one(o, c, p, op, taps); });
+    }
+  }
+}
+
+// The sequence as two calls, its state handed over in a slot.
+std::vector<double> cut_at(Device& device, const Case& whole, int64_t cut) {
+  Operands o(DType::f32);
+  const ScanForward a = make_forward(device, o, whole);
+  for (const auto& [begin, end] : {std::pair{int64_t{0}, cut}, std::pair{cut, whole.tokens()}}) {
+    ScanForward part = a;
+    part.checkpoints = {};
+    part.in.seqs = make_sequences(device, {end - begin}, {0}, {0});
+    for (Tensor ScanInputs::*t :
+         {&ScanInputs::x, &ScanInputs::dt_raw, &ScanInputs::B, &ScanInputs::C, &ScanInputs::z}) {
+      part.in.*t = (a.in.*t).rows(begin, end);
+    }
+    part.out = a.out.rows(begin, end);
+    selective_scan_forward(device, part);
+  }
+  std::vector<double> result = values(a.out);
+  for (const double v : values(a.pool)) result.push_back(v);
+  return result;
+}
+
+TEST(SelectiveScan, StatesAreHandedOverAtAnyToken) {
+  const Case c = {{35}, 19, 16, {0}, {0}};
+  Device cpu("cpu", 1);
+  const std::vector<double> uncut = cut_at(cpu, c, 0);
+  for (int64_t cut = 1; cut <= c.tokens(); ++cut) {
+    const std::vector<double> two = cut_at(cpu, c, cut);
+    EXPECT_EQ(two, cut_at(cpu, c, cut)) << "the same cutting, at " << cut;
+    ASSERT_EQ(two.size(), uncut.size());
+    for (size_t i = 0; i < two.size(); ++i) {
+      ASSERT_NEAR(two[i], uncut[i], c.forward_tolerance()) << "cut at " << cut;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace elapse
