@@ -8,6 +8,9 @@ namespace elapse {
 namespace {
 
 constexpr std::string_view kPositions = "positions";
+constexpr std::string_view kLogits = "logits";
+// Far past any text, and leaves room to count on.
+constexpr int64_t kMaxPosition = int64_t{1} << 60;
 const std::string kModelKey = "elapse.model";
 
 std::string part_name(size_t layer, const StatePart& part) {
@@ -21,9 +24,47 @@ void check_tensor(const std::string& path, std::string_view name, const Tensor& 
                shape.str(), name_of(found.dtype()), found.shape().str());
 }
 
+void check_owner(const std::string& path, const SafeTensors& file, const LanguageModel& model) {
+  const auto owner = file.metadata().find(kModelKey);
+  ELAPSE_CHECK(owner != file.metadata().end(), "{}: expected a saved state, found no \"{}\" in "
+               "its metadata", path, kModelKey);
+  const std::string fingerprint = model.fingerprint();
+  ELAPSE_CHECK(owner->second == fingerprint,
+               "{}: the state belongs to another model: expected {}, found {}", path, fingerprint,
+               owner->second);
+}
+
+// The slots the file holds. Every part is looked at before memory is taken for that many.
+int64_t check_parts(const std::string& path, const SafeTensors& file, const LanguageModel& model) {
+  const Tensor& positions = file.at(kPositions);
+  const int64_t slots = positions.numel();
+  check_tensor(path, kPositions, positions, DType::i64, {slots});
+  const State one = model.make_state(1);
+  for (size_t l = 0; l < one.layers().size(); ++l) {
+    for (const StatePart& part : one.layers()[l].parts) {
+      Shape shape = part.pool.value().shape();
+      shape.set(0, slots);
+      const std::string name = part_name(l, part);
+      check_tensor(path, name, file.at(name), part.pool.dtype(), shape);
+    }
+  }
+  return slots;
+}
+
+void read_positions(const std::string& path, const Tensor& positions, State& state) {
+  for (int64_t slot = 0; slot < state.slots(); ++slot) {
+    const int64_t position = positions.data<int64_t>()[slot];
+    ELAPSE_CHECK(position >= 0 && position <= kMaxPosition,
+                 "{}: tensor \"{}\": expected 0 to {}, found {}", path, kPositions, kMaxPosition,
+                 position);
+    state.set_position(slot, position);
+  }
+}
+
 }  // namespace
 
-void save_state(const std::string& path, const LanguageModel& model, const State& state) {
+void save_state(const std::string& path, const LanguageModel& model, const State& state,
+                const Tensor& logits) {
   std::vector<NamedTensor> tensors;
   for (size_t l = 0; l < state.layers().size(); ++l) {
     for (const StatePart& part : state.layers()[l].parts) {
@@ -34,38 +75,29 @@ void save_state(const std::string& path, const LanguageModel& model, const State
   for (int64_t slot = 0; slot < state.slots(); ++slot) positions.push_back(state.position(slot));
   tensors.push_back(
       {std::string(kPositions), Tensor::wrap(positions.data(), DType::i64, {state.slots()})});
+  if (logits) tensors.push_back({std::string(kLogits), logits});
   write_safetensors(path, tensors, {{kModelKey, model.fingerprint()}});
 }
 
-State load_state(const std::string& path, const LanguageModel& model) {
+SavedState load_state_and_logits(const std::string& path, const LanguageModel& model) {
   const SafeTensors file = open_safetensors(path);
-  const auto owner = file.metadata().find(kModelKey);
-  ELAPSE_CHECK(owner != file.metadata().end(), "{}: expected a saved state, found no \"{}\" in "
-               "its metadata", path, kModelKey);
-  const std::string fingerprint = model.fingerprint();
-  ELAPSE_CHECK(owner->second == fingerprint,
-               "{}: the state belongs to another model: expected {}, found {}", path, fingerprint,
-               owner->second);
-  const Tensor& positions = file.at(kPositions);
-  check_tensor(path, kPositions, positions, DType::i64, {positions.numel()});
-  State state = model.make_state(positions.numel());
+  check_owner(path, file, model);
+  State state = model.make_state(check_parts(path, file, model));
+  Device& device = model.device();
   for (size_t l = 0; l < state.layers().size(); ++l) {
     for (const StatePart& part : state.layers()[l].parts) {
-      const std::string name = part_name(l, part);
-      const Tensor& from = file.at(name);
-      const Tensor& into = part.pool.value();
-      check_tensor(path, name, from, into.dtype(), into.shape());
-      copy(model.device(), {model.device().upload_bytes(from.raw(), from.dtype(), from.shape()),
-                            into});
+      const Tensor& from = file.at(part_name(l, part));
+      copy(device, {device.upload_bytes(from.raw(), from.dtype(), from.shape()),
+                    part.pool.value()});
     }
   }
-  for (int64_t slot = 0; slot < state.slots(); ++slot) {
-    const int64_t position = positions.data<int64_t>()[slot];
-    ELAPSE_CHECK(position >= 0, "{}: tensor \"{}\": position {} is negative", path, kPositions,
-                 position);
-    state.set_position(slot, position);
-  }
-  return state;
+  read_positions(path, file.at(kPositions), state);
+  const Tensor* logits = file.find(kLogits);
+  return {std::move(state), logits ? *logits : Tensor()};
+}
+
+State load_state(const std::string& path, const LanguageModel& model) {
+  return load_state_and_logits(path, model).state;
 }
 
 }  // namespace elapse

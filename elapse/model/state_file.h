@@ -7,10 +7,18 @@
 namespace elapse {
 
 // A state as a safetensors file: "layers.0.h" and so on, one row a slot, "positions", and the
-// fingerprint of the model it belongs to. Written atomically.
-void save_state(const std::string& path, const LanguageModel& model, const State& state);
+// fingerprint of the model it belongs to. Written atomically. `logits` (slots, ...), where given,
+// are those of each slot's last token, in host memory: what a sampler goes on from.
+void save_state(const std::string& path, const LanguageModel& model, const State& state,
+                const Tensor& logits = {});
+
+struct SavedState {
+  State state;
+  Tensor logits;                 // as saved, of whatever dtype and shape; empty: none were
+};
 
 // Throws Error if the file belongs to another model or does not hold a whole state.
+SavedState load_state_and_logits(const std::string& path, const LanguageModel& model);
 State load_state(const std::string& path, const LanguageModel& model);
 
 }  // namespace elapse

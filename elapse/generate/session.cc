@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "elapse/generate/session.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "elapse/model/state_file.h"
+
+namespace elapse {
+namespace {
+
+Sequences one_sequence(Device& device, int64_t length) {
+  return make_sequences(device, {length}, {0}, {0});
+}
+
+Tensor token_tensor(Device& device, std::span<const int64_t> tokens) {
+  return device.upload_bytes(tokens.data(), DType::i64, {static_cast<int64_t>(tokens.size())});
+}
+
+}  // namespace
+
+Session::Session(const LanguageModel& model, Points* points)
+    : Session(model, points, model.make_state(1), {}) {}
+
+Session::Session(const LanguageModel& model, Points* points, State state,
+                 std::vector<double> logits)
+    : model_(&model),
+      points_(points),
+      state_(std::move(state)),
+      logits_(std::move(logits)),
+      one_token_(one_sequence(model.device(), 1)) {}
+
+void Session::prefill(std::span<const int64_t> tokens) {
+  check_tokens(tokens);
+  Device& device = model_->device();
+  while (!tokens.empty()) {
+    const auto length = std::min<int64_t>(static_cast<int64_t>(tokens.size()), kPrefillChunk);
+    const auto chunk = tokens.first(static_cast<size_t>(length));
+    tokens = tokens.subspan(chunk.size());
+    if (length == 1) {
+      forward({token_tensor(device, chunk), one_token_, {}});
+    } else {
+      const int64_t last = length - 1;
+      forward({token_tensor(device, chunk), one_sequence(device, length),
+               token_tensor(device, {&last, 1})});
+    }
+  }
+}
+
+void Session::check_tokens(std::span<const int64_t> tokens) const {
+  const int64_t classes = model_->config().vocab_size;
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    ELAPSE_CHECK(tokens[i] >= 0 && tokens[i] < classes,
+                 "token {} of the input: expected 0 to {}, found {}", i, classes - 1, tokens[i]);
+  }
+}
+
+void Session::forward(const Batch& batch) {
+  Tape tape(model_->device(), false);
+  keep_logits(model_->forward(tape, batch, &state_, points_).value());
+}
+
+void Session::keep_logits(const Tensor& row) {
+  Device& device = model_->device();
+  const Tensor classes = row.columns(0, model_->config().vocab_size);
+  logits_.resize(static_cast<size_t>(classes.numel()));
+  if (row.dtype() == DType::f64) return device.download_bytes(classes, logits_.data());
+  std::vector<float> values(logits_.size());
+  device.download_bytes(classes, values.data());
+  std::copy(values.begin(), values.end(), logits_.begin());
+}
+
+std::span<const double> Session::logits() const {
+  ELAPSE_CHECK(!logits_.empty(), "there are no logits before the first token");
+  return logits_;
+}
+
+bool Session::same_bits(const Session& other) const {
+  return state_.same_bits(other.state_) && logits_.size() == other.logits_.size() &&
+         std::memcmp(logits_.data(), other.logits_.data(), logits_.size() * sizeof(double)) == 0;
+}
+
+Session Session::fork() const { return {*model_, points_, state_.fork(), logits_}; }
+
+void Session::save(const std::string& path) const {
+  std::vector<double> values = logits_;
+  const Shape shape = {1, static_cast<int64_t>(values.size())};
+  save_state(path, *model_, state_,
+             values.empty() ? Tensor() : Tensor::wrap(values.data(), DType::f64, shape));
+}
+
+Session Session::load(const std::string& path, const LanguageModel& model, Points* points) {
+  SavedState saved = load_state_and_logits(path, model);
+  ELAPSE_CHECK(saved.state.slots() == 1, "{}: expected the state of one sequence, found {}", path,
+               saved.state.slots());
+  if (saved.state.position() == 0) return {model, points, std::move(saved.state), {}};
+  const Shape shape = {1, model.config().vocab_size};
+  ELAPSE_CHECK(saved.logits, "{}: tensor \"logits\" is missing", path);
+  ELAPSE_CHECK(saved.logits.dtype() == DType::f64 && saved.logits.shape() == shape,
+               "{}: tensor \"logits\": expected f64 {}, found {} {}", path, shape.str(),
+               name_of(saved.logits.dtype()), saved.logits.shape().str());
+  const auto* values = saved.logits.data<double>();
+  return {model, points, std::move(saved.state), {values, values + shape.numel()}};
+}
+
+}  // namespace elapse
