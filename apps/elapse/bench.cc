@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <fmt/format.h>
+
+#include "apps/elapse/bench/results.h"
+#include "apps/elapse/progress.h"
+#include "apps/elapse/verbs.h"
+#include "elapse/core/parallel.h"
+#include "elapse/io/file.h"
+
+namespace elapse {
+namespace {
+
+struct Options {
+  std::vector<std::string> names;
+  bool list = false;
+  int threads = 0;  // 0: one, and then one a processor
+  std::string device = "cpu";
+  std::string json;
+};
+
+constexpr const char* kFooter =
+    "Times are the least of several calls. On a machine that does other things as well, repeat.\n\n"
+    "Examples:\n"
+    "  elapse bench --list\n"
+    "  elapse bench scan train --json results.json\n"
+    "  elapse bench linear.in_proj --threads 1";
+
+std::vector<int> thread_counts(const Options& options) {
+  if (options.threads != 0) return {options.threads};
+  const int all = hardware_threads();
+  return all == 1 ? std::vector{1} : std::vector{1, all};
+}
+
+std::vector<bench::Row> measure(const Options& options) {
+  const std::vector<const bench::Benchmark*> selected = bench::select_benchmarks(options.names);
+  bench::Context context(options.device, thread_counts(options));
+  Progress progress("benchmark", 0, static_cast<int64_t>(selected.size()));
+  std::vector<bench::Row> rows;
+  for (size_t i = 0; i < selected.size(); ++i) {
+    progress.update(static_cast<int64_t>(i), selected[i]->name);
+    for (bench::Row& row : selected[i]->run(context, *selected[i])) rows.push_back(std::move(row));
+  }
+  return rows;
+}
+
+void write_json(const std::string& path, const std::string& text) {
+  write_file_atomically(path, [&](FileWriter& file) { file.write(text); });
+}
+
+void run(const Options& options) {
+  if (options.list) {
+    fmt::print("{}", bench::list_of(bench::select_benchmarks(options.names)).text());
+    return;
+  }
+  const std::vector<bench::Row> rows = measure(options);
+  fmt::print("{}\n{}", bench::table_of(rows).text(), bench::legend());
+  if (!options.json.empty()) write_json(options.json, bench::json_of(rows, options.device));
+}
+
+std::string complaint_about(const std::string& name) {
+  try {
+    bench::select_benchmarks({name});
+    return {};
+  } catch (const Error& error) {
+    return error.what();
+  }
+}
+
+}  // namespace
+
+void add_bench_verb(CLI::App& app) {
+  const auto options = std::make_shared<Options>();
+  CLI::App* verb = app.add_subcommand(
+      "bench", "Measure how fast operations and models run, beside what the machine allows");
+  verb->footer(kFooter);
+  verb->add_option("NAME", options->names, "Benchmarks or beginnings of their names; none: all")
+      ->check(CLI::Validator(complaint_about, ""));
+  verb->add_flag("--list", options->list, "Say what there is to measure, and measure nothing");
+  verb->add_option("--threads", options->threads, "Threads; 0: one, and then one a processor")
+      ->check(CLI::Range(0, 1024))
+      ->capture_default_str();
+  verb->add_option("--device", options->device, "What computes: cpu or ref")->capture_default_str();
+  verb->add_option("--json", options->json, "Write the rows here as well")->type_name("FILE");
+  verb->callback([options] { run(*options); });
+}
+
+}  // namespace elapse

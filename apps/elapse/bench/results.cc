@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "apps/elapse/bench/results.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "elapse/io/json_writer.h"
+
+namespace elapse::bench {
+namespace {
+
+// Measured on a two-core Zen 5 virtual machine with AVX-512; legend() names them.
+struct Published {
+  std::string_view name;
+  int threads;
+  double value;
+};
+constexpr Published kPublished[] = {
+    {"scan.forward.f32", 1, 55},
+    {"train.induction", 2, 108},
+    {"train.mamba-256x4", 2, 797},
+};
+
+double published(const Row& row) {
+  const auto* found = std::find_if(std::begin(kPublished), std::end(kPublished), [&](auto& p) {
+    return p.name == row.name && p.threads == row.threads;
+  });
+  return found == std::end(kPublished) ? NAN : found->value;
+}
+
+// How many times longer than `best` a row takes; 1: as long.
+double times_slower(const Row& row, double best) {
+  return row.kind == Measure::Kind::time ? row.value / best : best / row.value;
+}
+
+// How many times faster than the same row on one thread.
+double gain_of_threads(const std::vector<Row>& rows, const Row& row) {
+  if (row.threads == 1) return NAN;
+  const auto single = std::find_if(rows.begin(), rows.end(), [&](const Row& other) {
+    return other.name == row.name && other.threads == 1;
+  });
+  return single == rows.end() ? NAN : times_slower(*single, row.value);
+}
+
+}  // namespace
+
+Table list_of(const std::vector<const Benchmark*>& benchmarks) {
+  using enum Table::Align;
+  Table table({{"name", left}, {"what one call does", left}, {"what its floor counts", left}});
+  for (const Benchmark* b : benchmarks) {
+    table.add_row({std::string(b->name), std::string(b->summary), std::string(b->floor)});
+  }
+  return table;
+}
+
+Table table_of(const std::vector<Row>& rows) {
+  using enum Table::Align;
+  Table table({{"name", left},
+               {"threads"},
+               {"floor"},
+               {"ours"},
+               {"unit", left},
+               {"ratio", right, 2},
+               {"gain", right, 2},
+               {"others", right, 0}});
+  for (const Row& row : rows) {
+    table.add_row({row.name, int64_t{row.threads}, row.floor, row.value, std::string(row.unit),
+                   times_slower(row, row.floor), gain_of_threads(rows, row), published(row)});
+  }
+  return table;
+}
+
+std::string_view legend() {
+  return "floor: the best this machine allows, by the machine rows and what `--list` says it "
+         "counts.\n"
+         "ratio: how many times longer than the floor. gain: how many times faster than one "
+         "thread.\n"
+         "others, on two cores of a Zen 5: scan, llama.cpp (ggml 0.25.1); train, PyTorch 1.13.1.\n";
+}
+
+std::string json_of(const std::vector<Row>& rows, std::string_view device) {
+  JsonWriter json;
+  json.begin_array();
+  for (const Row& row : rows) {
+    json.begin_object()
+        .field("name", row.name)
+        .field("value", row.value)
+        .field("unit", row.unit)
+        .field("floor", row.floor)
+        .field("threads", row.threads)
+        .field("device", device)
+        .end_object();
+  }
+  return json.end_array().text();
+}
+
+}  // namespace elapse::bench
