@@ -19,37 +19,6 @@ namespace {
 using D = hn::ScalableTag<float>;
 using V = hn::Vec<D>;
 
-// out[c] = the sum of v[c]'s lanes.
-template <size_t kCount>
-HWY_INLINE void SumsOf(const V (&v)[kCount], float* out) {
-  for (size_t c = 0; c < kCount; ++c) out[c] = Sum(D(), v[c]);
-}
-
-#if HWY_TARGET != HWY_SCALAR
-// The sum of every fourth lane from lane i on, in lane i of 4.
-template <class DV>
-HWY_INLINE hn::Vec<hn::FixedTag<float, 4>> SumOfBlocks(DV, hn::Vec<DV> v) {
-  if constexpr (hn::MaxLanes(DV()) == 4) {
-    return v;
-  } else {
-    const hn::Half<DV> half;
-    return SumOfBlocks(half, hn::Add(hn::LowerHalf(half, v), hn::UpperHalf(half, v)));
-  }
-}
-
-// Four at a time need a third of the instructions.
-HWY_INLINE void SumsOf(const V (&v)[4], float* out) {
-  const D d;
-  const hn::RepartitionToWide<D> pairs;
-  const V ab = hn::Add(hn::InterleaveLower(d, v[0], v[1]), hn::InterleaveUpper(d, v[0], v[1]));
-  const V cd = hn::Add(hn::InterleaveLower(d, v[2], v[3]), hn::InterleaveUpper(d, v[2], v[3]));
-  const auto ab_pairs = hn::BitCast(pairs, ab), cd_pairs = hn::BitCast(pairs, cd);
-  const V low = hn::BitCast(d, hn::InterleaveLower(pairs, ab_pairs, cd_pairs));
-  const V high = hn::BitCast(d, hn::InterleaveUpper(pairs, ab_pairs, cd_pairs));
-  hn::StoreU(SumOfBlocks(d, hn::Add(low, high)), hn::FixedTag<float, 4>(), out);
-}
-#endif
-
 // The kFew x kMany results from (i, j) on.
 template <int kFew, int kMany>
 HWY_INLINE void Tile(const DotsOfFewRows& args, int64_t i, int64_t j) {
@@ -70,7 +39,7 @@ HWY_INLINE void Tile(const DotsOfFewRows& args, int64_t i, int64_t j) {
   });
   HWY_UNROLL(4) for (int r = 0; r < kFew; ++r) {
     float results[kMany];
-    SumsOf(sums[r], results);
+    SumsOf(D(), sums[r], results);
     float* out = args.out + (i + r) * args.out_few + j * args.out_many;
     HWY_UNROLL(4) for (int c = 0; c < kMany; ++c) {
       const float bias = args.bias != nullptr ? args.bias[j + c] : 0.0f;

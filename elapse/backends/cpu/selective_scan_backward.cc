@@ -53,8 +53,7 @@ template <bool kTaps, int kStates>
 class BackwardTask : GroupScan {
  public:
   static int64_t scratch_floats(int64_t padded) {
-    return shared_floats(padded) + 3 * state_floats(padded) + (2 * kChunk + 1) * kStates * kLanes +
-           2 * kChunk * padded * kLanes;
+    return shared_floats(padded) + 3 * state_floats(padded) + (4 * kChunk + 1) * kStates * kLanes;
   }
 
   BackwardTask(const ScanBackward& args, const Group& group, const Partials& partials,
@@ -66,11 +65,11 @@ class BackwardTask : GroupScan {
         dh_(h_start_ + state_floats(group.padded)),
         dA_(dh_ + state_floats(group.padded)),
         dB_(dA_ + state_floats(group.padded)),
-        dC_(dB_ + kChunk * group.padded * kLanes),
-        h_(dC_ + kChunk * group.padded * kLanes),
+        dC_(dB_ + kChunk * kStates * kLanes),
+        h_(dC_ + kChunk * kStates * kLanes),
         decay_(h_ + (kChunk + 1) * kStates * kLanes) {
     std::fill_n(dA_, group_.floats(), 0.0f);
-    std::fill_n(dB_, 2 * kChunk * group_.padded * kLanes, 0.0f);
+    std::fill_n(dB_, 2 * kChunk * kStates * kLanes, 0.0f);
   }
 
   void run(int64_t s) {
@@ -108,15 +107,15 @@ class BackwardTask : GroupScan {
   void chunk(int64_t token, int64_t len) {
     load_chunk(token, len);
     for_each_vector([&](auto lanes, int64_t v) HWY_ATTR { prepare(lanes, token, len, v); });
-    for (int64_t v = 0; v < group_.vectors(); ++v) {
-      for (int64_t n = 0; n < group_.padded; n += kStates) {
+    for (int64_t n = 0; n < group_.padded; n += kStates) {
+      for (int64_t v = 0; v < group_.vectors(); ++v) {
         recompute(token, len, v, n);
         scan_back(token, len, v, n);
       }
+      sum_channels(token, len, n, dB_, partials_.dB);
+      sum_channels(token, len, n, dC_, partials_.dC);
     }
     for_each_vector([&](auto lanes, int64_t v) HWY_ATTR { outputs(lanes, token, len, v); });
-    sum_channels(token, len, dB_, partials_.dB);
-    sum_channels(token, len, dC_, partials_.dC);
   }
 
   // Everything per (token, channel) that the states need.
@@ -231,10 +230,8 @@ class BackwardTask : GroupScan {
   HWY_INLINE Place place(int64_t t, int64_t first_state, int n) const {
     const int64_t kept = (t * kStates + n) * kLanes;
     const int64_t at = t * group_.padded + first_state + n;
-    return {h_ + kept,        h_ + kept + kStates * kLanes,
-            decay_ + kept,    B_[at],
-            C_[at],           dB_ + at * kLanes,
-            dC_ + at * kLanes};
+    return {h_ + kept, h_ + kept + kStates * kLanes, decay_ + kept, B_[at], C_[at], dB_ + kept,
+            dC_ + kept};
   }
 
   static HWY_INLINE void accumulate(V a, V b, float* sum) {
@@ -326,17 +323,22 @@ class BackwardTask : GroupScan {
     hn::Store(ddt_bias, d, ddt_bias_ + v * kLanes);
   }
 
-  // The group's share of dB or dC: sums over channels, which are left 0 for the next chunk.
-  void sum_channels(int64_t token, int64_t len, float* channels, const Tensor& partial) const {
+  // The group's share of a block of dB or dC: sums over channels, which are left 0 for the next.
+  void sum_channels(int64_t token, int64_t len, int64_t first_state, float* channels,
+                    const Tensor& partial) const {
     const D d;
     const int64_t group = group_.first / Partition::kGroupChannels;
+    const int64_t states = std::min<int64_t>(kStates, group_.d_state - first_state);
     for (int64_t t = 0; t < len; ++t) {
-      float* to = SlotOf(partial, group) + (token + t) * group_.d_state;
-      float* from = channels + t * group_.padded * kLanes;
-      for (int64_t n = 0; n < group_.d_state; ++n, from += kLanes) {
-        to[n] = Sum(d, hn::Load(d, from));
-        hn::Store(hn::Zero(d), d, from);
+      float sums[kStates];
+      for (int n = 0; n < kStates; n += 4, channels += 4 * kLanes) {
+        const V four[4] = {hn::Load(d, channels), hn::Load(d, channels + kLanes),
+                           hn::Load(d, channels + 2 * kLanes), hn::Load(d, channels + 3 * kLanes)};
+        SumsOf(d, four, sums + n);
+        for (int k = 0; k < 4; ++k) hn::Store(hn::Zero(d), d, channels + k * kLanes);
       }
+      std::copy_n(sums, states,
+                  SlotOf(partial, group) + (token + t) * group_.d_state + first_state);
     }
   }
 
