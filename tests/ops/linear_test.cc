@@ -15,13 +15,25 @@ struct Case {
 };
 
 const Case kCases[] = {
-    {0, 5, 7, true},       {1, 1, 1, true},        {1, 64, 33},
-    {2, 130, 17, true, 3}, {7, 16, 5, true},       {8, 15, 4, false, 1},
-    {9, 17, 3, true, 5},   {33, 4, 128, false, 2}, {64, 1, 19, true},
-    {130, 36, 1, true},    {130, 31, 65, true, 3}, {600, 40, 36, false, 4},
+    {0, 5, 7, true},
+    {20, 0, 7, true},
+    {3, 0, 2},
+    {20, 5, 0},
+    {1, 1, 1, true},
+    {1, 64, 33},
+    {2, 130, 17, true, 3},
+    {7, 16, 5, true},
+    {8, 15, 4, false, 1},
+    {9, 17, 3, true, 5},
+    {33, 4, 128, false, 2},
+    {64, 1, 19, true},
+    {130, 36, 1, true},
+    {130, 31, 65, true, 3},
+    {600, 40, 36, false, 4},
     {1030, 24, 130, true},  // more than one tile, and sums over rows in parts
     {5, 9, 1100},           // more than one tile across
-    {20, 3, 1100, true},   {300, 1030, 9},
+    {20, 3, 1100, true},
+    {300, 1030, 9},
 };
 
 struct Call {

@@ -143,23 +143,44 @@ int threads_for(const Device& device, int64_t m, int64_t n, int64_t k) {
 // How many parts the sum over the rows is cut into, so that a small result makes enough work.
 int64_t reduction_parts(int64_t rows, int64_t out, int64_t in) {
   constexpr int64_t kWantedTasks = 8, kLeastRows = 256;
-  return std::clamp<int64_t>(std::min(kWantedTasks / tile_count(out, in), rows / kLeastRows), 1,
-                             kWantedTasks);
+  return std::clamp<int64_t>(
+      std::min(kWantedTasks / std::max<int64_t>(1, tile_count(out, in)), rows / kLeastRows), 1,
+      kWantedTasks);
 }
 
-// c (out, in) = or += dy^T x over rows [begin, end), for one tile of c.
-void multiply_rows(const LinearBackwardWeight& args, const Tile& tile, int64_t begin, int64_t end,
+// A tile of c = or += a^T b over rows [begin, end) of a and b.
+void multiply_rows(const Tensor& a, const Tensor& b, const Tile& tile, int64_t begin, int64_t end,
                    float* c, bool accumulates) {
-  const int64_t in = args.x.dim(1);
+  const int64_t c_row = b.dim(1);
   const Product product = {.m = tile.rows(),
                            .n = tile.columns(),
                            .k = end - begin,
-                           .a = {1, args.dy.stride(0)},
-                           .b = {args.x.stride(0), 1},
-                           .c_row = in,
+                           .a = {1, a.stride(0)},
+                           .b = {b.stride(0), 1},
+                           .c_row = c_row,
                            .accumulates = accumulates};
-  multiply(product, row(args.dy, begin) + tile.row_begin, row(args.x, begin) + tile.begin,
-           c + tile.row_begin * in + tile.begin);
+  multiply(product, row(a, begin) + tile.row_begin, row(b, begin) + tile.begin,
+           c + tile.row_begin * c_row + tile.begin);
+}
+
+// c (m, n) += a^T b, where a is (rows, m) and b (rows, n). Where the sum over the rows is cut, its
+// parts are added in order.
+void add_transposed_product(Device& device, const Tensor& a, const Tensor& b, float* c) {
+  const int64_t rows = a.dim(0), m = a.dim(1), n = b.dim(1);
+  const int64_t tiles = tile_count(m, n), parts = reduction_parts(rows, m, n);
+  const int threads = threads_for(device, m, n, rows);
+  if (parts == 1) {
+    return parallel_for(tiles, threads, [&](int64_t i) {
+      multiply_rows(a, b, tile_at(i, m, n), 0, rows, c, true);
+    });
+  }
+  const Tensor partial = device.empty(DType::f32, {parts, m * n});
+  parallel_for(tiles * parts, threads, [&](int64_t i) {
+    const int64_t part = i / tiles;
+    multiply_rows(a, b, tile_at(i % tiles, m, n), rows * part / parts, rows * (part + 1) / parts,
+                  row(partial, part), false);
+  });
+  add_column_sums(device, partial, c);
 }
 
 // (rows, columns) as (columns, rows).
@@ -228,23 +249,16 @@ void linear_backward_input(Device& device, const LinearBackwardInput& args) {
 }
 
 void linear_backward_weight(Device& device, const LinearBackwardWeight& args) {
-  const int64_t rows = args.x.dim(0), in = args.x.dim(1), out = args.dy.dim(1);
-  const int64_t tiles = tile_count(out, in), parts = reduction_parts(rows, out, in);
-  const int threads = threads_for(device, out, in, rows);
+  constexpr int64_t kNarrow = 16;  // a result with fewer columns leaves vectors half empty
+  const int64_t in = args.x.dim(1), out = args.dy.dim(1);
   float* dweight = args.dweight.data<float>();
   if (args.dbias) add_column_sums(device, args.dy, args.dbias.data<float>());
-  if (parts == 1) {
-    return parallel_for(tiles, threads, [&](int64_t i) {
-      multiply_rows(args, tile_at(i, out, in), 0, rows, dweight, true);
-    });
+  if (in >= kNarrow) return add_transposed_product(device, args.dy, args.x, dweight);
+  const Tensor columns = device.zeros(DType::f32, {in, out});
+  add_transposed_product(device, args.x, args.dy, columns.data<float>());
+  for (int64_t o = 0; o < out; ++o) {
+    for (int64_t i = 0; i < in; ++i) dweight[o * in + i] += row(columns, i)[o];
   }
-  const Tensor partial = device.empty(DType::f32, {parts, out * in});
-  parallel_for(tiles * parts, threads, [&](int64_t i) {
-    const int64_t part = i / tiles;
-    multiply_rows(args, tile_at(i % tiles, out, in), rows * part / parts, rows * (part + 1) / parts,
-                  row(partial, part), false);
-  });
-  add_column_sums(device, partial, dweight);
 }
 
 std::string describe() {
