@@ -1,0 +1,463 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Writes tests/fixtures: tiny random Mamba-1 checkpoints and what a model of each must compute.
+
+The computation here is plain float64 PyTorch, one token after another and one sequence after
+another, straight from the formulas; gradients are PyTorch's. It shares nothing with elapse.
+
+Rerun it from anywhere with Debian's python3-torch and python3-numpy (PyTorch 1.13):
+    /usr/bin/python3 tools/make_fixtures.py
+Everything is drawn from fixed seeds. tests/fixtures/README.md, which it also writes, says what
+the files hold.
+"""
+import argparse
+import dataclasses
+import json
+import pathlib
+import struct
+
+import torch
+
+FIXTURES = pathlib.Path(__file__).resolve().parent.parent / "tests/fixtures"
+ROWS, LENGTH = 2, 19
+PROMPT, GREEDY = 8, 24
+PACKED_LENGTHS = (17, 1, 4)  # 17: one more than the tokens between the scan's checkpoints
+TRAINING_STEPS = 10
+
+README = """# Fixtures
+
+Tiny random checkpoints in the published layouts, and what a model of each must compute. Made by
+`tools/make_fixtures.py`, which walks token by token in float64 and shares no code with elapse.
+Parameters are exact in float32. `expected.safetensors` holds, in float64 but where marked:
+
+| tensor | what it is |
+| --- | --- |
+| `input_ids` | (batch, len) int64 |
+| `logits`, `loss` | over the padded vocabulary; mean next-token cross-entropy over the rows |
+| `grad.<parameter>` | of that loss |
+| `point.<named point>` | (batch, len, ...); (batch, ...) where it is one value a sequence |
+| `point.layers.<i>.mixer.{h,conv}_last` | the state after the last token |
+| `greedy` | (1, tokens) int64: the first row's prompt of 8, continued; no padded classes |
+| `train.losses`, `train.<parameter>` | ten AdamW steps on the batch; losses before each step |
+| `packed.input_ids`, `packed.lengths` | int64: three sequences, one after another |
+| `packed.start.layers.<i>.{h,conv}` | the states they start from |
+| `packed.{logits,loss}`, `packed.point.<named point>` | (tokens, ...) |
+| `packed.grad.<parameter>`, `packed.grad.start.*` | gradients of the loss over all three |
+| `edited.<point>.logits` | packed logits when every value passing that point is doubled |
+| `edited.<point>.grad.<parameter>` | of the parameters with one axis |
+
+Points of (tokens, d_inner, d_state) are those of layer 1 in the packed case, for size. AdamW: lr
+1e-3, betas 0.9 0.95, eps 1e-8, decay 0.1 but none on A_log, D, biases and norms, gradient norm
+clipped to 1. In float32 compare the losses, not the trained parameters: AdamW amplifies the
+rounding of near-zero gradients.
+"""
+
+
+@dataclasses.dataclass
+class Config:
+    d_model: int
+    n_layers: int
+    vocab_size: int
+    expand: int
+    d_state: int
+    d_conv: int
+    dt_rank: int
+    vocab: int  # padded
+    bias: bool = False
+    conv_bias: bool = True
+    tied: bool = True
+
+    @property
+    def d_inner(self):
+        return self.expand * self.d_model
+
+
+# ---- Parameters ----
+
+
+def random_parameters(c, generator):
+    """Parameters by their names in the original layout, rounded to float32."""
+    def normal(*shape, scale):
+        return scale * torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    p = {"backbone.embedding.weight": normal(c.vocab, c.d_model, scale=0.7)}
+    for i in range(c.n_layers):
+        layer = f"backbone.layers.{i}."
+        p[layer + "norm.weight"] = 1 + normal(c.d_model, scale=0.1)
+        p.update(random_mixer(c, layer + "mixer.", normal))
+    p["backbone.norm_f.weight"] = 1 + normal(c.d_model, scale=0.1)
+    if not c.tied:
+        p["lm_head.weight"] = normal(c.vocab, c.d_model, scale=0.7)
+    return {name: value.float().double() for name, value in p.items()}
+
+
+def random_mixer(c, prefix, normal):
+    """Steps of all sizes, so that states neither vanish nor stay."""
+    e, low = c.d_inner, c.dt_rank + 2 * c.d_state
+    log_n = torch.log(torch.arange(1, c.d_state + 1, dtype=torch.float64))
+    p = {"A_log": log_n + normal(e, c.d_state, scale=0.2),
+         "D": 1 + normal(e, scale=0.3),
+         "in_proj.weight": normal(2 * e, c.d_model, scale=c.d_model ** -0.5),
+         "conv1d.weight": normal(e, 1, c.d_conv, scale=c.d_conv ** -0.5),
+         "x_proj.weight": normal(low, e, scale=1.5 * e ** -0.5),
+         "dt_proj.weight": normal(e, c.dt_rank, scale=c.dt_rank ** -0.5),
+         "dt_proj.bias": -2 + normal(e, scale=1),
+         "out_proj.weight": normal(c.d_model, e, scale=e ** -0.5)}
+    if c.bias:
+        p["in_proj.bias"] = normal(2 * e, scale=0.2)
+        p["out_proj.bias"] = normal(c.d_model, scale=0.2)
+    if c.conv_bias:
+        p["conv1d.bias"] = normal(e, scale=0.3)
+    return {prefix + name: value for name, value in p.items()}
+
+
+# ---- The model, one token after another ----
+
+
+def unchanged(_name, value):
+    return value
+
+
+def silu(x):
+    return x * torch.sigmoid(x)
+
+
+def within(point, prefix):
+    return lambda name, value: point(prefix + name, value)
+
+
+def rms_norm(x, weight, point):
+    scale = point("scale", torch.sqrt((x * x).mean(-1, keepdim=True) + 1e-5))
+    return weight * x / scale
+
+
+def mixer(c, p, prefix, u, state, point):
+    """One token: u (d_model), state (conv (d_conv - 1, d_inner), h (d_inner, d_state))."""
+    def bias_of(name):
+        return p.get(prefix + name, 0)
+
+    conv_state, h = state
+    in_x, in_z = (p[prefix + "in_proj.weight"] @ u + bias_of("in_proj.bias")).split(c.d_inner)
+    in_x, z = point("in_x", in_x), point("in_z", in_z)
+    window = torch.cat([conv_state, in_x[None]])
+    conv = (p[prefix + "conv1d.weight"][:, 0].T * window).sum(0) + bias_of("conv1d.bias")
+    x = point("x", silu(point("conv", conv)))
+    low = p[prefix + "x_proj.weight"] @ x
+    dt_low, B, C = low.split([c.dt_rank, c.d_state, c.d_state])
+    dt_low, B, C = point("dt_low", dt_low), point("B", B), point("C", C)
+    dt_pre = point("dt_pre", p[prefix + "dt_proj.weight"] @ dt_low + p[prefix + "dt_proj.bias"])
+    dt = point("dt", torch.nn.functional.softplus(dt_pre))[:, None]
+    A = point("A", -torch.exp(p[prefix + "A_log"]))
+    decay = point("decay", torch.exp(dt * A))
+    B_bar = point("B_bar", dt * B)
+    h = point("h", decay * h + point("write", B_bar * x[:, None]))
+    y = point("y", point("readout_h", h) @ C)
+    ssm_out = point("ssm_out", y + p[prefix + "D"] * x)
+    gated = point("gated", ssm_out * point("gate", silu(z)))
+    out = point("out", p[prefix + "out_proj.weight"] @ gated + bias_of("out_proj.bias"))
+    return out, (window[1:], h)
+
+
+def token_logits(c, p, token, state, point):
+    """Logits after one token; replaces the entries of `state`, one a layer."""
+    stream = point("embed", p["backbone.embedding.weight"][token])
+    for i in range(c.n_layers):
+        here, layer = within(point, f"layers.{i}."), f"backbone.layers.{i}."
+        stream = here("resid_pre", stream)
+        u = rms_norm(here("layer_input", stream), p[layer + "norm.weight"], here)
+        out, state[i] = mixer(c, p, layer + "mixer.", here("norm", u), state[i],
+                              within(here, "mixer."))
+        stream = here("resid_post", stream + out)
+    hidden = point("norm_f", rms_norm(stream, p["backbone.norm_f.weight"], unchanged))
+    head = p["backbone.embedding.weight" if c.tied else "lm_head.weight"]
+    return point("logits", head @ hidden)
+
+
+def zero_state(c):
+    return [(torch.zeros(c.d_conv - 1, c.d_inner, dtype=torch.float64),
+             torch.zeros(c.d_inner, c.d_state, dtype=torch.float64)) for _ in range(c.n_layers)]
+
+
+def sequence_logits(c, p, tokens, start, point=unchanged):
+    """Logits (len, vocab) and the state after the last token."""
+    state = [(point(f"layers.{i}.mixer.conv_state", conv), point(f"layers.{i}.mixer.h_start", h))
+             for i, (conv, h) in enumerate(start)]
+    return torch.stack([token_logits(c, p, t, state, point) for t in tokens]), state
+
+
+def next_token_loss(logits, tokens):
+    """Mean over all tokens that have a next one in their sequence."""
+    losses = [torch.logsumexp(row, 0) - row[target]
+              for all_rows, ids in zip(logits, tokens) for row, target in zip(all_rows, ids[1:])]
+    return torch.stack(losses).mean()
+
+
+# ---- What is expected ----
+
+
+class Recorder:
+    """Keeps every value that passes, by sequence."""
+
+    def __init__(self):
+        self.sequences = []
+
+    def begin_sequence(self):
+        self.sequences.append({})
+
+    def __call__(self, name, value):
+        self.sequences[-1].setdefault(name, []).append(value.detach())
+        return value
+
+    def names(self):
+        return list(self.sequences[0])
+
+    def values(self, name, join):
+        """`join` puts the sequences' values together: stack of equal ones, cat of packed ones."""
+        if name.endswith(".A"):
+            return self.sequences[0][name][0]
+        if name.endswith(("conv_state", "h_start")):
+            return torch.stack([s[name][0] for s in self.sequences])
+        return join([torch.stack(s[name]) for s in self.sequences])
+
+
+def is_per_state(name):
+    return name.split(".")[-1] in ("decay", "B_bar", "write", "h", "readout_h")
+
+
+def doubler(target):
+    return lambda name, value: 2 * value if name == target else value
+
+
+def detached(logits):
+    return [row.detach() for row in logits]
+
+
+def trainable(parameters):
+    return {name: value.clone().requires_grad_() for name, value in parameters.items()}
+
+
+def gradients(p, keep=lambda _: True):
+    return {f"grad.{name}": value.grad for name, value in p.items() if keep(value)}
+
+
+def random_tokens(c, count, generator):
+    return torch.randint(c.vocab_size, (count,), generator=generator).tolist()
+
+
+def expect_batch(c, parameters, batch):
+    p, recorder, logits, ends = trainable(parameters), Recorder(), [], []
+    for tokens in batch:
+        recorder.begin_sequence()
+        row, end = sequence_logits(c, p, tokens, zero_state(c), recorder)
+        logits.append(row)
+        ends.append(end)
+    loss = next_token_loss(logits, batch)
+    loss.backward()
+    expected = {"input_ids": torch.tensor(batch), "logits": torch.stack(detached(logits)),
+                "loss": loss.detach().reshape(1), **gradients(p)}
+    for name in recorder.names():
+        if not is_per_state(name):
+            expected[f"point.{name}"] = recorder.values(name, torch.stack)
+    for i in range(c.n_layers):
+        for part, last in enumerate(("conv_last", "h_last")):
+            expected[f"point.layers.{i}.mixer.{last}"] = torch.stack(
+                [end[i][part].detach() for end in ends])
+    return expected
+
+
+def expect_greedy(c, p, prompt):
+    state, tokens = zero_state(c), list(prompt)
+    with torch.no_grad():
+        for t in range(PROMPT + GREEDY - 1):
+            logits = token_logits(c, p, tokens[t], state, unchanged)[:c.vocab_size]
+            if t + 1 < PROMPT:
+                continue
+            best = torch.topk(logits, 2)
+            assert best.values[0] - best.values[1] > 1e-3, "too close for float32: other seed"
+            tokens.append(int(best.indices[0]))
+    return {"greedy": torch.tensor([tokens])}
+
+
+def expect_training(c, parameters, batch):
+    p, losses = trainable(parameters), []
+    optimizer = adamw(p)
+    for _ in range(TRAINING_STEPS):
+        optimizer.zero_grad()
+        logits = [sequence_logits(c, p, tokens, zero_state(c))[0] for tokens in batch]
+        loss = next_token_loss(logits, batch)
+        loss.backward()
+        losses.append(loss.detach())
+        torch.nn.utils.clip_grad_norm_(p.values(), 1.0)
+        optimizer.step()
+    expected = {f"train.{name}": value.detach() for name, value in p.items()}
+    return {"train.losses": torch.stack(losses), **expected}
+
+
+def adamw(p):
+    def decays(name):
+        return not (name.endswith((".bias", "A_log", ".D")) or "norm" in name)
+
+    groups = [{"params": [v for n, v in p.items() if decays(n)], "weight_decay": 0.1},
+              {"params": [v for n, v in p.items() if not decays(n)], "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.95), eps=1e-8)
+
+
+def random_starts(c, generator):
+    """For each packed sequence and layer, exact in float32 like the parameters."""
+    def like(zeros, scale):
+        values = scale * torch.randn(zeros.shape, generator=generator, dtype=torch.float64)
+        return values.float().double()
+
+    return [[(like(conv, 1), like(h, 0.5)) for conv, h in zero_state(c)] for _ in PACKED_LENGTHS]
+
+
+def by_part(c, states, of=lambda value: value):
+    """{layers.i.conv: (sequences, ...), layers.i.h: (sequences, ...)}"""
+    return {f"layers.{i}.{name}": torch.stack([of(state[i][part]) for state in states])
+            for i in range(c.n_layers) for part, name in enumerate(("conv", "h"))}
+
+
+def run_packed(c, parameters, sequences, starts, point):
+    """Parameters and starts with their gradients, logits, loss, ends."""
+    p, logits, ends = trainable(parameters), [], []
+    starts = [[tuple(part.clone().requires_grad_() for part in layer) for layer in state]
+              for state in starts]
+    for tokens, start in zip(sequences, starts):
+        if isinstance(point, Recorder):
+            point.begin_sequence()
+        row, end = sequence_logits(c, p, tokens, start, point)
+        logits.append(row)
+        ends.append(end)
+    loss = next_token_loss(logits, sequences)
+    loss.backward()
+    return p, starts, torch.cat(detached(logits)), loss.detach().reshape(1), ends
+
+
+def gradient_or_zeros(value):
+    """No loss follows the start of a sequence of one token, so it may have no gradient."""
+    return torch.zeros_like(value) if value.grad is None else value.grad
+
+
+def expect_packed(c, parameters, sequences, starts):
+    recorder = Recorder()
+    p, used, logits, loss, ends = run_packed(c, parameters, sequences, starts, recorder)
+    expected = {"input_ids": torch.tensor(sum(sequences, [])),
+                "lengths": torch.tensor(PACKED_LENGTHS), "logits": logits, "loss": loss,
+                **gradients(p)}
+    for prefix, states, of in (("start.", used, torch.detach), ("end.", ends, torch.detach),
+                               ("grad.start.", used, gradient_or_zeros)):
+        expected.update({prefix + n: v for n, v in by_part(c, states, of).items()})
+    for name in recorder.names():
+        if not is_per_state(name) or name.startswith("layers.1."):
+            expected[f"point.{name}"] = recorder.values(name, torch.cat)
+    edited_names = [n for n in recorder.names() if n.startswith("layers.1.")]
+    return {f"packed.{n}": v for n, v in expected.items()}, edited_names
+
+
+def expect_edited(c, parameters, sequences, starts, names):
+    expected = {}
+    for name in names:
+        p, _, logits, _, _ = run_packed(c, parameters, sequences, starts, doubler(name))
+        expected[f"edited.{name}.logits"] = logits
+        vectors = gradients(p, lambda value: value.dim() == 1)
+        expected.update({f"edited.{name}.{n}": v for n, v in vectors.items()})
+    return expected
+
+
+def expectations(c, parameters, generator):
+    batch = [random_tokens(c, LENGTH, generator) for _ in range(ROWS)]
+    sequences = [random_tokens(c, length, generator) for length in PACKED_LENGTHS]
+    starts = random_starts(c, generator)
+    packed, names = expect_packed(c, parameters, sequences, starts)
+    return {**expect_batch(c, parameters, batch), **expect_greedy(c, parameters, batch[0][:PROMPT]),
+            **expect_training(c, parameters, batch), **packed,
+            **expect_edited(c, parameters, sequences, starts, names)}
+
+
+# ---- Files ----
+
+
+def write_safetensors(path, tensors):
+    codes = {torch.float32: "F32", torch.float64: "F64", torch.int64: "I64"}
+    header, data = {}, b""
+    for name, value in sorted(tensors.items(), key=lambda t: (-t[1].element_size(), t[0])):
+        raw = value.contiguous().numpy().tobytes()
+        header[name] = {"dtype": codes[value.dtype], "shape": list(value.shape),
+                        "data_offsets": [len(data), len(data) + len(raw)]}
+        data += raw
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
+
+
+def transformers_config(c):
+    return {"model_type": "mamba", "architectures": ["MambaForCausalLM"], "vocab_size": c.vocab,
+            "hidden_size": c.d_model, "num_hidden_layers": c.n_layers, "state_size": c.d_state,
+            "expand": c.expand, "conv_kernel": c.d_conv, "use_conv_bias": c.conv_bias,
+            "use_bias": c.bias, "hidden_act": "silu", "layer_norm_epsilon": 1e-5,
+            "rms_norm": True, "residual_in_fp32": True, "tie_word_embeddings": c.tied,
+            "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0,
+            "intermediate_size": c.d_inner, "time_step_rank": c.dt_rank}
+
+
+def original_config(c, ssm_cfg):
+    return {"d_model": c.d_model, "n_layer": c.n_layers, "vocab_size": c.vocab_size,
+            "ssm_cfg": ssm_cfg, "rms_norm": True, "residual_in_fp32": True,
+            "fused_add_norm": True, "pad_vocab_size_multiple": 8, "tie_embeddings": c.tied}
+
+
+def write_transformers(folder, c, parameters):
+    tensors = {n.replace("embedding.", "embeddings."): v.float() for n, v in parameters.items()}
+    write_safetensors(folder / "model.safetensors", tensors)
+    write_config(folder, transformers_config(c))
+
+
+def write_original(folder, c, parameters, ssm_cfg):
+    write_safetensors(folder / "model.safetensors", {n: v.float() for n, v in parameters.items()})
+    write_config(folder, original_config(c, ssm_cfg))
+
+
+def write_original_pickle(folder, c, parameters, ssm_cfg):
+    """As published ones: a tied head is there a second time, sharing the embedding's storage."""
+    tensors = {n: v.float() for n, v in parameters.items()}
+    if c.tied:
+        tensors["lm_head.weight"] = tensors["backbone.embedding.weight"]
+    torch.save(tensors, folder / "pytorch_model.bin")
+    write_config(folder, original_config(c, ssm_cfg))
+
+
+def write_config(folder, config):
+    (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+
+
+def make(name, seed, c, write, *extra):
+    folder = FIXTURES / name
+    folder.mkdir(parents=True, exist_ok=True)
+    generator = torch.Generator().manual_seed(seed)
+    parameters = random_parameters(c, generator)
+    write(folder, c, parameters, *extra)
+    write_safetensors(folder / "expected.safetensors", expectations(c, parameters, generator))
+
+
+def main():
+    argparse.ArgumentParser(description=__doc__,
+                            formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    torch.set_num_threads(1)
+    make("transformers", 1,
+         Config(d_model=20, n_layers=2, vocab_size=29, expand=1, d_state=16, d_conv=4, dt_rank=2,
+                vocab=29), write_transformers)
+    make("transformers-bias-untied", 2,
+         Config(d_model=12, n_layers=2, vocab_size=23, expand=3, d_state=5, d_conv=2, dt_rank=3,
+                vocab=23, bias=True, tied=False), write_transformers)
+    make("original-padded", 3,
+         Config(d_model=14, n_layers=2, vocab_size=29, expand=2, d_state=7, d_conv=1, dt_rank=1,
+                vocab=32), write_original, {"d_state": 7, "d_conv": 1})
+    make("original-pickle", 4,
+         Config(d_model=9, n_layers=3, vocab_size=17, expand=2, d_state=3, d_conv=3, dt_rank=1,
+                vocab=24, conv_bias=False), write_original_pickle,
+         {"layer": "Mamba1", "d_state": 3, "d_conv": 3, "dt_rank": "auto", "conv_bias": False})
+    (FIXTURES / "README.md").write_text(README)
+
+
+if __name__ == "__main__":
+    main()
