@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "elapse/generate/generate.h"
+
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <cerrno>
+#include <charconv>
+#include <chrono>
+#include <cstdio>
+#include <cstring>
+#include <memory>
+#include <optional>
+
+#include "apps/elapse/interrupt.h"
+#include "apps/elapse/verbs.h"
+#include "elapse/io/file.h"
+#include "elapse/io/messages.h"
+#include "elapse/model/checkpoint.h"
+#include "elapse/text/byte_tokenizer.h"
+#include "elapse/text/text_stream.h"
+
+namespace elapse {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+struct Arguments {
+  std::string model;
+  std::optional<std::string> prompt, prompt_file, prompt_tokens;
+  int64_t max_tokens = 256;
+  SamplerOptions sampler;
+  std::vector<std::string> stops;
+  std::string save_state, load_state;
+  std::string device = "cpu";
+  int threads = 0;
+  bool verbose = false;
+};
+
+constexpr const char* kFooter =
+    "The text goes to standard output as it is made. By default it is drawn from the model's own "
+    "distribution; --temp, --top-k, --top-p and --min-p act as in llama.cpp.\n"
+    "A state saved with --save-state holds all the model has read and written, in a file of "
+    "constant "
+    "size. Ctrl-C ends the text and still saves.\n\n"
+    "Examples:\n"
+    "  elapse generate -m run -p 'Once upon a time' --top-p 0.9 --stop $'\\n\\n'\n"
+    "  elapse generate -m run -f book.txt -n 0 --save-state book.state\n"
+    "  elapse generate -m run --load-state book.state -p 'In the end, ' --seed 7\n"
+    "  elapse generate -m heads --prompt-tokens 3,1,15,4,1,5,15 --temp 0 -n 1";
+
+// Tokens and the seconds they took.
+struct Pace {
+  int64_t tokens = 0;
+  double seconds = 0;
+
+  double per_second() const { return static_cast<double>(tokens) / std::max(seconds, 1e-9); }
+};
+
+template <class Body>
+Pace time(Body&& body) {
+  const auto start = Clock::now();
+  const int64_t tokens = body();
+  return {tokens, std::chrono::duration<double>(Clock::now() - start).count()};
+}
+
+// At once, so that a reader sees the text as it is made.
+void show(std::string_view text) {
+  const bool written = std::fwrite(text.data(), 1, text.size(), stdout) == text.size();
+  ELAPSE_CHECK(written && std::fflush(stdout) == 0, "standard output: cannot write: {}",
+               std::strerror(errno));
+}
+
+// "3,1,4"; nothing for "".
+std::vector<int64_t> parse_tokens(std::string_view list) {
+  std::vector<int64_t> tokens;
+  const char* at = list.data();
+  const char* const end = at + list.size();
+  while (at != end) {
+    int64_t token = 0;
+    const auto [rest, error] = std::from_chars(at, end, token);
+    const bool ends_well = rest == end || (*rest == ',' && rest + 1 != end);
+    ELAPSE_CHECK(error == std::errc() && ends_well,
+                 "--prompt-tokens: expected numbers with commas between, found {}", quote(list));
+    tokens.push_back(token);
+    at = rest == end ? end : rest + 1;
+  }
+  return tokens;
+}
+
+void check_vocabulary(const Arguments& args, const LanguageModel& model) {
+  const int64_t vocab_size = model.config().vocab_size;
+  ELAPSE_CHECK(args.prompt_tokens || vocab_size == ByteTokenizer::kVocabSize,
+               "{}/config.json: field \"vocab_size\": expected {} (bytes, the only tokenizer known "
+               "so far), found {}; --prompt-tokens reads and prints token numbers instead",
+               args.model, ByteTokenizer::kVocabSize, vocab_size);
+}
+
+std::vector<int64_t> prompt_of(const Arguments& args) {
+  if (args.prompt_tokens) return parse_tokens(*args.prompt_tokens);
+  const ByteTokenizer tokenizer;
+  if (args.prompt_file) return tokenizer.encode(read_text(*args.prompt_file));
+  return tokenizer.encode(args.prompt.value_or(""));
+}
+
+int64_t write_text(const Arguments& args, const Interrupt& interrupt, Session& session) {
+  const ByteTokenizer tokenizer;
+  TextStream stream(args.stops);
+  const int64_t count =
+      generate(session, Sampler(args.sampler), args.max_tokens, [&](int64_t token) {
+        show(stream.push(tokenizer.decode(token)));
+        return !stream.stopped() && !interrupt.asked();
+      });
+  show(stream.finish());
+  if (isatty(STDOUT_FILENO)) show("\n");
+  return count;
+}
+
+int64_t write_tokens(const Arguments& args, const Interrupt& interrupt, Session& session) {
+  const char* separator = "";
+  const int64_t count =
+      generate(session, Sampler(args.sampler), args.max_tokens, [&](int64_t token) {
+        show(fmt::format("{}{}", separator, token));
+        separator = " ";
+        return !interrupt.asked();
+      });
+  show("\n");
+  return count;
+}
+
+void report(const Pace& prompt, const Pace& text, const Session& session) {
+  fmt::print(stderr,
+             "prompt: {} tokens, {:.0f} tokens/s; text: {} tokens, {:.0f} tokens/s; state: {} "
+             "bytes at position {}\n",
+             prompt.tokens, prompt.per_second(), text.tokens, text.per_second(),
+             session.state_bytes(), session.position());
+}
+
+void run_generate(const Arguments& args) {
+  const std::vector<int64_t> tokens = prompt_of(args);
+  ELAPSE_CHECK(!tokens.empty() || !args.load_state.empty() || args.max_tokens == 0,
+               "the prompt is empty: there is nothing to continue");
+  Device device(args.device, args.threads);
+  const auto model = load_model(device, args.model, DType::f32);
+  check_vocabulary(args, *model);
+  Session session =
+      args.load_state.empty() ? Session(*model) : Session::load(args.load_state, *model);
+  const Interrupt interrupt;
+  const Pace prompt = time([&] {
+    session.prefill(tokens);
+    return static_cast<int64_t>(tokens.size());
+  });
+  const Pace text = time([&] {
+    return args.prompt_tokens ? write_tokens(args, interrupt, session)
+                              : write_text(args, interrupt, session);
+  });
+  if (!args.save_state.empty()) session.save(args.save_state);
+  if (args.verbose) report(prompt, text, session);
+}
+
+void add_prompt_options(CLI::App& verb, Arguments& args) {
+  auto* prompt = verb.add_option("-p,--prompt", args.prompt, "Text to continue");
+  auto* file = verb.add_option("-f,--file", args.prompt_file, "File with the text to continue");
+  auto* tokens = verb.add_option("--prompt-tokens", args.prompt_tokens,
+                                 "Token numbers to continue, as 3,1,4; prints numbers as well");
+  prompt->excludes(file)->excludes(tokens);
+  file->excludes(tokens);
+  verb.add_option("--stop", args.stops, "Ends the text before this string; repeatable")
+      ->excludes(tokens)
+      ->allow_extra_args(false)
+      ->default_str("");
+}
+
+void add_sampler_options(CLI::App& verb, SamplerOptions& sampler) {
+  verb.add_option("--temp", sampler.temperature, "Temperature; 0: the likeliest token, always")
+      ->check(CLI::NonNegativeNumber);
+  verb.add_option("--top-k", sampler.top_k, "Keep the k likeliest tokens; 0: all")
+      ->check(CLI::NonNegativeNumber);
+  verb.add_option("--top-p", sampler.top_p,
+                  "Keep the likeliest that reach this probability; 1: all")
+      ->check(CLI::Range(0.0, 1.0));
+  verb.add_option("--min-p", sampler.min_p, "Keep those this likely relative to the likeliest")
+      ->check(CLI::Range(0.0, 1.0));
+  verb.add_option("-s,--seed", sampler.seed, "The same seed gives the same text");
+}
+
+void add_state_options(CLI::App& verb, Arguments& args) {
+  verb.add_option("--save-state", args.save_state,
+                  "Write the model's whole memory here at the end, after Ctrl-C too");
+  verb.add_option("--load-state", args.load_state,
+                  "Go on from a saved memory, as if never stopped");
+}
+
+}  // namespace
+
+void add_generate_verb(CLI::App& app) {
+  CLI::App* verb = app.add_subcommand("generate", "Continue a text with a model");
+  verb->option_defaults()->always_capture_default();
+  verb->footer(kFooter);
+  const auto args = std::make_shared<Arguments>();
+  verb->add_option("-m,--model", args->model, "Folder of the model")->required();
+  add_prompt_options(*verb, *args);
+  verb->add_option("-n,--max-tokens", args->max_tokens, "Tokens to make at most")
+      ->check(CLI::NonNegativeNumber);
+  add_sampler_options(*verb, args->sampler);
+  add_state_options(*verb, *args);
+  verb->add_option("--device", args->device, "What computes");
+  verb->add_option("--threads", args->threads, "Threads; 0: one a processor")
+      ->check(CLI::NonNegativeNumber);
+  verb->add_flag("-v,--verbose", args->verbose, "Speed and size on standard error at the end");
+  verb->callback([args] {
+    if (!args->prompt && !args->prompt_file && !args->prompt_tokens && args->load_state.empty()) {
+      throw CLI::RequiredError("--prompt, --file, --prompt-tokens or --load-state");
+    }
+    run_generate(*args);
+  });
+}
+
+}  // namespace elapse
