@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <fmt/core.h>
+
+#include <CLI/CLI.hpp>
+#include <filesystem>
+#include <memory>
+#include <optional>
+
+#include "apps/elapse/interrupt.h"
+#include "apps/elapse/progress.h"
+#include "apps/elapse/verbs.h"
+#include "elapse/experiments/induction.h"
+#include "elapse/io/file.h"
+#include "elapse/model/checkpoint.h"
+
+namespace elapse {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct Arguments {
+  bool quick = false;
+  std::optional<int64_t> steps;
+  uint64_t seed = 1;
+  std::string out = "out/induction";
+  std::string device = "cpu";
+  int threads = 0;
+};
+
+// A progress line for each stage of an experiment; Ctrl-C ends it.
+class StageProgress {
+ public:
+  void operator()(const ExperimentProgress& now) {
+    ELAPSE_CHECK(!interrupt_.asked(), "interrupted during \"{}\", at {} of {}: nothing was written",
+                 now.stage, now.done, now.total);
+    if (now.stage != stage_) {
+      line_.reset();  // ends the line of the stage before
+      line_ = std::make_unique<Progress>(now.stage, 0, now.total);
+      stage_ = now.stage;
+    }
+    line_->update(now.done, now.note);
+  }
+  void end() { line_.reset(); }
+
+ private:
+  Interrupt interrupt_;
+  std::string stage_;
+  std::unique_ptr<Progress> line_;
+};
+
+void write_file(const fs::path& path, const std::string& text) {
+  write_file_atomically(path.string(), [&](FileWriter& file) { file.write(text); });
+}
+
+InductionSettings settings_of(const Arguments& args) {
+  InductionSettings settings = args.quick ? InductionSettings::quick() : InductionSettings::full();
+  settings.seed = args.seed;
+  if (args.steps) {
+    settings.train.steps = *args.steps;
+  }
+  settings.train.check();
+  return settings;
+}
+
+void induction(const Arguments& args) {
+  const InductionSettings settings = settings_of(args);
+  std::error_code error;
+  fs::create_directories(args.out, error);
+  ELAPSE_CHECK(!error, "{}: cannot make the folder: {}", args.out, error.message());
+  Device device(args.device, args.threads);
+  fmt::print("Induction heads: a Mamba of {} layers, d_model {}, trained for {} steps at lengths "
+             "up to {}.\n",
+             settings.model.n_layers, settings.model.d_model, settings.train.steps,
+             settings.train.length);
+  std::fflush(stdout);
+  StageProgress progress;
+  const InductionRun run =
+      run_induction(device, settings, [&](const ExperimentProgress& now) { progress(now); });
+  progress.end();
+
+  const fs::path out = args.out;
+  save_model(*run.model, args.out);
+  write_file(out / "result.json", induction_json(settings, run.result));
+  write_file(out / "accuracy.svg", standalone_svg(induction_accuracy_plot(run.result)));
+  write_file(out / "report.html", induction_report(settings, run.result).html());
+  fmt::print("\n{}\n", induction_table(run.result).text());
+  if (!settings.reduced.empty()) fmt::print("{}\n", settings.reduced);
+  fmt::print("Trained in {}, tested in {}. The pictures: {}\n",
+             clock_text(run.result.training_seconds), clock_text(run.result.testing_seconds),
+             fs::absolute(out / "report.html").string());
+}
+
+}  // namespace
+
+void add_experiment_verb(CLI::App& app) {
+  CLI::App* verb = app.add_subcommand(
+      "experiment", "Reproduce a published result: train, measure, print it beside the original");
+  verb->require_subcommand(1);
+  auto args = std::make_shared<Arguments>();
+  CLI::App* task = verb->add_subcommand(
+      "induction",
+      "Induction heads (Gu and Dao, 2023, Table 11): learn to recall the token that followed a "
+      "special one, at lengths up to 256, and be tested at 2^6 ... 2^20");
+  task->add_flag("--quick", args->quick, "a few minutes on two cores instead of the published run");
+  task->add_option("--steps", args->steps, "training steps, instead of the mode's own")
+      ->check(CLI::PositiveNumber);
+  task->add_option("--seed", args->seed, "of the initialisation and the data")
+      ->capture_default_str();
+  task->add_option("--out", args->out,
+                   "folder for report.html, result.json, accuracy.svg and the trained model")
+      ->capture_default_str();
+  task->add_option("--device", args->device, "cpu or ref")->capture_default_str();
+  task->add_option("--threads", args->threads, "0: every processor")->capture_default_str();
+  task->footer("The published run is 204800 steps; --quick reduces it and says how.\n"
+               "Example: elapse experiment induction --quick --out out/induction");
+  task->callback([args] { induction(*args); });
+}
+
+}  // namespace elapse

@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "elapse/experiments/induction.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "elapse/experiments/recall.h"
+#include "elapse/train/predict.h"
+#include "elapse/train/trainer.h"
+
+namespace elapse {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+ModelConfig published_model() { return ModelConfig::mamba(64, 2, InductionTask::kVocabSize); }
+
+std::vector<InductionSettings::Test> tests_up_to(int64_t log2_length) {
+  std::vector<InductionSettings::Test> tests;
+  for (int64_t k = 6; k <= log2_length; ++k) tests.push_back({int64_t{1} << k, k <= 16 ? 64 : 16});
+  return tests;
+}
+
+std::vector<double> train(const LanguageModel& model, const InductionTask& task,
+                          const TrainConfig& config, const OnExperimentProgress& progress) {
+  Trainer trainer(model, task, config);
+  std::vector<double> losses;
+  for (int64_t step = 0; step < config.steps; ++step) {
+    losses.push_back(trainer.step().loss);
+    progress({"train", step + 1, config.steps,
+              fmt::format("length {}, loss {:.4f}", config.length_at(step), losses.back())});
+  }
+  return losses;
+}
+
+std::vector<InductionResult::Row> test(const LanguageModel& model, const InductionTask& task,
+                                       const InductionSettings& settings,
+                                       const OnExperimentProgress& progress) {
+  std::vector<InductionResult::Row> rows;
+  for (const auto& [length, sequences] : settings.tests) {
+    const std::string stage = fmt::format("test at {}", length);
+    const int64_t right = count_recalled(model, task, length, sequences, [&](double share) {
+      progress({stage, static_cast<int64_t>(share * static_cast<double>(sequences)), sequences, ""});
+    });
+    rows.push_back({length, right, sequences});
+    progress({stage, sequences, sequences, fmt::format("{} of {} right", right, sequences)});
+  }
+  return rows;
+}
+
+// One layer's dt over the tokens: (len, d_inner) read from the device.
+InductionResult::StepSizes step_sizes_of(Device& device, const Tensor& dt, int64_t layer,
+                                         int64_t answer_at) {
+  const int64_t len = dt.dim(0), d_inner = dt.dim(1);
+  std::vector<float> values(static_cast<size_t>(dt.numel()));
+  device.download_bytes(dt, values.data());
+  const auto at_answer = values.begin() + answer_at * d_inner;
+  InductionResult::StepSizes sizes;
+  sizes.layer = layer;
+  sizes.channel = std::max_element(at_answer, at_answer + d_inner) - at_answer;
+  for (int64_t t = 0; t < len; ++t) {
+    const auto row = values.begin() + t * d_inner;
+    double sum = 0;
+    for (int64_t e = 0; e < d_inner; ++e) sum += row[e];
+    sizes.mean.push_back(sum / static_cast<double>(d_inner));
+    sizes.widest.push_back(row[sizes.channel]);
+  }
+  return sizes;
+}
+
+// Watches dt while the model reads a held-out sequence whose prefix stands well inside.
+void look_at_step_sizes(const LanguageModel& model, const InductionTask& task,
+                        InductionResult& result) {
+  constexpr int64_t kLength = 256;
+  Device& device = model.device();
+  const TokenBatch batch = task.held_out_batch(0, kLength);
+  const auto prefix_of = [&](size_t s) {
+    const auto begin = batch.tokens.begin() + static_cast<int64_t>(s) * kLength;
+    return std::find(begin, begin + kLength, InductionTask::kPrefix) - begin;
+  };
+  size_t chosen = 0;
+  while (chosen + 1 < batch.lengths.size() &&
+         (prefix_of(chosen) < kLength / 4 || prefix_of(chosen) > kLength / 2)) {
+    ++chosen;
+  }
+  result.prefix = prefix_of(chosen);
+  const auto begin = batch.tokens.begin() + static_cast<int64_t>(chosen) * kLength;
+  const std::vector<int64_t> tokens(begin, begin + kLength);
+  Points points;
+  for (int64_t l = 0; l < model.config().n_layers; ++l) {
+    points.watch(fmt::format("layers.{}.mixer.dt", l));
+  }
+  Tape tape(device, false);
+  model.forward(tape, {device.upload(tokens, {kLength}), make_sequences(device, {kLength}), {}},
+                nullptr, &points);
+  for (int64_t l = 0; l < model.config().n_layers; ++l) {
+    const Tensor& dt = points.value(fmt::format("layers.{}.mixer.dt", l));
+    result.step_sizes.push_back(step_sizes_of(device, dt, l, result.prefix + 1));
+  }
+}
+
+}  // namespace
+
+InductionSettings InductionSettings::quick() {
+  InductionSettings s;
+  s.model = published_model();
+  s.train.batch_tokens = 2048;
+  s.train.curriculum = {{16, 600}, {32, 600}, {64, 600}, {128, 600}};
+  s.train.length = 256;
+  s.train.steps = 6000;
+  s.train.schedule = {.peak_lr = 1e-3, .warmup_steps = 100};
+  s.train.adamw = {.beta2 = 0.999, .weight_decay = 0};
+  s.tests = tests_up_to(20);
+  return s;
+}
+
+InductionSettings InductionSettings::full() {
+  InductionSettings s;
+  s.model = published_model();
+  s.train.batch_tokens = 2048;
+  s.train.length = 256;
+  s.train.steps = 204800;
+  s.train.schedule = {.peak_lr = 1e-3};
+  s.train.adamw = {.beta2 = 0.999, .weight_decay = 0};
+  s.tests = tests_up_to(20);
+  return s;
+}
+
+InductionRun run_induction(Device& device, const InductionSettings& settings,
+                           const OnExperimentProgress& progress) {
+  InductionRun run;
+  run.model = std::make_unique<LanguageModel>(device, settings.model, DType::f32, settings.seed);
+  const InductionTask task(settings.seed, InductionTask::Loss::last_token);
+  run.result.device = fmt::format("{} ({}, {} threads)", device.name(), device.describe(),
+                                  device.threads());
+  auto start = Clock::now();
+  run.result.losses = train(*run.model, task, settings.train, progress);
+  run.result.training_seconds = seconds_since(start);
+  device.pool().trim();
+  start = Clock::now();
+  run.result.rows = test(*run.model, task, settings, progress);
+  run.result.testing_seconds = seconds_since(start);
+  look_at_step_sizes(*run.model, task, run.result);
+  return run;
+}
+
+}  // namespace elapse

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "elapse/model/language_model.h"
+#include "elapse/report/plot.h"
+#include "elapse/report/report.h"
+#include "elapse/report/table.h"
+#include "elapse/train/config.h"
+
+namespace elapse {
+
+// Induction heads (Gu and Dao, 2023, section 4.1.2, appendix E.1 and Table 11): a model of two
+// layers learns to recall what followed a special token, at lengths up to 256, and is tested at
+// lengths up to 2^20.
+struct InductionSettings {
+  struct Test {
+    int64_t length = 0;
+    int64_t sequences = 0;
+  };
+
+  ModelConfig model;
+  TrainConfig train;
+  std::vector<Test> tests;
+  uint64_t seed = 1;
+  std::string reduced;           // what is less than published, a sentence; empty: nothing
+
+  static InductionSettings quick();  // minutes on two cores
+  static InductionSettings full();   // the published protocol
+};
+
+struct InductionResult {
+  struct Row {
+    int64_t length = 0;
+    int64_t right = 0;
+    int64_t sequences = 0;
+    double accuracy() const { return static_cast<double>(right) / static_cast<double>(sequences); }
+  };
+  // The step sizes of one sequence, mean over channels and of the channel that opens widest at the
+  // token after the prefix.
+  struct StepSizes {
+    int64_t layer = 0;
+    int64_t channel = 0;
+    std::vector<double> mean;    // (len)
+    std::vector<double> widest;  // (len)
+  };
+
+  std::vector<double> losses;    // (steps), nats
+  std::vector<Row> rows;
+  int64_t prefix = 0;            // where it stands in the sequence of `step_sizes`
+  std::vector<StepSizes> step_sizes;  // by layer
+  double training_seconds = 0;
+  double testing_seconds = 0;
+  std::string device;
+};
+
+// What a long run is doing: `done` of `total`, and a word on how it goes.
+struct ExperimentProgress {
+  std::string stage;             // "train", "test at 65536"
+  int64_t done = 0;
+  int64_t total = 0;
+  std::string note;              // "loss 0.123"
+};
+using OnExperimentProgress = std::function<void(const ExperimentProgress&)>;  // may throw to stop
+
+struct InductionRun {
+  InductionResult result;
+  std::unique_ptr<LanguageModel> model;
+};
+InductionRun run_induction(Device& device, const InductionSettings& settings,
+                           const OnExperimentProgress& progress);
+
+// Ours beside the published rows.
+Table induction_table(const InductionResult& result);
+Plot induction_accuracy_plot(const InductionResult& result);
+Report induction_report(const InductionSettings& settings, const InductionResult& result);
+std::string induction_json(const InductionSettings& settings, const InductionResult& result);
+
+}  // namespace elapse

@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the induction experiment shows: its table, its page and its JSON.
+#include <array>
+#include <cmath>
+#include <limits>
+
+#include "elapse/experiments/induction.h"
+#include "elapse/io/json_writer.h"
+
+namespace elapse {
+namespace {
+
+constexpr double kPerfect = 100;
+constexpr double kNone = std::numeric_limits<double>::quiet_NaN();  // out of memory
+constexpr int kFirstLog2 = 6, kLastLog2 = 20;
+
+// Gu and Dao, 2023, Table 11: accuracy in percent at lengths 2^6 ... 2^20.
+struct Published {
+  const char* name;
+  const char* parameters;
+  std::array<double, kLastLog2 - kFirstLog2 + 1> accuracy;
+};
+constexpr double P = kPerfect, N = kNone;
+constexpr Published kPublished[] = {
+    {"MHA-Abs", "137K", {P, 99.6, 100, 58.6, 26.6, 18.8, 9.8, 10.9, 7.8, N, N, N, N, N, N}},
+    {"MHA-RoPE", "137K", {P, P, 100, 83.6, 31.3, 18.4, 8.6, 9.0, 5.5, N, N, N, N, N, N}},
+    {"MHA-xPos", "137K", {P, P, 100, 99.6, 67.6, 25.4, 7.0, 9.0, 7.8, N, N, N, N, N, N}},
+    {"H3", "153K", {P, P, 100, 80.9, 39.5, 23.8, 14.8, 8.2, 5.9, 6.6, 8.2, 4.7, 8.2, 6.3, 7.4}},
+    {"Hyena", "69M", {97.7, P, 100, P, 44.1, 12.5, 6.6, 5.1, 7.0, 5.9, 6.6, 6.6, 5.9, 6.3, 9.8}},
+    {"Mamba", "74K", {P, P, P, P, P, P, P, P, P, P, P, P, P, P, P}},
+};
+
+int64_t parameter_count(const ModelConfig& c) {
+  const int64_t mixer = 2 * c.d_inner * c.d_model + c.d_inner * (c.d_conv + 1) +
+                        (c.dt_rank + 2 * c.d_state) * c.d_inner + c.d_inner * (c.dt_rank + 1) +
+                        c.d_inner * (c.d_state + 1) + c.d_model * c.d_inner;
+  return c.vocab() * c.d_model + c.n_layers * (mixer + c.d_model) + c.d_model;
+}
+
+std::vector<double> smoothed(const std::vector<double>& values, int64_t window) {
+  std::vector<double> out;
+  double sum = 0;
+  for (int64_t i = 0; i < std::ssize(values); ++i) {
+    sum += values[static_cast<size_t>(i)];
+    if (i >= window) sum -= values[static_cast<size_t>(i - window)];
+    out.push_back(sum / static_cast<double>(std::min(i + 1, window)));
+  }
+  return out;
+}
+
+std::vector<double> counting(size_t n, double first) {
+  std::vector<double> x;
+  for (size_t i = 0; i < n; ++i) x.push_back(first + static_cast<double>(i));
+  return x;
+}
+
+Plot loss_plot(const InductionSettings& settings, const InductionResult& result) {
+  const std::vector<double> steps = counting(result.losses.size(), 1);
+  Plot plot("Loss while training", {"step"}, {"cross-entropy of the answer, nats", Scale::log10});
+  plot.add({"mean of 50 steps", steps, smoothed(result.losses, 50)});
+  plot.add({"each step", steps, result.losses});
+  int64_t step = 0;
+  for (const Phase& phase : settings.train.curriculum) {
+    step += phase.steps;
+    plot.mark(static_cast<double>(step), fmt::format("to {}", settings.train.length_at(step)));
+  }
+  return plot;
+}
+
+Plot step_size_plot(const InductionResult& result) {
+  Plot plot("The step size dt along one sequence of 256 tokens", {"token"},
+            {"dt", Scale::log10});
+  for (const auto& sizes : result.step_sizes) {
+    const std::vector<double> tokens = counting(sizes.mean.size(), 0);
+    plot.add({fmt::format("layer {}, channel {}", sizes.layer, sizes.channel), tokens,
+              sizes.widest});
+    plot.add({fmt::format("layer {}, mean of channels", sizes.layer), tokens, sizes.mean,
+              Plot::Style::dashed});
+  }
+  plot.mark(static_cast<double>(result.prefix + 1), "the token after the prefix");
+  return plot;
+}
+
+std::string curriculum_text(const TrainConfig& train) {
+  std::string text;
+  int64_t steps = 0;
+  for (const Phase& phase : train.curriculum) {
+    text += fmt::format("{} for {} steps, ", phase.length, phase.steps);
+    steps += phase.steps;
+  }
+  return text + fmt::format("{} for {} steps", train.length, train.steps - steps);
+}
+
+Report::Facts facts(const InductionSettings& s, const InductionResult& r) {
+  const AdamWConfig& adamw = s.train.adamw;
+  return {
+      {"Model", fmt::format("Mamba, {} layers, d_model {}, d_state {}, {} parameters",
+                            s.model.n_layers, s.model.d_model, s.model.d_state,
+                            parameter_count(s.model))},
+      {"Lengths trained", curriculum_text(s.train)},
+      {"Tokens a step", std::to_string(s.train.batch_tokens)},
+      {"Optimiser", fmt::format("AdamW, learning rate {}, betas {} {}, weight decay {}, gradient "
+                                "norm clipped to {}",
+                                s.train.schedule.peak_lr, adamw.beta1, adamw.beta2,
+                                adamw.weight_decay, adamw.max_norm)},
+      {"Seed", std::to_string(s.seed)},
+      {"Device", r.device},
+      {"Training", fmt::format("{} steps in {:.0f} s", r.losses.size(), r.training_seconds)},
+      {"Testing", fmt::format("{:.0f} s", r.testing_seconds)},
+  };
+}
+
+std::string longest_perfect(const InductionResult& result) {
+  int64_t longest = 0;
+  for (const auto& row : result.rows) {
+    if (row.right < row.sequences) break;
+    longest = row.length;
+  }
+  return longest == 0 ? "No length was answered without a mistake."
+                      : fmt::format("Every answer was right at every length up to {}.", longest);
+}
+
+std::string percent(double accuracy) {
+  if (!std::isfinite(accuracy)) return "✗";
+  return accuracy == kPerfect ? "✓" : fmt::format("{:.1f}", accuracy);
+}
+
+}  // namespace
+
+Table induction_table(const InductionResult& result) {
+  std::vector<Table::Column> columns = {{"accuracy, %", Table::Align::left}};
+  for (const auto& row : result.rows) {
+    columns.push_back({fmt::format("2^{}", std::lround(std::log2(row.length)))});
+  }
+  Table table(columns, "✓ every answer right, ✗ out of memory; chance is 6.25. Published: Gu and "
+                       "Dao, 2023, Table 11.");
+  std::vector<Table::Cell> ours = {"Mamba, this run"};
+  for (const auto& row : result.rows) ours.push_back(percent(kPerfect * row.accuracy()));
+  for (const Published& published : kPublished) {
+    std::vector<Table::Cell> cells = {fmt::format("{}, published", published.name)};
+    for (const auto& row : result.rows) {
+      const auto k = static_cast<size_t>(std::lround(std::log2(row.length)) - kFirstLog2);
+      cells.push_back(percent(published.accuracy.at(k)));
+    }
+    table.add_row(std::move(cells));
+  }
+  table.add_row(std::move(ours));
+  return table;
+}
+
+Plot induction_accuracy_plot(const InductionResult& result) {
+  Plot plot("Induction heads: accuracy against length, trained at up to 256",
+            {"length of the test sequence", Scale::log2},
+            {.label = "accuracy, %", .lo = 0, .hi = 100});
+  std::vector<double> lengths, ours;
+  for (const auto& row : result.rows) {
+    lengths.push_back(static_cast<double>(row.length));
+    ours.push_back(kPerfect * row.accuracy());
+  }
+  plot.add({"Mamba, this run", lengths, ours, Plot::Style::marked_line});
+  std::vector<double> published_lengths;
+  for (int k = kFirstLog2; k <= kLastLog2; ++k) published_lengths.push_back(std::exp2(k));
+  for (const Published& published : kPublished) {
+    plot.add({fmt::format("{}, published", published.name), published_lengths,
+              {published.accuracy.begin(), published.accuracy.end()}, Plot::Style::dashed});
+  }
+  plot.mark(256, "longest trained by the others");
+  return plot;
+}
+
+Report induction_report(const InductionSettings& settings, const InductionResult& result) {
+  Report report("Induction heads", longest_perfect(result));
+  report.section("Result")
+      .plot(induction_accuracy_plot(result))
+      .table(induction_table(result));
+  if (!settings.reduced.empty()) report.paragraph(settings.reduced);
+  report.section("The task").paragraph(
+      "A sequence of random tokens holds one special token, the prefix, somewhere inside; the "
+      "prefix comes again at the very end, and the model is to answer with the token that "
+      "followed it the first time. Everything else has to be forgotten, however much of it there "
+      "is, and that one token kept.");
+  report.section("How it remembers")
+      .paragraph("The step size dt decides how much a layer writes and forgets at a token. Near 0 "
+                 "the state passes the token by untouched; where dt is large the token is "
+                 "written. It opens at the token after the prefix.")
+      .plot(step_size_plot(result));
+  report.section("Training").plot(loss_plot(settings, result)).facts(facts(settings, result));
+  return report;
+}
+
+std::string induction_json(const InductionSettings& settings, const InductionResult& result) {
+  JsonWriter json;
+  json.begin_object().field("experiment", "induction").key("rows").begin_array();
+  for (const auto& row : result.rows) {
+    json.begin_object().field("mixer", "mamba").field("length", row.length);
+    json.field("accuracy", row.accuracy()).field("sequences", row.sequences).end_object();
+  }
+  json.end_array().key("settings").begin_object();
+  for (const auto& [name, value] : facts(settings, result)) json.field(name, value);
+  return json.end_object().field("steps", settings.train.steps)
+      .field("seed", static_cast<int64_t>(settings.seed))
+      .field("final_loss", smoothed(result.losses, 50).back())
+      .field("training_seconds", result.training_seconds)
+      .field("testing_seconds", result.testing_seconds).end_object().text();
+}
+
+}  // namespace elapse
