@@ -28,7 +28,7 @@ const KernelTable* kernels(DType compute) {
 }
 
 void copy_bytes(void*, void* to, const void* from, int64_t bytes) {
-  std::memcpy(to, from, static_cast<size_t>(bytes));
+  if (bytes > 0) std::memcpy(to, from, static_cast<size_t>(bytes));
 }
 
 }  // namespace
