@@ -8,6 +8,7 @@
 #define ELAPSE_BACKENDS_CPU_SELECTIVE_SCAN_INL_H_
 #endif
 
+#include <hwy/cache_control.h>
 #include <hwy/highway.h>
 
 #include <algorithm>
@@ -27,6 +28,8 @@ using V = hn::Vec<D>;
 
 inline constexpr int64_t kLanes = hn::MaxLanes(D());              // channels in a vector
 inline constexpr int64_t kChunk = ScanForward::kCheckpointEvery;  // tokens
+
+inline constexpr int64_t kLineFloats = 16;  // in a cache line
 
 // to[j * to_stride + i] = from[i * from_stride + j] for i < rows, j < columns.
 inline void Transpose(const float* from, int64_t from_stride, int64_t rows, int64_t columns,
@@ -72,8 +75,6 @@ inline void TransposeBlocks(const float* from, int64_t from_stride, int64_t rows
 // The channels one task works on. Their states are kept as (vectors, padded, kLanes), zero where
 // there is no channel or no state: `padded` is d_state rounded up to whole blocks.
 struct Group {
-  static constexpr int64_t kVectors = 4;
-
   int64_t first, count;
   int64_t d_inner, d_state, padded;
 
@@ -104,13 +105,13 @@ struct Group {
 // so that A is not laid out anew for every sequence of one token.
 struct Partition {
   static constexpr int64_t kRangeTokens = 64;
-  static constexpr int64_t kGroupChannels = Group::kVectors * kLanes;
 
-  Partition(const ScanInputs& in, int64_t block_states)
-      : d_inner(in.A.dim(0)),
+  Partition(const ScanInputs& in, int64_t group_vectors, int64_t block_states)
+      : group_channels(group_vectors * kLanes),
+        d_inner(in.A.dim(0)),
         d_state(in.A.dim(1)),
         padded(divide_up(d_state, block_states) * block_states),
-        groups(divide_up(d_inner, kGroupChannels)),
+        groups(divide_up(d_inner, group_channels)),
         sequences(in.seqs.count()),
         range_sequences(
             std::clamp<int64_t>(kRangeTokens * sequences / std::max<int64_t>(1, in.seqs.tokens), 1,
@@ -121,13 +122,13 @@ struct Partition {
   int64_t range_of(int64_t task) const { return task / groups; }
   int64_t range_begin(int64_t range) const { return range * range_sequences; }
   int64_t range_end(int64_t range) const { return std::min(sequences, range_begin(range + 1)); }
+  int64_t group_of(int64_t task) const { return task % groups; }
   Group group(int64_t g) const {
-    const int64_t first = g * kGroupChannels;
-    return {first, std::min(kGroupChannels, d_inner - first), d_inner, d_state, padded};
+    const int64_t first = g * group_channels;
+    return {first, std::min(group_channels, d_inner - first), d_inner, d_state, padded};
   }
-  Group group_of(int64_t task) const { return group(task % groups); }
 
-  int64_t d_inner, d_state, padded;
+  int64_t group_channels, d_inner, d_state, padded;
   int64_t groups, sequences, range_sequences, ranges;
 };
 
@@ -242,10 +243,12 @@ inline void CopyRows(const Tensor& matrix, int64_t token, int64_t len, int64_t p
   }
 }
 
-// What a task of either direction keeps for its group: A times log2(e), and B and C of one chunk.
+// What a task of either direction keeps for its group, of at most kVectors: A times log2(e), and B
+// and C of one chunk.
+template <int kVectors>
 class GroupScan {
  protected:
-  static int64_t state_floats(int64_t padded) { return Group::kVectors * kLanes * padded; }
+  static int64_t state_floats(int64_t padded) { return kVectors * kLanes * padded; }
   static int64_t shared_floats(int64_t padded) {
     return state_floats(padded) + 2 * kChunk * padded;
   }
@@ -273,6 +276,23 @@ class GroupScan {
     const int64_t whole = group_.count / kLanes, rest = group_.count % kLanes;
     for (int64_t v = 0; v < whole; ++v) body(WholeLanes<D>{D()}, v);
     if (rest != 0) body(FirstLanes<D>{D(), static_cast<size_t>(rest)}, whole);
+  }
+
+  // Rows lie too far apart for the hardware to see them coming. Asks, row by row, for the i-th of
+  // the group's vectors in the chunk from `token` on, of each tensor.
+  template <size_t kTensors>
+  HWY_INLINE void prefetch(int64_t token, int64_t i,
+                           const Tensor* const (&tensors)[kTensors]) const {
+    const int64_t t = token + i / kVectors, v = i % kVectors;
+    if (t < 0 || t >= in_.seqs.tokens || v >= group_.vectors()) return;
+    for (const Tensor* tensor : tensors) hwy::Prefetch(row(*tensor, t) + group_.channel(v));
+  }
+
+  // The i-th cache line of the group's rows of `matrix`, (d_inner, d_state).
+  HWY_INLINE void prefetch_states(const float* matrix, int64_t i) const {
+    const int64_t at = i * kLineFloats;
+    if (at < group_.count * group_.d_state)
+      hwy::Prefetch(matrix + group_.first * group_.d_state + at);
   }
 
   const ScanInputs& in_;

@@ -17,6 +17,8 @@ namespace {
 
 constexpr float kLn2 = 0.693147181f;
 
+constexpr int kGroupVectors = 8;
+
 // Values of one vector of channels over a chunk of tokens.
 struct ChunkValues {
   using Lanes = float[kChunk * kLanes];
@@ -34,15 +36,15 @@ struct ChunkValues {
 // What tasks leave to be summed in a fixed order.
 struct Partials {
   Partials(Device& device, const Partition& p, const ScanBackward& args)
-      : dB(device.empty(DType::f32, {p.groups, args.in.seqs.tokens, p.d_state})),
-        dC(device.empty(DType::f32, {p.groups, args.in.seqs.tokens, p.d_state})),
+      : dB(device.empty(DType::f32, {p.groups, args.in.seqs.tokens, p.padded})),
+        dC(device.empty(DType::f32, {p.groups, args.in.seqs.tokens, p.padded})),
         dA(device.empty(DType::f32, {p.ranges, p.d_inner, p.d_state})),
         dD(device.empty(DType::f32, {p.ranges, p.d_inner})),
         ddt_bias(device.empty(DType::f32, {p.ranges, p.d_inner})) {
     if (args.dpool) dstart = device.empty(DType::f32, {p.sequences, p.d_inner, p.d_state});
   }
 
-  Tensor dB, dC;        // (groups, tokens, d_state)
+  Tensor dB, dC;        // (groups, tokens, padded)
   Tensor dA;            // (ranges, d_inner, d_state)
   Tensor dD, ddt_bias;  // (ranges, d_inner)
   Tensor dstart;        // (n_seqs, d_inner, d_state): the gradient of each start; or empty
@@ -50,7 +52,7 @@ struct Partials {
 
 // The sequences of one task.
 template <bool kTaps, int kStates>
-class BackwardTask : GroupScan {
+class BackwardTask : GroupScan<kGroupVectors> {
  public:
   static int64_t scratch_floats(int64_t padded) {
     return shared_floats(padded) + 3 * state_floats(padded) + (4 * kChunk + 1) * kStates * kLanes;
@@ -58,7 +60,7 @@ class BackwardTask : GroupScan {
 
   BackwardTask(const ScanBackward& args, const Group& group, const Partials& partials,
                float* scratch)
-      : GroupScan(args.in, group, scratch),
+      : GroupScan<kGroupVectors>(args.in, group, scratch),
         args_(args),
         partials_(partials),
         h_start_(scratch + shared_floats(group.padded)),
@@ -77,7 +79,9 @@ class BackwardTask : GroupScan {
     take_end(in_.seqs.end_slots.template data<int64_t>()[s]);
     for (int64_t k = divide_up(cu[s + 1] - cu[s], kChunk) - 1; k >= 0; --k) {
       const int64_t token = cu[s] + k * kChunk;
-      group_.load(SlotOf(args_.checkpoints, checkpoint_begin(cu[s], s) + k), h_start_);
+      const float* checkpoint = SlotOf(args_.checkpoints, checkpoint_begin(cu[s], s) + k);
+      group_.load(checkpoint, h_start_);
+      next_checkpoint_ = k > 0 ? checkpoint - in_.A.numel() : nullptr;
       chunk(token, std::min(kChunk, cu[s + 1] - token));
     }
     if (partials_.dstart) group_.store(dh_, SlotOf(partials_.dstart, s));
@@ -130,7 +134,8 @@ class BackwardTask : GroupScan {
       const int64_t at = t * kLanes;
       const V dt_raw = lanes.load(row(in_.dt_raw, token + t) + channel);
       const V dt_pre = taps.through(ScanPoint::dt_pre, token + t, hn::Add(dt_raw, bias));
-      const V dt = taps.through(ScanPoint::dt, token + t, Softplus(d, dt_pre));
+      const SoftplusValues<V> softplus = SoftplusAndDerivative(d, dt_pre);
+      const V dt = taps.through(ScanPoint::dt, token + t, softplus.value);
       const V z = lanes.load(row(in_.z, token + t) + channel);
       const V z_sigmoid = Sigmoid(d, z);
       const V gate = taps.through(ScanPoint::gate, token + t, hn::Mul(z, z_sigmoid));
@@ -139,7 +144,7 @@ class BackwardTask : GroupScan {
       const V dy = taps.back(ScanPoint::y, token + t, dssm_out);
       hn::Store(lanes.load(row(in_.x, token + t) + channel), d, values.x + at);
       hn::Store(dt, d, values.dt + at);
-      hn::Store(SoftplusDerivative(d, dt_pre), d, values.dt_slope + at);
+      hn::Store(softplus.derivative, d, values.dt_slope + at);
       hn::Store(z_sigmoid, d, values.z_sigmoid + at);
       hn::Store(dssm_out, d, values.dssm_out + at);
       hn::Store(dy, d, values.dy + at);
@@ -160,6 +165,7 @@ class BackwardTask : GroupScan {
       hn::Store(h[n], d, h_ + n * kLanes);
     }
     for (int64_t t = 0; t < len; ++t) {
+      if (first_state == 0) prefetch(token - kChunk, v * kChunk + t, inputs_);
       const TokenValues in = token_values(values, t);
       const float* A = A_ + states;
       const float* B = B_ + t * group_.padded + first_state;
@@ -191,13 +197,18 @@ class BackwardTask : GroupScan {
       dA[n] = hn::Load(d, dA_ + states + n * kLanes);
     }
     for (int64_t t = len - 1; t >= 0; --t) {
+      if (first_state == 0) prefetch(token - kChunk, v * kChunk + t, outputs_);
+      if (next_checkpoint_ != nullptr) {
+        prefetch_states(next_checkpoint_, (first_state / kStates * kGroupVectors + v) * kChunk + t);
+      }
       const TokenValues in = token_values(values, t);
       const V dy = hn::Load(d, values.dy + t * kLanes);
+      const Place at = place(t, v, first_state);
       TokenSums sums{hn::Zero(d), hn::Zero(d), hn::Zero(d), hn::Zero(d)};
       HWY_UNROLL(16)
       for (int n = 0; n < kStates; ++n) {
-        state_back(StateAt<kTaps>{taps, token + t, first_state + n}, place(t, first_state, n),
-                   hn::Load(d, A_ + states + n * kLanes), in, dy, dh[n], dA[n], sums);
+        state_back(StateAt<kTaps>{taps, token + t, first_state + n}, at.state(n), in, dy, dh[n],
+                   dA[n], sums);
       }
       add_sums(in, sums, t, values);
     }
@@ -221,16 +232,26 @@ class BackwardTask : GroupScan {
     V dx, ddt;     // through an edited B_bar
   };
 
-  // Where one state of one token stands in what the block keeps.
+  // Where the block's states of one token stand. Kept in locals, as stores could change members.
   struct Place {
-    const float *h_before, *h_after, *decay;
-    float B, C;
-    float *dB, *dC;  // sums over the group's vectors, channels in lanes
+    const float *A, *h_before, *h_after, *decay;  // (kStates, kLanes)
+    const float *B, *C;                           // (kStates)
+    float *dB, *dC;                               // (kStates, kLanes): sums over vectors
+
+    HWY_INLINE Place state(int n) const {
+      const int64_t at = n * kLanes;
+      return {A + at, h_before + at, h_after + at, decay + at, B + n, C + n, dB + at, dC + at};
+    }
   };
-  HWY_INLINE Place place(int64_t t, int64_t first_state, int n) const {
-    const int64_t kept = (t * kStates + n) * kLanes;
-    const int64_t at = t * group_.padded + first_state + n;
-    return {h_ + kept, h_ + kept + kStates * kLanes, decay_ + kept, B_[at], C_[at], dB_ + kept,
+  HWY_INLINE Place place(int64_t t, int64_t v, int64_t first_state) const {
+    const int64_t kept = t * kStates * kLanes, at = t * group_.padded + first_state;
+    return {A_ + v * group_.vector_floats() + first_state * kLanes,
+            h_ + kept,
+            h_ + kept + kStates * kLanes,
+            decay_ + kept,
+            B_ + at,
+            C_ + at,
+            dB_ + kept,
             dC_ + kept};
   }
 
@@ -239,16 +260,16 @@ class BackwardTask : GroupScan {
   }
 
   // dh enters as what later tokens send and leaves as what this one sends to the token before.
-  HWY_INLINE void state_back(const StateAt<kTaps>& at, const Place& p, V A, const TokenValues& in,
-                             V dy, V& dh, V& dA, TokenSums& sums) const {
+  HWY_INLINE void state_back(const StateAt<kTaps>& at, const Place& p, const TokenValues& in, V dy,
+                             V& dh, V& dA, TokenSums& sums) const {
     const D d;
-    const V decay = hn::Load(d, p.decay), h_before = hn::Load(d, p.h_before);
+    const V A = hn::Load(d, p.A), decay = hn::Load(d, p.decay), h_before = hn::Load(d, p.h_before);
     accumulate(dy, at.through(ScanPoint::readout_h, hn::Load(d, p.h_after)), p.dC);
     if constexpr (kTaps) {
-      const V dreadout_h = hn::Mul(dy, hn::Set(d, p.C));
+      const V dreadout_h = hn::Mul(dy, hn::Set(d, *p.C));
       dh = at.back(ScanPoint::h, hn::Add(dh, at.back(ScanPoint::readout_h, dreadout_h)));
     } else {
-      dh = hn::MulAdd(dy, hn::Set(d, p.C), dh);
+      dh = hn::MulAdd(dy, hn::Set(d, *p.C), dh);
     }
     write_back(at, p, in, at.back(ScanPoint::write, dh), sums);
     const V carried = hn::Mul(dh, decay);
@@ -264,7 +285,7 @@ class BackwardTask : GroupScan {
 
   HWY_INLINE void write_back(const StateAt<kTaps>& at, const Place& p, const TokenValues& in,
                              V dwrite, TokenSums& sums) const {
-    const V B = hn::Set(D(), p.B);
+    const V B = hn::Set(D(), *p.B);
     if (!at.taps.edits(ScanPoint::B_bar)) {
       accumulate(dwrite, in.dtx, p.dB);
       sums.write_B = hn::MulAdd(dwrite, B, sums.write_B);
@@ -327,23 +348,23 @@ class BackwardTask : GroupScan {
   void sum_channels(int64_t token, int64_t len, int64_t first_state, float* channels,
                     const Tensor& partial) const {
     const D d;
-    const int64_t group = group_.first / Partition::kGroupChannels;
-    const int64_t states = std::min<int64_t>(kStates, group_.d_state - first_state);
-    for (int64_t t = 0; t < len; ++t) {
-      float sums[kStates];
+    const int64_t group = group_.first / (kGroupVectors * kLanes);
+    float* to = SlotOf(partial, group) + token * group_.padded + first_state;
+    for (int64_t t = 0; t < len; ++t, to += group_.padded) {
       for (int n = 0; n < kStates; n += 4, channels += 4 * kLanes) {
         const V four[4] = {hn::Load(d, channels), hn::Load(d, channels + kLanes),
                            hn::Load(d, channels + 2 * kLanes), hn::Load(d, channels + 3 * kLanes)};
-        SumsOf(d, four, sums + n);
+        SumsOf(d, four, to + n);
         for (int k = 0; k < 4; ++k) hn::Store(hn::Zero(d), d, channels + k * kLanes);
       }
-      std::copy_n(sums, states,
-                  SlotOf(partial, group) + (token + t) * group_.d_state + first_state);
     }
   }
 
   const ScanBackward& args_;
   const Partials& partials_;
+  const Tensor* const inputs_[4] = {&in_.x, &in_.dt_raw, &in_.z, &args_.dout};
+  const Tensor* const outputs_[3] = {&args_.dx, &args_.ddt_raw, &args_.dz};
+  const float* next_checkpoint_ = nullptr;
   float* const h_start_;  // as Group keeps states; so too dh and dA
   float* const dh_;
   float* const dA_;
@@ -351,18 +372,18 @@ class BackwardTask : GroupScan {
   float* const dC_;     // (kChunk, padded, kLanes)
   float* const h_;      // (kChunk + 1, kStates, kLanes): before the chunk, then after each token
   float* const decay_;  // (kChunk, kStates, kLanes)
-  HWY_ALIGN float dD_[Group::kVectors * kLanes] = {};
-  HWY_ALIGN float ddt_bias_[Group::kVectors * kLanes] = {};
-  ChunkValues values_[Group::kVectors];
+  HWY_ALIGN float dD_[kGroupVectors * kLanes] = {};
+  HWY_ALIGN float ddt_bias_[kGroupVectors * kLanes] = {};
+  ChunkValues values_[kGroupVectors];
 };
 
 // out (tokens, d_state) = the sum of `partial` over the groups.
 void SumGroups(const Device& device, const Tensor& partial, const Tensor& out) {
-  const int64_t d_state = out.dim(1);
+  const int64_t d_state = out.dim(1), padded = partial.dim(2);
   for_each_block(device, out.dim(0), rows_per_block(d_state), [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) {
       std::fill_n(row(out, t), d_state, 0.0f);
-      AddColumnSums(D(), partial.data<float>() + t * d_state, partial.dim(0), partial.stride(0),
+      AddColumnSums(D(), partial.data<float>() + t * padded, partial.dim(0), partial.stride(0),
                     d_state, row(out, t));
     }
   });
@@ -381,13 +402,14 @@ void GiveStarts(const ScanBackward& args, const Tensor& dstart) {
 template <bool kTaps, int kStates>
 void Backward(Device& device, const ScanBackward& args) {
   using Task = BackwardTask<kTaps, kStates>;
-  const Partition partition(args.in, kStates);
+  const Partition partition(args.in, kGroupVectors, kStates);
   const Partials partials(device, partition, args);
   const int threads = ThreadsFor(device, args.in);
   const int64_t floats = Task::scratch_floats(partition.padded);
   const Tensor scratch = device.empty(DType::f32, {threads, floats});
   parallel_for(partition.tasks(), threads, [&](int64_t index, int worker) {
-    Task task(args, partition.group_of(index), partials, scratch.data<float>() + worker * floats);
+    const Group group = partition.group(partition.group_of(index));
+    Task task(args, group, partials, scratch.data<float>() + worker * floats);
     const int64_t range = partition.range_of(index);
     for (int64_t s = partition.range_begin(range); s < partition.range_end(range); ++s) task.run(s);
     task.finish(range);

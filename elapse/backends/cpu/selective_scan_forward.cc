@@ -5,7 +5,6 @@
 #define HWY_DISABLED_TARGETS (HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128 | HWY_RVV)
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "elapse/backends/cpu/selective_scan_forward.cc"
-#include <hwy/cache_control.h>
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
@@ -15,6 +14,8 @@
 HWY_BEFORE_NAMESPACE();
 namespace elapse::cpu::HWY_NAMESPACE {
 namespace {
+
+constexpr int kGroupVectors = 4;
 
 // Values of one vector of channels over a chunk of tokens.
 struct ChunkValues {
@@ -26,14 +27,14 @@ struct ChunkValues {
 
 // The sequences of one task.
 template <bool kTaps, int kStates>
-class ForwardTask : GroupScan {
+class ForwardTask : GroupScan<kGroupVectors> {
  public:
   static int64_t scratch_floats(int64_t padded) {
     return shared_floats(padded) + state_floats(padded);
   }
 
   ForwardTask(const ScanForward& args, const Group& group, float* scratch)
-      : GroupScan(args.in, group, scratch),
+      : GroupScan<kGroupVectors>(args.in, group, scratch),
         args_(args),
         h_(scratch + shared_floats(group.padded)) {}
 
@@ -43,6 +44,8 @@ class ForwardTask : GroupScan {
     int64_t checkpoint = checkpoint_begin(cu[s], s);
     for (int64_t t = cu[s]; t < cu[s + 1]; t += kChunk, ++checkpoint) {
       if (args_.checkpoints) group_.store(h_, SlotOf(args_.checkpoints, checkpoint));
+      const bool more = args_.checkpoints && t + kChunk < cu[s + 1];
+      next_checkpoint_ = more ? SlotOf(args_.checkpoints, checkpoint + 1) : nullptr;
       chunk(t, std::min(kChunk, cu[s + 1] - t));
     }
     end(in_.seqs.end_slots.template data<int64_t>()[s]);
@@ -77,7 +80,10 @@ class ForwardTask : GroupScan {
     HWY_UNROLL(16)
     for (int n = 0; n < kStates; ++n) h[n] = hn::Load(d, h_ + states + n * kLanes);
     for (int64_t t = 0; t < len; ++t) {
-      prefetch(token + kChunk, v * kChunk + t);
+      if (first_state == 0) prefetch(token + kChunk, v * kChunk + t, rows_);
+      if (next_checkpoint_ != nullptr) {
+        prefetch_states(next_checkpoint_, (first_state / kStates * kGroupVectors + v) * kChunk + t);
+      }
       const TokenValues in{hn::Load(d, values.x + t * kLanes), hn::Load(d, values.dt + t * kLanes),
                            hn::Load(d, values.dtx + t * kLanes)};
       const float* A = A_ + states;
@@ -93,17 +99,6 @@ class ForwardTask : GroupScan {
     }
     HWY_UNROLL(16)
     for (int n = 0; n < kStates; ++n) hn::Store(h[n], d, h_ + states + n * kLanes);
-  }
-
-  // Rows lie too far apart for the hardware to see them coming. Asks for the i-th vector, row by
-  // row, of the chunk from `token` on.
-  void prefetch(int64_t token, int64_t i) const {
-    const int64_t t = token + i / group_.vectors();
-    if (t >= in_.seqs.tokens) return;
-    const int64_t channel = group_.channel(i % group_.vectors());
-    for (const Tensor* tensor : {&in_.x, &in_.dt_raw, &in_.z, &args_.out}) {
-      hwy::Prefetch(row(*tensor, t) + channel);
-    }
   }
 
   template <class Lanes>
@@ -143,19 +138,22 @@ class ForwardTask : GroupScan {
   }
 
   const ScanForward& args_;
+  const Tensor* const rows_[4] = {&in_.x, &in_.dt_raw, &in_.z, &args_.out};
+  const float* next_checkpoint_ = nullptr;
   float* const h_;  // as Group keeps states
-  ChunkValues values_[Group::kVectors];
+  ChunkValues values_[kGroupVectors];
 };
 
 template <bool kTaps, int kStates>
 void Forward(Device& device, const ScanForward& args) {
   using Task = ForwardTask<kTaps, kStates>;
-  const Partition partition(args.in, kStates);
+  const Partition partition(args.in, kGroupVectors, kStates);
   const int threads = ThreadsFor(device, args.in);
   const int64_t floats = Task::scratch_floats(partition.padded);
   const Tensor scratch = device.empty(DType::f32, {threads, floats});
   parallel_for(partition.tasks(), threads, [&](int64_t index, int worker) {
-    Task task(args, partition.group_of(index), scratch.data<float>() + worker * floats);
+    const Group group = partition.group(partition.group_of(index));
+    Task task(args, group, scratch.data<float>() + worker * floats);
     const int64_t range = partition.range_of(index);
     for (int64_t s = partition.range_begin(range); s < partition.range_end(range); ++s) task.run(s);
   });

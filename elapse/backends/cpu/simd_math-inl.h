@@ -135,13 +135,27 @@ HWY_INLINE V Log1pOfUnit(D d, V u) {
   return hn::Mul(s, Polynomial(d, hn::Mul(s, s), kCoefficients));
 }
 
-// ln(1 + e^x) to 5e-7, x itself above 20.
+// softplus(x) = ln(1 + e^x) to 5e-7, x itself above 20, and its derivative, sigmoid(x), to 4e-7.
+template <class V>
+struct SoftplusValues {
+  V value, derivative;
+};
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE SoftplusValues<V> SoftplusAndDerivative(D d, V x) {
+  const V zero = hn::Zero(d), one = hn::Set(d, 1.0f);
+  const V e = Exp(d, hn::Neg(hn::Abs(x)));
+  const auto positive = hn::Gt(x, zero);
+  const V sum = hn::Add(hn::IfThenElse(positive, x, zero), Log1pOfUnit(d, e));
+  return {hn::IfThenElse(hn::Gt(x, hn::Set(d, 20.0f)), x, sum),
+          hn::Div(hn::IfThenElse(positive, one, e), hn::Add(one, e))};
+}
 template <class D, class V = hn::Vec<D>>
 HWY_INLINE V Softplus(D d, V x) {
-  const V zero = hn::Zero(d);
-  const V log = Log1pOfUnit(d, Exp(d, hn::Neg(hn::Abs(x))));
-  const V sum = hn::Add(hn::IfThenElse(hn::Gt(x, zero), x, zero), log);
-  return hn::IfThenElse(hn::Gt(x, hn::Set(d, 20.0f)), x, sum);
+  return SoftplusAndDerivative(d, x).value;
+}
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE V SoftplusDerivative(D d, V x) {
+  return SoftplusAndDerivative(d, x).derivative;
 }
 
 // 1 / (1 + e^-x) to 4e-7.
@@ -149,12 +163,6 @@ template <class D, class V = hn::Vec<D>>
 HWY_INLINE V Sigmoid(D d, V x) {
   const V one = hn::Set(d, 1.0f);
   return hn::Div(one, hn::Add(one, Exp(d, hn::Neg(x))));
-}
-
-// d softplus(x) / dx: the sigmoid, 1 above 20.
-template <class D, class V = hn::Vec<D>>
-HWY_INLINE V SoftplusDerivative(D d, V x) {
-  return hn::IfThenElse(hn::Gt(x, hn::Set(d, 20.0f)), hn::Set(d, 1.0f), Sigmoid(d, x));
 }
 
 // x sigmoid(x)
