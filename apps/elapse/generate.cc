@@ -80,8 +80,10 @@ std::vector<int64_t> parse_tokens(std::string_view list) {
     int64_t token = 0;
     const auto [rest, error] = std::from_chars(at, end, token);
     const bool ends_well = rest == end || (*rest == ',' && rest + 1 != end);
-    ELAPSE_CHECK(error == std::errc() && ends_well,
-                 "--prompt-tokens: expected numbers with commas between, found {}", quote(list));
+    if (error != std::errc() || !ends_well) {
+      throw CLI::ValidationError("--prompt-tokens",
+                                 "expected numbers with commas between, found " + quote(list));
+    }
     tokens.push_back(token);
     at = rest == end ? end : rest + 1;
   }
@@ -172,15 +174,12 @@ void add_prompt_options(CLI::App& verb, Arguments& args) {
 }
 
 void add_sampler_options(CLI::App& verb, SamplerOptions& sampler) {
-  verb.add_option("--temp", sampler.temperature, "Temperature; 0: the likeliest token, always")
-      ->check(CLI::NonNegativeNumber);
-  verb.add_option("--top-k", sampler.top_k, "Keep the k likeliest tokens; 0: all")
-      ->check(CLI::NonNegativeNumber);
+  verb.add_option("--temp", sampler.temperature, "Temperature; 0: the likeliest token, always");
+  verb.add_option("--top-k", sampler.top_k, "Keep the k likeliest tokens; 0: all");
   verb.add_option("--top-p", sampler.top_p,
-                  "Keep the likeliest that reach this probability; 1: all")
-      ->check(CLI::Range(0.0, 1.0));
-  verb.add_option("--min-p", sampler.min_p, "Keep those this likely relative to the likeliest")
-      ->check(CLI::Range(0.0, 1.0));
+                  "Keep the likeliest that reach this probability; 1: all");
+  verb.add_option("--min-p", sampler.min_p,
+                  "Keep those at least this likely, relative to the likeliest; 0: all");
   verb.add_option("-s,--seed", sampler.seed, "The same seed gives the same text");
 }
 
@@ -189,6 +188,17 @@ void add_state_options(CLI::App& verb, Arguments& args) {
                   "Write the model's whole memory here at the end, after Ctrl-C too");
   verb.add_option("--load-state", args.load_state,
                   "Go on from a saved memory, as if never stopped");
+}
+
+void check_usage(const Arguments& args) {
+  if (!args.prompt && !args.prompt_file && !args.prompt_tokens && args.load_state.empty()) {
+    throw CLI::RequiredError("--prompt, --file, --prompt-tokens or --load-state");
+  }
+  try {
+    Sampler checked(args.sampler);
+  } catch (const Error& error) {
+    throw CLI::ValidationError(error.what());
+  }
 }
 
 }  // namespace
@@ -201,17 +211,15 @@ void add_generate_verb(CLI::App& app) {
   verb->add_option("-m,--model", args->model, "Folder of the model")->required();
   add_prompt_options(*verb, *args);
   verb->add_option("-n,--max-tokens", args->max_tokens, "Tokens to make at most")
-      ->check(CLI::NonNegativeNumber);
+      ->check(CLI::Range(int64_t{0}, INT64_MAX));
   add_sampler_options(*verb, args->sampler);
   add_state_options(*verb, *args);
   verb->add_option("--device", args->device, "What computes");
   verb->add_option("--threads", args->threads, "Threads; 0: one a processor")
-      ->check(CLI::NonNegativeNumber);
+      ->check(CLI::Range(0, 1024));
   verb->add_flag("-v,--verbose", args->verbose, "Speed and size on standard error at the end");
   verb->callback([args] {
-    if (!args->prompt && !args->prompt_file && !args->prompt_tokens && args->load_state.empty()) {
-      throw CLI::RequiredError("--prompt, --file, --prompt-tokens or --load-state");
-    }
+    check_usage(*args);
     run_generate(*args);
   });
 }
