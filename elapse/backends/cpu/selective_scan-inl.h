@@ -288,18 +288,20 @@ class GroupScan {
     for (const Tensor* tensor : tensors) hwy::Prefetch(row(*tensor, t) + group_.channel(v));
   }
 
-  // The i-th cache line of the group's rows of `matrix`, (d_inner, d_state).
-  HWY_INLINE void prefetch_states(const float* matrix, int64_t i) const {
-    const int64_t at = i * kLineFloats;
-    if (at < group_.count * group_.d_state)
-      hwy::Prefetch(matrix + group_.first * group_.d_state + at);
+  // The group's rows of next_checkpoint_, a cache line for each block of states, vector and token.
+  HWY_INLINE void prefetch_checkpoint(int64_t block, int64_t v, int64_t t) const {
+    if (next_checkpoint_ == nullptr) return;
+    const int64_t at = ((block * kVectors + v) * kChunk + t) * kLineFloats;
+    if (at >= group_.count * group_.d_state) return;
+    hwy::Prefetch(next_checkpoint_ + group_.first * group_.d_state + at);
   }
 
   const ScanInputs& in_;
   const Group group_;
-  float* const A_;  // as Group keeps states
-  float* const B_;  // (kChunk, padded)
-  float* const C_;  // (kChunk, padded)
+  const float* next_checkpoint_ = nullptr;  // (d_inner, d_state): used after this chunk; or null
+  float* const A_;                          // as Group keeps states
+  float* const B_;                          // (kChunk, padded)
+  float* const C_;                          // (kChunk, padded)
 };
 
 // Few tokens are not worth a second thread.

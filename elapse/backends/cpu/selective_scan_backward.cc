@@ -1,4 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
+// The selective scan, backward. Cut into tasks and chunks as forward; a task walks each sequence's
+// chunks from the last to the first, dh staying with it:
+//   1. dt, gate, dssm_out, dy and the slopes of softplus, for every vector of channels and token.
+//   2. For every block of 8 states (4 where d_state is small) and every vector: h and decay of the
+//      chunk once more from its checkpoint, kept; then back, with dh and dA in registers.
+//   3. dB and dC of the block, which vectors add up lane by lane, summed over the lanes.
+//   4. dx, ddt_raw, dz; dD and ddt_bias.
+// What tasks share (dB and dC between groups of channels; dA, dD, ddt_bias and starts between
+// sequences) they leave as partial sums, which are added in a fixed order at the end.
+//
+// Bound: 16 operations on a vector of one state at one token need a multiply-add unit, 8 to come
+// forward (selective_scan_forward.cc) and 8 to go back: with two such units and 16 lanes 8 cycles a
+// (token, channel) at 16 states, 2.0 ns at 4 GHz. Going back loads 8 vectors and stores 2 for its 8
+// operations, and comes to about twice its share; steps 1, 3 and 4 add about 1. Memory: 28 bytes a
+// (token, channel), and 4 d_state / 16 for checkpoints.
 #include "elapse/backends/cpu/column_sums.h"
 #include "elapse/backends/cpu/kernels.h"
 
@@ -10,13 +25,13 @@
 #include <hwy/highway.h>
 
 #include "elapse/backends/cpu/selective_scan-inl.h"
+#include "elapse/backends/cpu/selective_scan_gradient-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace elapse::cpu::HWY_NAMESPACE {
 namespace {
 
 constexpr float kLn2 = 0.693147181f;
-
 constexpr int kGroupVectors = 8;
 
 // Values of one vector of channels over a chunk of tokens.
@@ -198,17 +213,15 @@ class BackwardTask : GroupScan<kGroupVectors> {
     }
     for (int64_t t = len - 1; t >= 0; --t) {
       if (first_state == 0) prefetch(token - kChunk, v * kChunk + t, outputs_);
-      if (next_checkpoint_ != nullptr) {
-        prefetch_states(next_checkpoint_, (first_state / kStates * kGroupVectors + v) * kChunk + t);
-      }
+      prefetch_checkpoint(first_state / kStates, v, t);
       const TokenValues in = token_values(values, t);
       const V dy = hn::Load(d, values.dy + t * kLanes);
-      const Place at = place(t, v, first_state);
+      const StatePlace at = place(t, v, first_state);
       TokenSums sums{hn::Zero(d), hn::Zero(d), hn::Zero(d), hn::Zero(d)};
       HWY_UNROLL(16)
       for (int n = 0; n < kStates; ++n) {
-        state_back(StateAt<kTaps>{taps, token + t, first_state + n}, at.state(n), in, dy, dh[n],
-                   dA[n], sums);
+        StateBack(StateAt<kTaps>{taps, token + t, first_state + n}, at.state(n), in, dy, dh[n],
+                  dA[n], sums);
       }
       add_sums(in, sums, t, values);
     }
@@ -225,25 +238,7 @@ class BackwardTask : GroupScan<kGroupVectors> {
     return {x, dt, hn::Mul(dt, x)};
   }
 
-  // Sums over the states of one token.
-  struct TokenSums {
-    V write_B;     // dwrite B
-    V exponent_A;  // d(dt A) A log2(e)
-    V dx, ddt;     // through an edited B_bar
-  };
-
-  // Where the block's states of one token stand. Kept in locals, as stores could change members.
-  struct Place {
-    const float *A, *h_before, *h_after, *decay;  // (kStates, kLanes)
-    const float *B, *C;                           // (kStates)
-    float *dB, *dC;                               // (kStates, kLanes): sums over vectors
-
-    HWY_INLINE Place state(int n) const {
-      const int64_t at = n * kLanes;
-      return {A + at, h_before + at, h_after + at, decay + at, B + n, C + n, dB + at, dC + at};
-    }
-  };
-  HWY_INLINE Place place(int64_t t, int64_t v, int64_t first_state) const {
+  HWY_INLINE StatePlace place(int64_t t, int64_t v, int64_t first_state) const {
     const int64_t kept = t * kStates * kLanes, at = t * group_.padded + first_state;
     return {A_ + v * group_.vector_floats() + first_state * kLanes,
             h_ + kept,
@@ -253,49 +248,6 @@ class BackwardTask : GroupScan<kGroupVectors> {
             C_ + at,
             dB_ + kept,
             dC_ + kept};
-  }
-
-  static HWY_INLINE void accumulate(V a, V b, float* sum) {
-    hn::Store(hn::MulAdd(a, b, hn::Load(D(), sum)), D(), sum);
-  }
-
-  // dh enters as what later tokens send and leaves as what this one sends to the token before.
-  HWY_INLINE void state_back(const StateAt<kTaps>& at, const Place& p, const TokenValues& in, V dy,
-                             V& dh, V& dA, TokenSums& sums) const {
-    const D d;
-    const V A = hn::Load(d, p.A), decay = hn::Load(d, p.decay), h_before = hn::Load(d, p.h_before);
-    accumulate(dy, at.through(ScanPoint::readout_h, hn::Load(d, p.h_after)), p.dC);
-    if constexpr (kTaps) {
-      const V dreadout_h = hn::Mul(dy, hn::Set(d, *p.C));
-      dh = at.back(ScanPoint::h, hn::Add(dh, at.back(ScanPoint::readout_h, dreadout_h)));
-    } else {
-      dh = hn::MulAdd(dy, hn::Set(d, *p.C), dh);
-    }
-    write_back(at, p, in, at.back(ScanPoint::write, dh), sums);
-    const V carried = hn::Mul(dh, decay);
-    V dexponent = hn::Mul(carried, h_before);
-    if constexpr (kTaps) {
-      dexponent =
-          hn::Mul(at.back(ScanPoint::decay, hn::Mul(dh, h_before)), Exp2(d, hn::Mul(in.dt, A)));
-    }
-    dA = hn::MulAdd(dexponent, in.dt, dA);
-    sums.exponent_A = hn::MulAdd(dexponent, A, sums.exponent_A);
-    dh = carried;
-  }
-
-  HWY_INLINE void write_back(const StateAt<kTaps>& at, const Place& p, const TokenValues& in,
-                             V dwrite, TokenSums& sums) const {
-    const V B = hn::Set(D(), *p.B);
-    if (!at.taps.edits(ScanPoint::B_bar)) {
-      accumulate(dwrite, in.dtx, p.dB);
-      sums.write_B = hn::MulAdd(dwrite, B, sums.write_B);
-      return;
-    }
-    const V B_bar = at.through(ScanPoint::B_bar, hn::Mul(in.dt, B));
-    const V dB_bar = at.back(ScanPoint::B_bar, hn::Mul(dwrite, in.x));
-    accumulate(dB_bar, in.dt, p.dB);
-    sums.dx = hn::MulAdd(dwrite, B_bar, sums.dx);
-    sums.ddt = hn::MulAdd(dB_bar, B, sums.ddt);
   }
 
   static HWY_INLINE void add_sums(const TokenValues& in, const TokenSums& sums, int64_t t,
@@ -364,12 +316,11 @@ class BackwardTask : GroupScan<kGroupVectors> {
   const Partials& partials_;
   const Tensor* const inputs_[4] = {&in_.x, &in_.dt_raw, &in_.z, &args_.dout};
   const Tensor* const outputs_[3] = {&args_.dx, &args_.ddt_raw, &args_.dz};
-  const float* next_checkpoint_ = nullptr;
   float* const h_start_;  // as Group keeps states; so too dh and dA
   float* const dh_;
   float* const dA_;
-  float* const dB_;     // (kChunk, padded, kLanes)
-  float* const dC_;     // (kChunk, padded, kLanes)
+  float* const dB_;     // (kChunk, kStates, kLanes): sums over vectors, 0 between blocks
+  float* const dC_;     // (kChunk, kStates, kLanes)
   float* const h_;      // (kChunk + 1, kStates, kLanes): before the chunk, then after each token
   float* const decay_;  // (kChunk, kStates, kLanes)
   HWY_ALIGN float dD_[kGroupVectors * kLanes] = {};
@@ -380,13 +331,14 @@ class BackwardTask : GroupScan<kGroupVectors> {
 // out (tokens, d_state) = the sum of `partial` over the groups.
 void SumGroups(const Device& device, const Tensor& partial, const Tensor& out) {
   const int64_t d_state = out.dim(1), padded = partial.dim(2);
-  for_each_block(device, out.dim(0), rows_per_block(d_state), [&](int64_t begin, int64_t end) {
-    for (int64_t t = begin; t < end; ++t) {
-      std::fill_n(row(out, t), d_state, 0.0f);
-      AddColumnSums(D(), partial.data<float>() + t * padded, partial.dim(0), partial.stride(0),
-                    d_state, row(out, t));
-    }
-  });
+  for_each_block(device, out.dim(0), rows_per_block(d_state),
+                 [&](int64_t begin, int64_t end) HWY_ATTR {
+                   for (int64_t t = begin; t < end; ++t) {
+                     std::fill_n(row(out, t), d_state, 0.0f);
+                     AddColumnSums(D(), partial.data<float>() + t * padded, partial.dim(0),
+                                   partial.stride(0), d_state, row(out, t));
+                   }
+                 });
 }
 
 // Sequences in order, for several may have started from one slot.
@@ -407,7 +359,7 @@ void Backward(Device& device, const ScanBackward& args) {
   const int threads = ThreadsFor(device, args.in);
   const int64_t floats = Task::scratch_floats(partition.padded);
   const Tensor scratch = device.empty(DType::f32, {threads, floats});
-  parallel_for(partition.tasks(), threads, [&](int64_t index, int worker) {
+  parallel_for(partition.tasks(), threads, [&](int64_t index, int worker) HWY_ATTR {
     const Group group = partition.group(partition.group_of(index));
     Task task(args, group, partials, scratch.data<float>() + worker * floats);
     const int64_t range = partition.range_of(index);
