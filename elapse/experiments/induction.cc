@@ -108,13 +108,21 @@ void look_at_step_sizes(const LanguageModel& model, const InductionTask& task,
 InductionSettings InductionSettings::quick() {
   InductionSettings s;
   s.model = published_model();
-  s.train.batch_tokens = 2048;
-  s.train.curriculum = {{16, 600}, {32, 600}, {64, 600}, {128, 600}};
-  s.train.length = 256;
-  s.train.steps = 6000;
-  s.train.schedule = {.peak_lr = 1e-3, .warmup_steps = 100};
+  // Short sequences teach what to look for within seconds; ever longer ones teach the step size to
+  // stay shut at everything else. Trained at 256 alone, it forgets beyond a few thousand tokens.
+  s.train.batch_tokens = 8192;
+  s.train.curriculum = {{16, 150}, {64, 60}, {256, 100}, {1024, 100}, {4096, 100}, {16384, 400}};
+  s.train.length = 32768;
+  s.train.steps = 1150;
+  s.train.schedule = {.kind = Schedule::Kind::warmup_stable_decay, .peak_lr = 2e-3,
+                      .min_lr = 2e-4, .warmup_steps = 100, .decay_steps = 240};
   s.train.adamw = {.beta2 = 0.999, .weight_decay = 0};
   s.tests = tests_up_to(20);
+  s.reduced =
+      "Reduced from the published run: 1150 steps instead of 204 800, on lengths that grow from 16 "
+      "to 32 768 (0.3 million tokens at 256 or less would not teach it to hold on for so long) "
+      "instead of 256 alone, at learning rate 2e-3; 64 test sequences a length up to 2^16 and 16 "
+      "beyond.";
   return s;
 }
 

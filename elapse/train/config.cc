@@ -88,10 +88,9 @@ void TrainConfig::check() const {
     planned += phase.steps;
   }
   for (int64_t l : lengths()) {
-    ELAPSE_CHECK(l >= 1 && batch_tokens >= 1 && batch_tokens % l == 0,
+    ELAPSE_CHECK(l >= 1 && batch_tokens >= 1 && (batch_tokens % l == 0 || l > batch_tokens),
                  "batch tokens: expected a multiple of the length {}, found {}", l, batch_tokens);
-    const int64_t sequences = batch_tokens / l;
-    ELAPSE_CHECK(accumulate <= sequences && sequences < kMaxSequences,
+    ELAPSE_CHECK(accumulate <= sequences(l) && sequences(l) < kMaxSequences,
                  "batch tokens: expected {} to {} sequences of {} tokens, found {} tokens",
                  accumulate, kMaxSequences - 1, l, batch_tokens);
   }

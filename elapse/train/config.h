@@ -18,13 +18,17 @@ struct Phase {
 
 struct TrainConfig {
   int64_t steps = 0;
-  int64_t batch_tokens = 4096;    // of every step, whatever the length: a multiple of each length
+  int64_t batch_tokens = 4096;     // of a step: a multiple of its length; a longer length has one
+                                   // sequence a step
   int64_t accumulate = 1;         // passes that a step's sequences are spread over
   std::vector<Phase> curriculum;  // first these, in this order,
   int64_t length = 256;           // then sequences of this many tokens to the end
   Schedule schedule;
   AdamWConfig adamw;
 
+  int64_t sequences(int64_t length) const {  // of a step of this length
+    return length > batch_tokens ? 1 : batch_tokens / length;
+  }
   int64_t length_at(int64_t step) const;  // of step 0, 1, ...; past the end `length`
   std::vector<int64_t> lengths() const;   // those that some step has
 

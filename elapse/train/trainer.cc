@@ -40,7 +40,7 @@ Trainer::Trainer(const LanguageModel& model, const TokenSource& source, const Tr
 
 std::vector<TokenBatch> Trainer::passes() const {
   const int64_t length = config_.length_at(steps_done());
-  const int64_t sequences = config_.batch_tokens / length;
+  const int64_t sequences = config_.sequences(length);
   std::vector<TokenBatch> passes;
   for (int64_t i = 0; i < config_.accumulate; ++i) {
     const int64_t begin = sequences * i / config_.accumulate;
@@ -82,7 +82,7 @@ StepReport Trainer::step() {
   StepReport report;
   report.step = steps_done() + 1;
   report.length = config_.length_at(steps_done());
-  report.tokens = config_.batch_tokens;
+  report.tokens = config_.sequences(report.length) * report.length;
   report.lr = config_.schedule.lr(steps_done(), config_.steps);
 
   const std::vector<TokenBatch> batches = passes();

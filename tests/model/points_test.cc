@@ -273,9 +273,9 @@ std::vector<Kind> kinds() {
 }
 
 INSTANTIATE_TEST_SUITE_P(Devices, EveryPoint, testing::ValuesIn(kinds()),
-                         [](const testing::TestParamInfo<Kind>& info) {
-                           return fmt::format("{}_{}", info.param.device,
-                                              name_of(info.param.dtype));
+                         [](const testing::TestParamInfo<Kind>& kind) {
+                           return fmt::format("{}_{}", kind.param.device,
+                                              name_of(kind.param.dtype));
                          });
 
 TEST(Points, RefusesNamesTheModelDoesNotHave) {

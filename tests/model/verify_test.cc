@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+// Proves which path ran. The suite is run once for each value of ELAPSE_VERIFY (tests/CMakeLists);
+// in each run these tests fail if the model took another path than that mode's.
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+
+#include "elapse/model/language_model.h"
+
+namespace elapse {
+namespace {
+
+std::string mode() {
+  const char* value = std::getenv("ELAPSE_VERIFY");
+  return value == nullptr ? "" : value;
+}
+
+PathCounts counts_of(bool recording) {
+  Device device("cpu", 2);
+  const LanguageModel model(device, ModelConfig::mamba(8, 1, 5), DType::f32, 1);
+  Tape tape(device, recording);
+  const Batch batch = {device.upload(std::vector<int64_t>{1, 2, 3, 4, 0}, {5}),
+                       make_sequences(device, {3, 2}), {}};
+  model.forward(tape, batch);
+  return model.path_counts();
+}
+
+TEST(Verify, ForwardWithAGradientTookTheModesPath) {
+  const PathCounts counts = counts_of(true);
+  EXPECT_EQ(counts.parallel, mode() == "step" ? 0 : 1);
+  EXPECT_EQ(counts.stepped, mode() == "step" ? 3 : 0);
+  EXPECT_EQ(counts.restored, 0);
+}
+
+TEST(Verify, ForwardWithoutAGradientTookTheModesPath) {
+  const PathCounts counts = counts_of(false);
+  const bool by_tokens = mode() == "step" || mode() == "restore";
+  EXPECT_EQ(counts.parallel, by_tokens ? 0 : 1);
+  EXPECT_EQ(counts.stepped, by_tokens ? 3 : 0);
+  EXPECT_EQ(counts.restored, mode() == "restore" ? 2 : 0);
+}
+
+TEST(Verify, RefTakesThePlaceOfCpuWhereAsked) {
+  Device device("cpu", 1);
+  EXPECT_EQ(device.name(), mode() == "ref" ? "ref" : "cpu");
+}
+
+TEST(Verify, OnlyTheKernelsThatRanAreCounted) {
+  Device device("cpu", 1);
+  const LanguageModel model(device, ModelConfig::mamba(8, 2, 5), DType::f32, 1);
+  Tape tape(device);
+  const Batch batch = {device.upload(std::vector<int64_t>{1}, {1}), make_sequences(device, {1}),
+                       {}};
+  const Var loss =
+      cross_entropy(tape, model.forward(tape, batch), device.upload(std::vector<int64_t>{2}, {1}));
+  tape.backward(loss);
+  EXPECT_EQ(device.calls(Op::selective_scan_forward), 2);
+  EXPECT_EQ(device.calls(Op::selective_scan_backward), 2);
+  EXPECT_EQ(device.calls(Op::recurrence), 0);
+}
+
+TEST(Verify, RefStandsInWhereCpuHasNoKernelAndSaysSo) {
+  const Device device("cpu", 1);
+  if (device.name() == "ref") GTEST_SKIP() << "ref has every kernel";
+  const std::vector<Op> own_f32 = device.stand_ins(DType::f32);
+  EXPECT_EQ(own_f32, (std::vector<Op>{Op::sum_to, Op::causal_shift, Op::recurrence,
+                                      Op::recurrence_backward}));
+  EXPECT_EQ(device.stand_ins(DType::f64).size(), static_cast<size_t>(Op::count));
+}
+
+}  // namespace
+}  // namespace elapse
