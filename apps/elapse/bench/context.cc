@@ -8,7 +8,7 @@
 namespace elapse::bench {
 namespace {
 
-constexpr double kSecondsPerCall = 0.6;  // spent on each, unless kLeastRounds take longer
+constexpr double kSecondsPerCall = 0.8;  // spent on each, unless kLeastRounds take longer
 constexpr int kLeastRounds = 3;
 
 double seconds_of(const std::function<void()>& call) {
@@ -41,7 +41,7 @@ Context::Context(std::string_view device, const std::vector<int>& threads) {
 double Context::rate(Limit limit, size_t i) {
   std::vector<double>& rates = rates_[static_cast<size_t>(limit)];
   if (rates.empty()) {
-    const LimitProbe probe(limit);
+    LimitProbe probe(limit);
     const std::vector<double> seconds = time([&](Device& d) { probe.run(d.threads()); });
     for (const double s : seconds) rates.push_back(probe.amount() / s);
   }

@@ -12,16 +12,16 @@
 namespace elapse::bench {
 namespace {
 
-constexpr int64_t kMebi = int64_t{1} << 20;
-constexpr int64_t kMemoryFloats = 128 * kMebi;  // 512 MiB: far larger than the caches
-constexpr int64_t kCachedFloats = 2 * kMebi;
-constexpr int64_t kTasks = 32;  // threads take them one at a time
+constexpr int64_t kPartFloats = int64_t{8} << 20;  // 32 MiB
+constexpr int64_t kParts = 16;                     // together far larger than the caches
+constexpr int64_t kCachedFloats = int64_t{2} << 20;
+constexpr int64_t kTasks = 16;  // threads take them one at a time
 constexpr int64_t kFmaRounds = 20'000;
 
-Tensor filled_memory(int64_t floats) {
+Tensor filled_memory(Shape shape) {
   Pool pool(host_memory());
-  const Tensor memory = Tensor::empty(pool, DType::f32, {floats});
-  std::fill_n(memory.data<float>(), floats, 1.0f);
+  const Tensor memory = Tensor::empty(pool, DType::f32, shape);
+  std::fill_n(memory.data<float>(), memory.numel(), 1.0f);
   return memory;
 }
 
@@ -82,10 +82,10 @@ std::vector<Row> gigaflops(Context& context, const Benchmark& self) {
 constexpr std::string_view kNoFloor = "none: it is one";
 
 constexpr Benchmark kBenchmarks[] = {
-    {"machine.read", "sum of 512 MiB of floats", kNoFloor, gigabytes<Limit::read>},
+    {"machine.read", "sum of floats, 32 of 512 MiB at a time", kNoFloor, gigabytes<Limit::read>},
     {"machine.read.cached", "sum of 8 MiB of floats, again and again", kNoFloor,
      gigabytes<Limit::read_cached>},
-    {"machine.copy", "copy of 256 MiB past the caches, bytes read and written", kNoFloor,
+    {"machine.copy", "copy past the caches, bytes read and written", kNoFloor,
      gigabytes<Limit::copy>},
     {"machine.fma.f32", "fused multiply-adds of registers", kNoFloor, gigaflops},
 };
@@ -95,34 +95,30 @@ constexpr Benchmark kBenchmarks[] = {
 std::span<const Benchmark> machine_benchmarks() { return kBenchmarks; }
 
 LimitProbe::LimitProbe(Limit limit) : limit_(limit) {
-  if (limit == Limit::read || limit == Limit::copy) memory_ = filled_memory(kMemoryFloats);
-  if (limit == Limit::read_cached) memory_ = filled_memory(kCachedFloats);
+  if (limit == Limit::read || limit == Limit::copy) memory_ = filled_memory({kParts, kPartFloats});
+  if (limit == Limit::read_cached) memory_ = filled_memory({1, kCachedFloats});
 }
 
 double LimitProbe::amount() const {
   switch (limit_) {
     case Limit::read:
     case Limit::copy:
-      return static_cast<double>(memory_.bytes());
+      return static_cast<double>(kPartFloats * size_of(DType::f32));
     case Limit::read_cached:
-      return static_cast<double>(kTasks * memory_.bytes());
+      return static_cast<double>(kTasks * kCachedFloats * size_of(DType::f32));
     case Limit::multiply_f32:
       return static_cast<double>(kTasks * kFmaRounds * multiply_adds_per_round());
   }
   return 0;
 }
 
-void LimitProbe::run(int threads) const {
-  switch (limit_) {
-    case Limit::read:
-      return read(memory_, threads);
-    case Limit::read_cached:
-      return read_cached(memory_, threads);
-    case Limit::copy:
-      return copy(memory_, threads);
-    case Limit::multiply_f32:
-      return multiply(threads);
-  }
+void LimitProbe::run(int threads) {
+  if (limit_ == Limit::multiply_f32) return multiply(threads);
+  const int64_t part = runs_++ % memory_.dim(0);
+  const Tensor memory = memory_.rows(part, part + 1);
+  if (limit_ == Limit::read) return read(memory, threads);
+  if (limit_ == Limit::copy) return copy(memory, threads);
+  return read_cached(memory, threads);
 }
 
 }  // namespace elapse::bench

@@ -16,17 +16,19 @@ enum class Limit : uint8_t {
 };
 inline constexpr size_t kLimits = 4;
 
-// Something that does nothing but run into one of them.
+// Something that does nothing but run into one of them. Runs take a millisecond or so: on a busy
+// machine the least of many short ones is an undisturbed one.
 class LimitProbe {
  public:
   explicit LimitProbe(Limit limit);
 
   double amount() const;  // bytes or multiply-adds of one run
-  void run(int threads) const;
+  void run(int threads);
 
  private:
   Limit limit_;
-  Tensor memory_;  // what is read or copied; empty for arithmetic
+  Tensor memory_;  // (parts, floats): a run reads or copies the next part; empty for arithmetic
+  int64_t runs_ = 0;
 };
 
 }  // namespace elapse::bench

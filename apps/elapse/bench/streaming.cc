@@ -12,7 +12,7 @@
 namespace elapse::bench {
 namespace {
 
-constexpr int64_t kTokens = 16384, kChannels = 1536, kConv = 4;
+constexpr int64_t kTokens = 8192, kChannels = 1536, kConv = 4;
 
 // `floats` are those read or written for each element.
 std::vector<Row> time_streaming(Context& context, const Benchmark& self, int64_t elements,
@@ -100,7 +100,7 @@ std::vector<Row> time_silu_backward(Context& context, const Benchmark& self) {
 }
 
 std::vector<Row> time_adamw(Context& context, const Benchmark& self) {
-  constexpr int64_t kParameters = int64_t{24} << 20;
+  constexpr int64_t kParameters = int64_t{8} << 20;
   Device& device = context.any_device();
   const AdamWTensor tensor{.param = uniform(device, {kParameters}),
                            .grad = uniform(device, {kParameters}),
@@ -113,7 +113,7 @@ std::vector<Row> time_adamw(Context& context, const Benchmark& self) {
   });
 }
 
-constexpr int64_t kPredictions = 2048, kVocab = 50280;  // as the published models' vocabulary
+constexpr int64_t kPredictions = 512, kVocab = 50280;  // as the published models' vocabulary
 
 CrossEntropyForward cross_entropy_inputs(Device& device) {
   std::vector<int64_t> targets(kPredictions);
@@ -144,22 +144,22 @@ std::vector<Row> time_cross_entropy_backward(Context& context, const Benchmark& 
 }
 
 constexpr Benchmark kBenchmarks[] = {
-    {"conv.forward.f32", "causal convolution of 4 taps with SiLU, 16384 tokens x 1536 channels",
+    {"conv.forward.f32", "causal convolution of 4 taps with SiLU, 8192 tokens x 1536 channels",
      "x read, y written", time_conv_forward},
-    {"conv.backward.f32", "its gradients, 16384 x 1536", "x and dy read, dx written",
+    {"conv.backward.f32", "its gradients, 8192 x 1536", "x and dy read, dx written",
      time_conv_backward},
-    {"norm.forward.f32", "residual add and RMSNorm, 16384 x 1536",
+    {"norm.forward.f32", "residual add and RMSNorm, 8192 x 1536",
      "x and residual read, sum and y written", time_norm_forward},
-    {"norm.backward.f32", "its gradients, 16384 x 1536", "sum, dsum and dy read, the total written",
+    {"norm.backward.f32", "its gradients, 8192 x 1536", "sum, dsum and dy read, the total written",
      time_norm_backward},
-    {"pointwise.silu.forward.f32", "SiLU, 16384 x 1536", "x read, y written", time_silu_forward},
-    {"pointwise.silu.backward.f32", "its gradient, 16384 x 1536", "x and dy read, dx written",
+    {"pointwise.silu.forward.f32", "SiLU, 8192 x 1536", "x read, y written", time_silu_forward},
+    {"pointwise.silu.backward.f32", "its gradient, 8192 x 1536", "x and dy read, dx written",
      time_silu_backward},
-    {"loss.forward.f32", "cross entropy, 2048 tokens x 50280 classes", "logits read",
+    {"loss.forward.f32", "cross entropy, 512 tokens x 50280 classes", "logits read",
      time_cross_entropy_forward},
-    {"loss.backward.f32", "its gradient, 2048 x 50280", "logits read, their gradient written",
+    {"loss.backward.f32", "its gradient, 512 x 50280", "logits read, their gradient written",
      time_cross_entropy_backward},
-    {"adamw.f32", "AdamW on one tensor of 25 million parameters",
+    {"adamw.f32", "AdamW on one tensor of 8 million parameters",
      "parameter, gradient, m, v read, all but the gradient written", time_adamw},
 };
 
