@@ -225,11 +225,11 @@ void run_train(const Arguments& args) {
 }
 
 void add_data_options(CLI::App& verb, Arguments& args) {
-  auto* data = verb.add_option_group("Data", "One of these");
+  auto* data = verb.add_option_group("Data", "What to learn from, one of these");
   data->add_option("--text", args.texts,
-                   "Files of text, learned byte by byte; the last tenth is "
-                   "held out")
-      ->type_name("FILE");
+                   "Files of text, learned byte by byte; the last tenth is held out")
+      ->type_name("FILE")
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   data->add_option("--task", args.task, "A synthetic task")->check(CLI::IsMember({"induction"}));
   data->require_option(1);
   verb.add_option("--induction-loss", args.induction_loss,
@@ -296,7 +296,9 @@ void add_run_options(CLI::App& verb, Arguments& args) {
 void add_train_verb(CLI::App& app) {
   const auto args = std::make_shared<Arguments>();
   CLI::App* verb = app.add_subcommand("train", "Train a model on text or on a synthetic task");
-  verb->option_defaults()->always_capture_default();
+  // A flag given again overrides: a script's command can be varied by what is put behind it.
+  verb->option_defaults()->always_capture_default()->multi_option_policy(
+      CLI::MultiOptionPolicy::TakeLast);
   verb->footer(kFooter);
   add_data_options(*verb, *args);
   add_model_options(*verb, *args);

@@ -7,6 +7,6 @@
 // for what goes wrong and CLI::ValidationError for arguments that do not go together.
 namespace elapse {
 
-void add_verbs(CLI::App& app);   // all that are built in, from a list the build generates
+void add_verbs(CLI::App& app);  // all that are built in, from a list the build generates
 
 }  // namespace elapse
