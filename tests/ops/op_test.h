@@ -23,14 +23,15 @@ inline constexpr int kThreadCounts[] = {1, 2, 3, 7};
 // Visits the offset, in elements from data, of every element of a strided tensor in index order.
 template <class Visit>
 void for_each_offset(const Tensor& t, Visit&& visit) {
-  const int64_t count = t.numel();
-  for (int64_t i = 0; i < count; ++i) {
-    int64_t rest = i, offset = 0;
-    for (int axis = t.shape().rank() - 1; axis >= 0; --axis) {
+  if (t.numel() == 0) return;
+  const int64_t width = t.dim(-1), step = t.stride(-1);
+  for (int64_t row = 0; row < t.numel() / width; ++row) {
+    int64_t rest = row, offset = 0;
+    for (int axis = t.shape().rank() - 2; axis >= 0; --axis) {
       offset += rest % t.dim(axis) * t.stride(axis);
       rest /= t.dim(axis);
     }
-    visit(offset);
+    for (int64_t i = 0; i < width; ++i) visit(offset + i * step);
   }
 }
 
