@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""`elapse generate` from outside: what it writes, how it goes on, and what it says when it cannot."""
+"""`elapse generate` from outside: what it writes, how it goes on, what it says when it cannot."""
 import pathlib
 import signal
 import subprocess
@@ -133,7 +133,8 @@ class Mistakes(unittest.TestCase):
     def test_a_vocabulary_that_is_not_bytes(self):
         self.assert_fails(["-p", "x"], HEADS / "config.json", "vocab_size", "256", "found 16",
                           "--prompt-tokens", model=HEADS)
-        self.assert_fails(["--prompt-tokens", "3,16"], "token 1", "0 to 15", "found 16", model=HEADS)
+        self.assert_fails(["--prompt-tokens", "3,16"], "token 1", "0 to 15", "found 16",
+                          model=HEADS)
 
     def test_files_that_are_not_there(self):
         missing = FOLDER / "missing"
