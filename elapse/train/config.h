@@ -26,8 +26,8 @@ struct TrainConfig {
   Schedule schedule;
   AdamWConfig adamw;
 
-  int64_t sequences(int64_t length) const {  // of a step of this length
-    return length > batch_tokens ? 1 : batch_tokens / length;
+  int64_t sequences(int64_t len) const {  // of a step whose sequences have this length
+    return len > batch_tokens ? 1 : batch_tokens / len;
   }
   int64_t length_at(int64_t step) const;  // of step 0, 1, ...; past the end `length`
   std::vector<int64_t> lengths() const;   // those that some step has

@@ -193,6 +193,17 @@ Tensor transposed(Device& device, const Tensor& matrix) {
   return out;
 }
 
+// The matrix with its rows one after the other: oneDNN's last bits depend on the distance between
+// rows, and a value must give the same result wherever it stands.
+Tensor packed(Device& device, const Tensor& matrix) {
+  if (matrix.is_contiguous()) return matrix;
+  const Tensor out = device.empty(DType::f32, matrix.shape());
+  for (int64_t r = 0; r < matrix.dim(0); ++r) {
+    std::copy_n(row(matrix, r), matrix.dim(1), row(out, r));
+  }
+  return out;
+}
+
 }  // namespace
 
 void linear_forward(Device& device, const LinearForward& args) {
@@ -206,6 +217,7 @@ void linear_forward(Device& device, const LinearForward& args) {
                                      .out_few = args.y.stride(0),
                                      .out_many = 1});
   }
+  const Tensor x = packed(device, args.x);
   parallel_for(tile_count(rows, out), threads_for(device, rows, out, in), [&](int64_t i) {
     const Tile tile = tile_at(i, rows, out);
     for (int64_t r = tile.row_begin; bias != nullptr && r < tile.row_end; ++r) {
@@ -214,11 +226,11 @@ void linear_forward(Device& device, const LinearForward& args) {
     const Product product = {.m = tile.rows(),
                              .n = tile.columns(),
                              .k = in,
-                             .a = {args.x.stride(0), 1},
+                             .a = {in, 1},
                              .b = {1, in},
                              .c_row = args.y.stride(0),
                              .accumulates = bias != nullptr};
-    multiply(product, row(args.x, tile.row_begin), row(args.weight, tile.begin),
+    multiply(product, row(x, tile.row_begin), row(args.weight, tile.begin),
              row(args.y, tile.row_begin) + tile.begin);
   });
 }
