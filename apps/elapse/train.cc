@@ -106,7 +106,8 @@ double least_bytes(const ModelConfig& c, int64_t tokens) {
 }
 
 void check_memory(const ModelConfig& c, const TrainConfig& train) {
-  const double needed = least_bytes(c, train.batch_tokens / std::max<int64_t>(1, train.accumulate));
+  const int64_t tokens = std::max(train.batch_tokens, train.length);
+  const double needed = least_bytes(c, tokens / std::max<int64_t>(1, train.accumulate));
   const double memory =
       static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGE_SIZE));
   ELAPSE_CHECK(needed <= memory,

@@ -27,6 +27,15 @@ TEST(TrainConfig, the_length_after_a_curriculum_that_takes_all_steps_is_no_matte
   EXPECT_EQ(config.lengths(), (std::vector<int64_t>{2, 4}));
 }
 
+TEST(TrainConfig, a_sequence_longer_than_the_batch_makes_a_step) {
+  TrainConfig config = tiny_training(4);
+  config.length = 100;
+  config.check();
+  EXPECT_EQ(config.sequences(100), 1);
+  EXPECT_EQ(config.sequences(48), 1);
+  EXPECT_EQ(config.sequences(8), 6);
+}
+
 TEST(TrainConfig, names_the_field_that_makes_no_run) {
   const auto broken = [](auto change) {
     return [change] {
@@ -41,7 +50,7 @@ TEST(TrainConfig, names_the_field_that_makes_no_run) {
   expect_error(broken([](auto& c) { c.accumulate = 7; }), "expected 7 to");
   expect_error(broken([](auto& c) { c.length = 0; }), "multiple of the length 0");
   expect_error(broken([](auto& c) { c.length = 9; }), "multiple of the length 9, found 48");
-  expect_error(broken([](auto& c) { c.length = 96; }), "multiple of the length 96, found 48");
+  expect_error(broken([](auto& c) { c.length = 96, c.accumulate = 2; }), "expected 2 to");
   expect_error(broken([](auto& c) { c.batch_tokens = -48; }), "found -48");
   expect_error(broken([](auto& c) { c.batch_tokens = int64_t{1} << 62; }), "sequences of 8 tokens");
   expect_error(broken([](auto& c) { c.curriculum = {{5, 2}}; }), "multiple of the length 5");

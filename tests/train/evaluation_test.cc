@@ -40,23 +40,16 @@ TEST(Evaluate, is_the_mean_over_all_targets) {
   double sum = 0;
   for (int64_t i = 0; i < 2; ++i) {
     const TokenBatch batch = data.held_out_batch(i, 16);
-    for (size_t s = 0, begin = 0; s < batch.lengths.size(); ++s) {
-      const auto length = static_cast<size_t>(batch.lengths[s]);
-      Tape tape(device, false);
-      const std::vector<int64_t> tokens(batch.tokens.begin() + begin,
-                                        batch.tokens.begin() + begin + length);
-      const Tensor logits = model
-                                .forward(tape, {device.upload(tokens, {batch.lengths[s]}),
-                                                make_sequences(device, {batch.lengths[s]}),
-                                                {}})
-                                .value();
-      for (size_t t = 0; t < length; ++t) {
-        const double* row = logits.data<double>() + t * 256;
-        double total = 0;
-        for (int64_t v = 0; v < 256; ++v) total += std::exp(row[v]);
-        sum += std::log(total) - row[batch.targets[begin + t]];
-      }
-      begin += length;
+    const auto count = static_cast<int64_t>(batch.tokens.size());
+    Tape tape(device, false);
+    const Batch input = {
+        device.upload(batch.tokens, {count}), make_sequences(device, batch.lengths), {}};
+    const Tensor logits = model.forward(tape, input).value();
+    for (int64_t t = 0; t < count; ++t) {
+      const double* row = logits.data<double>() + t * 256;
+      double total = 0;
+      for (int64_t v = 0; v < 256; ++v) total += std::exp(row[v]);
+      sum += std::log(total) - row[batch.targets[static_cast<size_t>(t)]];
     }
   }
   EXPECT_NEAR(evaluate(model, data, 16).loss, sum / 9999, 1e-10);
