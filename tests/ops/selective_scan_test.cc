@@ -246,14 +246,15 @@ TEST(SelectiveScan, SettingAValueToItselfChangesNoBit) {
   }
 }
 
-// Every point edited at once, each by its own numbers.
-void edit_all(Operands& o, const Case& c, EditOp op, ScanTaps& taps) {
+// Every point scaled at once, each by its own numbers.
+void scale_all(Operands& o, const Case& c, ScanTaps& taps) {
   for (const ScanPoint p : kPoints) {
-    tap(taps, p).op = op;
+    tap(taps, p).op = EditOp::scale;
     tap(taps, p).source = o.input(c.shape_of(p), 0.5, 1);
   }
 }
 
+// One point edited, `scale` by one number for all places.
 void edit_one(Operands& o, const Case& c, ScanPoint p, EditOp op, ScanTaps& taps) {
   const bool one_for_all = op == EditOp::scale && p != ScanPoint::B_bar;
   tap(taps, p).op = op;
@@ -281,7 +282,7 @@ TEST(SelectiveScan, EditsOfEveryPointTogetherAgreeWithRef) {
   expect_cpu_agrees(
       [&](Device& device, Operands& o) {
         ScanForward forward = make_forward(device, o, kTapCase);
-        edit_all(o, kTapCase, EditOp::scale, forward.taps);
+        scale_all(o, kTapCase, forward.taps);
         const ScanBackward backward = make_backward(o, kTapCase, forward);
         selective_scan_forward(device, forward);
         selective_scan_backward(device, backward);
@@ -290,12 +291,10 @@ TEST(SelectiveScan, EditsOfEveryPointTogetherAgreeWithRef) {
 }
 
 // ref's gradients against differences of out and of the states left in the pool.
-void expect_ref_gradients(const Case& c, const ScanTaps& no_taps,
-                          const std::function<void(Operands&, ScanTaps&)>& edit) {
+void expect_ref_gradients(const Case& c, const std::function<void(Operands&, ScanTaps&)>& edit) {
   Device ref("ref", 1);
   Operands o(DType::f64);
   ScanForward forward = make_forward(ref, o, c);
-  forward.taps = no_taps;
   edit(o, forward.taps);
   const ScanBackward backward = make_backward(o, c, forward);
   const std::vector<double> pool = values(forward.pool);
@@ -330,7 +329,7 @@ void expect_ref_gradients(const Case& c, const ScanTaps& no_taps,
 const Case kGradientCase = {{3, 0, 17, 1}, 3, 2, {0, 0, 0, 4}, {1, 2, 3, 4}};
 
 TEST(SelectiveScan, RefGradientsAreThoseOfFiniteDifferences) {
-  expect_ref_gradients(kGradientCase, {}, [](Operands&, ScanTaps&) {});
+  expect_ref_gradients(kGradientCase, [](Operands&, ScanTaps&) {});
 }
 
 TEST(SelectiveScan, RefGradientsThroughEditsAreThoseOfFiniteDifferences) {
@@ -338,8 +337,7 @@ TEST(SelectiveScan, RefGradientsThroughEditsAreThoseOfFiniteDifferences) {
   for (const EditOp op : {EditOp::set, EditOp::add, EditOp::scale}) {
     for (const ScanPoint p : kPoints) {
       SCOPED_TRACE(fmt::format("point {}, edit {}", static_cast<int>(p), static_cast<int>(op)));
-      expect_ref_gradients(c, {},
-                           [&](Operands& o, ScanTaps& taps) { edit_one(o, c, p, op, taps); });
+      expect_ref_gradients(c, [&](Operands& o, ScanTaps& taps) { edit_one(o, c, p, op, taps); });
     }
   }
 }
