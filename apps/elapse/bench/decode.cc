@@ -14,6 +14,7 @@ namespace elapse::bench {
 namespace {
 
 constexpr int64_t kTokensPerCall = 64;
+constexpr int64_t kEarly = 1'000, kLate = 1'000'000;  // positions
 
 Work decoding_work(const ModelConfig& config) {
   const TokenWork token = token_work(config);
@@ -48,15 +49,15 @@ std::vector<Row> time_generation(Context& context, const Benchmark& self) {
   return make_rows(context, self, tokens, decoding_work(config), least_seconds(calls));
 }
 
-// In pieces of one size, so that a long text takes no more memory than a short one.
+// In pieces of one size, which divides both positions: memory then shows what more tokens take, not
+// what a piece of another size does.
 void read_up_to(Session& session, int64_t position) {
-  std::vector<int64_t> piece(Session::kPrefillChunk);
+  constexpr int64_t kPiece = 500;
+  static_assert(kPiece <= Session::kPrefillChunk && kEarly % kPiece == 0 && kLate % kPiece == 0);
+  std::vector<int64_t> piece(kPiece);
   const int64_t vocab = session.model().config().vocab_size;
   for (size_t i = 0; i < piece.size(); ++i) piece[i] = static_cast<int64_t>(i) % vocab;
-  while (session.position() < position) {
-    const auto left = static_cast<size_t>(position - session.position());
-    session.prefill(std::span(piece).first(std::min(piece.size(), left)));
-  }
+  while (session.position() < position) session.prefill(piece);
 }
 
 void step_on(Session& session) {
@@ -78,7 +79,6 @@ double memory_after_steps(Session& session, int64_t position) {
 }
 
 std::vector<Row> time_positions(Context& context, const Benchmark&) {
-  constexpr int64_t kEarly = 1'000, kLate = 1'000'000;
   const size_t widest = context.size() - 1;
   const int threads = context.device(widest).threads();
   const ModelConfig config = mamba_256x4();
