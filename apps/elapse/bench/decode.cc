@@ -52,7 +52,7 @@ std::vector<Row> time_generation(Context& context, const Benchmark& self) {
 // In pieces of one size, which divides both positions: memory then shows what more tokens take, not
 // what a piece of another size does.
 void read_up_to(Session& session, int64_t position) {
-  constexpr int64_t kPiece = 500;
+  constexpr int64_t kPiece = 250;
   static_assert(kPiece <= Session::kPrefillChunk && kEarly % kPiece == 0 && kLate % kPiece == 0);
   std::vector<int64_t> piece(kPiece);
   const int64_t vocab = session.model().config().vocab_size;
