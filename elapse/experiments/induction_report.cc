@@ -149,7 +149,7 @@ Table induction_table(const InductionResult& result) {
 }
 
 Plot induction_accuracy_plot(const InductionResult& result) {
-  Plot plot("Induction heads: accuracy against length, trained at up to 256",
+  Plot plot("Induction heads: accuracy against length",
             {"length of the test sequence", Scale::log2},
             {.label = "accuracy, %", .lo = 0, .hi = 100});
   std::vector<double> lengths, ours;
@@ -164,7 +164,7 @@ Plot induction_accuracy_plot(const InductionResult& result) {
     plot.add({fmt::format("{}, published", published.name), published_lengths,
               {published.accuracy.begin(), published.accuracy.end()}, Plot::Style::dashed});
   }
-  plot.mark(256, "longest trained by the others");
+  plot.mark(256, "the published runs trained here");
   return plot;
 }
 

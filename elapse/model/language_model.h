@@ -17,7 +17,7 @@ struct Batch {
   Tensor logit_rows;             // (rows) i64: packed tokens whose logits are wanted; empty: all
 };
 
-// How often forward() took each path (see ELAPSE_VERIFY in docs/architecture.md).
+// How often forward() took each path (see ELAPSE_VERIFY in docs/extending.md).
 struct PathCounts {
   int64_t parallel = 0;          // passes over whole sequences
   int64_t stepped = 0;           // passes over one token of each sequence
