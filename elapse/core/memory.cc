@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "elapse/core/memory.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <bit>
 #include <cstdlib>
@@ -11,12 +13,18 @@ namespace elapse {
 namespace {
 
 constexpr int64_t kAlignment = 64;
+constexpr int64_t kHugePage = int64_t{2} << 20;
 
 class HostMemory final : public MemorySource {
  public:
   void* allocate(int64_t bytes) override {
-    void* data = std::aligned_alloc(kAlignment, static_cast<size_t>(bytes));
+    const bool large = bytes >= 2 * kHugePage;
+    const int64_t alignment = large ? kHugePage : kAlignment;
+    const int64_t size = (bytes + alignment - 1) / alignment * alignment;
+    void* data = std::aligned_alloc(static_cast<size_t>(alignment), static_cast<size_t>(size));
     ELAPSE_CHECK(data != nullptr, "out of memory: asked for {} bytes", bytes);
+    // Kernels that walk many rows at a stride would spend their time on page look-ups otherwise.
+    if (large) madvise(data, static_cast<size_t>(size), MADV_HUGEPAGE);
     return data;
   }
   void release(void* data) override { std::free(data); }
