@@ -33,7 +33,6 @@ class Context {
   size_t size() const { return devices_.size(); }
   Device& device(size_t i) const { return *devices_[i]; }
   Device& any_device() const { return *devices_.front(); }
-  Device& widest_device() const { return *devices_.back(); }
 
   // Best rate in bytes or multiplications a second; measured when first asked for.
   double rate(Limit limit, size_t i);
