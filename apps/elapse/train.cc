@@ -20,7 +20,8 @@ namespace fs = std::filesystem;
 
 TrainConfig default_training() {
   TrainConfig config;
-  config.steps = 5000;
+  config.steps = 3000;
+  config.batch_tokens = 2048;
   config.length = 256;
   config.schedule.peak_lr = 3e-3;
   config.schedule.min_lr = 1e-4;
@@ -59,7 +60,7 @@ constexpr const char* kFooter =
     "Examples:\n"
     "  elapse train --text book.txt --out run\n"
     "  elapse train --text book.txt --out run --resume\n"
-    "  elapse train --task induction --out heads --d-model 64 --layers 2 --batch-tokens 2048 \\\n"
+    "  elapse train --task induction --out heads --d-model 64 --layers 2 \\\n"
     "      --curriculum 16:600,32:600,64:600,128:600 --length 256 --steps 6000 \\\n"
     "      --schedule constant --lr 1e-3 --weight-decay 0 --eval-length 256";
 
