@@ -14,8 +14,16 @@
 namespace elapse {
 namespace {
 
+void make_folder_of(const std::string& path) {
+  const auto folder = std::filesystem::path(path).parent_path();
+  std::error_code error;
+  if (!folder.empty()) std::filesystem::create_directories(folder, error);
+  ELAPSE_CHECK(!error, "{}: cannot make its folder: {}", path, error.message());
+}
+
 // The lines of the first `steps_done` steps.
 std::string lines_until(const std::string& path, int64_t steps_done) {
+  if (!std::filesystem::exists(path)) return "";
   std::istringstream lines(read_text(path));
   std::string kept, line;
   for (int64_t number = 1; std::getline(lines, line) && !lines.eof(); ++number) {
@@ -29,9 +37,11 @@ std::string lines_until(const std::string& path, int64_t steps_done) {
 }  // namespace
 
 TrainLog::TrainLog(std::string path, int64_t steps_done) : path_(std::move(path)) {
-  std::string kept;
-  if (steps_done > 0 && std::filesystem::exists(path_)) kept = lines_until(path_, steps_done);
-  write_file_atomically(path_, [&](FileWriter& file) { file.write(kept); });
+  make_folder_of(path_);
+  if (!std::filesystem::exists(path_) || std::filesystem::is_regular_file(path_)) {
+    const std::string kept = steps_done > 0 ? lines_until(path_, steps_done) : "";
+    write_file_atomically(path_, [&](FileWriter& file) { file.write(kept); });
+  }  // else a device or pipe, which must not be replaced by a file
   out_.open(path_, std::ios::app);
   ELAPSE_CHECK(out_.is_open(), "{}: cannot open: {}", path_,
                std::generic_category().message(errno));

@@ -8,7 +8,7 @@
 
 namespace elapse {
 
-// A file with one JSON object for each step of a run, in their order.
+// A file with one JSON object for each step of a run, in their order. Makes the folder it lies in.
 class TrainLog {
  public:
   // Keeps what the file says of the run's first `steps_done` steps and begins after it: steps that

@@ -55,7 +55,7 @@ class Runs(Train):
         self.assertIn("over 75 targets in sequences of up to 16 tokens", result.stdout)
 
     def test_logs_an_object_a_step(self):
-        log = self.folder / "log"
+        log = self.folder / "run/log"
         self.assert_done(run(*tiny_training(self.folder / "run", "--log", log, "--eval-every", 20)))
         steps = [json.loads(line) for line in log.read_text().splitlines()]
         self.assertEqual([s["step"] for s in steps], list(range(1, 61)))
@@ -174,8 +174,12 @@ class Errors(Train):
         self.assert_fails(run(*tiny_training(self.folder / "locked")), "cannot write beside it")
 
     def test_a_log_that_cannot_be_written(self):
-        result = run(*tiny_training(self.folder / "run", "--log", self.folder / "none/log"))
-        self.assert_fails(result, "none/log: cannot write")
+        (self.folder / "file").write_text("x")
+        result = run(*tiny_training(self.folder / "run", "--log", self.folder / "file/log"))
+        self.assert_fails(result, "file/log: cannot make its folder")
+        self.assertFalse((self.folder / "run").exists())
+        result = run(*tiny_training(self.folder / "run", "--log", "/dev/full"))
+        self.assert_fails(result, "/dev/full: cannot write step 1: No space left on device")
 
     def test_bad_texts(self):
         (self.folder / "empty").write_text("")
