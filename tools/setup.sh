@@ -8,7 +8,7 @@ packages=(
   g++ cmake ninja-build                               # build
   libhwy-dev libdnnl-dev                              # elapse/backends/cpu
   ocl-icd-opencl-dev                                  # asked for by the CMake files of libdnnl-dev
-  rapidjson-dev libcli11-dev libspdlog-dev libfmt-dev
+  rapidjson-dev libcli11-dev libfmt-dev
   libgtest-dev python3                                # tests
   clang libclang-rt-dev                               # fuzzing: libFuzzer and its sanitizers
   clang-format-14                                     # one version everywhere: layouts differ

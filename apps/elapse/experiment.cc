@@ -55,9 +55,7 @@ void write_file(const fs::path& path, const std::string& text) {
 InductionSettings settings_of(const Arguments& args) {
   InductionSettings settings = args.quick ? InductionSettings::quick() : InductionSettings::full();
   settings.seed = args.seed;
-  if (args.steps) {
-    settings.train.steps = *args.steps;
-  }
+  if (args.steps) settings.train.steps = *args.steps;
   settings.train.check();
   return settings;
 }
@@ -71,7 +69,7 @@ void induction(const Arguments& args) {
   fmt::print("Induction heads: a Mamba of {} layers, d_model {}, trained for {} steps at lengths "
              "up to {}.\n",
              settings.model.n_layers, settings.model.d_model, settings.train.steps,
-             settings.train.length);
+             settings.longest_trained());
   std::fflush(stdout);
   StageProgress progress;
   const InductionRun run =
@@ -81,10 +79,11 @@ void induction(const Arguments& args) {
   const fs::path out = args.out;
   save_model(*run.model, args.out);
   write_file(out / "result.json", induction_json(settings, run.result));
-  write_file(out / "accuracy.svg", standalone_svg(induction_accuracy_plot(run.result)));
+  write_file(out / "accuracy.svg", standalone_svg(induction_accuracy_plot(settings, run.result)));
   write_file(out / "report.html", induction_report(settings, run.result).html());
-  fmt::print("\n{}\n", induction_table(run.result).text());
-  if (!settings.reduced.empty()) fmt::print("{}\n", settings.reduced);
+  fmt::print("\n{}\n", induction_table(settings, run.result).text());
+  const std::string unlike = settings.unlike_published();
+  if (!unlike.empty()) fmt::print("{}\n", unlike);
   fmt::print("Trained in {}, tested in {}. The pictures: {}\n",
              clock_text(run.result.training_seconds), clock_text(run.result.testing_seconds),
              fs::absolute(out / "report.html").string());
@@ -100,17 +99,20 @@ void add_experiment_verb(CLI::App& app) {
   CLI::App* task = verb->add_subcommand(
       "induction",
       "Induction heads (Gu and Dao, 2023, Table 11): learn to recall the token that followed a "
-      "special one, at lengths up to 256, and be tested at 2^6 ... 2^20");
-  task->add_flag("--quick", args->quick, "a few minutes on two cores instead of the published run");
-  task->add_option("--steps", args->steps, "training steps, instead of the mode's own")
-      ->check(CLI::PositiveNumber);
+      "special one, and be tested at lengths 2^6 ... 2^20");
+  CLI::Option* quick = task->add_flag("--quick", args->quick, "a few minutes on two cores instead of the published run");
+  task->add_option("--steps", args->steps, "training steps, instead of the published 204800")
+      ->check(CLI::PositiveNumber)
+      ->excludes(quick);
   task->add_option("--seed", args->seed, "of the initialisation and the data")
       ->capture_default_str();
   task->add_option("--out", args->out,
                    "folder for report.html, result.json, accuracy.svg and the trained model")
       ->capture_default_str();
   task->add_option("--device", args->device, "cpu or ref")->capture_default_str();
-  task->add_option("--threads", args->threads, "0: every processor")->capture_default_str();
+  task->add_option("--threads", args->threads, "0: every processor")
+      ->capture_default_str()
+      ->check(CLI::Range(0, 1024));
   task->footer("The published run is 204800 steps; --quick reduces it and says how.\n"
                "Example: elapse experiment induction --quick --out out/induction");
   task->callback([args] { induction(*args); });

@@ -58,6 +58,7 @@ bool Progress::due(int64_t done) {
 std::string Progress::time_left(int64_t done) const {
   const double seconds = std::chrono::duration<double>(Clock::now() - started_).count();
   const auto worked = static_cast<double>(done - begin_);
+  if (worked <= 0) return "?";
   return clock_text(seconds / worked * static_cast<double>(total_ - done));
 }
 

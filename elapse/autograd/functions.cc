@@ -139,7 +139,7 @@ Var linear(Tape& tape, const Var& x, const Var& weight, const Var& bias) {
     assign_grad(tape, x, [&](const Tensor& dx) {
       linear_backward_input(tape.device(), {y.grad(), weight.value(), dx});
     });
-    if (weight.needs_grad()) {
+    if (weight.needs_grad() || dbias) {
       linear_backward_weight(tape.device(),
                              {y.grad(), x.value(), tape.accumulated_grad(weight), dbias});
     }
@@ -417,8 +417,9 @@ Tensor row(const Tensor& t, int64_t i) { return t.rows(i, i + 1); }
 
 Var load_slots(Tape& tape, const Var& pool, const Sequences& seqs) {
   Device& device = tape.device();
-  const Var states = tape.result(
-      device.zeros(pool.dtype(), {seqs.count(), pool.dim(1), pool.dim(2)}), {&pool});
+  Shape shape = pool.value().shape();
+  shape.set(0, seqs.count());
+  const Var states = tape.result(device.zeros(pool.dtype(), shape), {&pool});
   for_each_slot(seqs.starts, [&](int64_t s, int64_t slot) {
     copy(device, {row(pool.value(), slot), row(states.value(), s)});
   });

@@ -69,6 +69,7 @@ TokenBatch InductionTask::training_batch(int64_t step, int64_t first, int64_t co
 }
 
 int64_t InductionTask::held_out_batches(int64_t length) const {
+  check_length(length);
   const int64_t per_batch = held_out_sequences_a_batch(length);
   return (kHeldOutSequences + per_batch - 1) / per_batch;
 }

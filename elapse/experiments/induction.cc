@@ -5,7 +5,6 @@
 #include <chrono>
 
 #include "elapse/experiments/recall.h"
-#include "elapse/train/predict.h"
 #include "elapse/train/trainer.h"
 
 namespace elapse {
@@ -43,13 +42,26 @@ std::vector<InductionResult::Row> test(const LanguageModel& model, const Inducti
   std::vector<InductionResult::Row> rows;
   for (const auto& [length, sequences] : settings.tests) {
     const std::string stage = fmt::format("test at {}", length);
+    const int64_t tokens = length * sequences;
     const int64_t right = count_recalled(model, task, length, sequences, [&](double share) {
-      progress({stage, static_cast<int64_t>(share * static_cast<double>(sequences)), sequences, ""});
+      progress({stage, static_cast<int64_t>(share * static_cast<double>(tokens)), tokens, ""});
     });
     rows.push_back({length, right, sequences});
-    progress({stage, sequences, sequences, fmt::format("{} of {} right", right, sequences)});
+    progress({stage, tokens, tokens, fmt::format("{} of {} right", right, sequences)});
   }
   return rows;
+}
+
+// The channel that opens most at token `at`, against its mean over the sequence.
+int64_t most_selective_channel(const std::vector<float>& dt, int64_t d_inner, int64_t at) {
+  const int64_t len = std::ssize(dt) / d_inner;
+  std::vector<double> share(static_cast<size_t>(d_inner));
+  for (int64_t e = 0; e < d_inner; ++e) {
+    double sum = 0;
+    for (int64_t t = 0; t < len; ++t) sum += dt[static_cast<size_t>(t * d_inner + e)];
+    share[static_cast<size_t>(e)] = dt[static_cast<size_t>(at * d_inner + e)] / sum;
+  }
+  return std::max_element(share.begin(), share.end()) - share.begin();
 }
 
 // One layer's dt over the tokens: (len, d_inner) read from the device.
@@ -58,16 +70,15 @@ InductionResult::StepSizes step_sizes_of(Device& device, const Tensor& dt, int64
   const int64_t len = dt.dim(0), d_inner = dt.dim(1);
   std::vector<float> values(static_cast<size_t>(dt.numel()));
   device.download_bytes(dt, values.data());
-  const auto at_answer = values.begin() + answer_at * d_inner;
   InductionResult::StepSizes sizes;
   sizes.layer = layer;
-  sizes.channel = std::max_element(at_answer, at_answer + d_inner) - at_answer;
+  sizes.channel = most_selective_channel(values, d_inner, answer_at);
   for (int64_t t = 0; t < len; ++t) {
     const auto row = values.begin() + t * d_inner;
     double sum = 0;
     for (int64_t e = 0; e < d_inner; ++e) sum += row[e];
     sizes.mean.push_back(sum / static_cast<double>(d_inner));
-    sizes.widest.push_back(row[sizes.channel]);
+    sizes.selective.push_back(row[sizes.channel]);
   }
   return sizes;
 }
@@ -119,10 +130,6 @@ InductionSettings InductionSettings::quick() {
                       .min_lr = 2e-4, .warmup_steps = 100, .decay_steps = 400};
   s.train.adamw = {.beta2 = 0.999, .weight_decay = 0};
   s.tests = tests_up_to(20);
-  s.reduced =
-      "Not the published run: 1350 steps instead of 204 800, lengths that grow from 16 to 32 768 and "
-      "return to 256 instead of 256 alone, learning rate 2e-3 instead of 1e-3; 64 test sequences a "
-      "length up to 2^16 and 16 beyond.";
   return s;
 }
 
@@ -138,6 +145,21 @@ InductionSettings InductionSettings::full() {
   return s;
 }
 
+int64_t InductionSettings::longest_trained() const {
+  const std::vector<int64_t> lengths = train.lengths();
+  return *std::max_element(lengths.begin(), lengths.end());
+}
+
+std::string InductionSettings::unlike_published() const {
+  const InductionSettings published = full();
+  if (train.steps >= published.train.steps && longest_trained() == published.train.length) return "";
+  return fmt::format(
+      "Not the published run: {} steps instead of {}, sequences of up to {} tokens instead of {} "
+      "alone, learning rate {} instead of {}.",
+      train.steps, published.train.steps, longest_trained(), published.train.length,
+      train.schedule.peak_lr, published.train.schedule.peak_lr);
+}
+
 InductionRun run_induction(Device& device, const InductionSettings& settings,
                            const OnExperimentProgress& progress) {
   InductionRun run;
@@ -145,6 +167,7 @@ InductionRun run_induction(Device& device, const InductionSettings& settings,
   const InductionTask task(settings.seed, InductionTask::Loss::last_token);
   run.result.device = fmt::format("{} ({}, {} threads)", device.name(), device.describe(),
                                   device.threads());
+  run.result.parameters = run.model->parameters().count();
   auto start = Clock::now();
   run.result.losses = train(*run.model, task, settings.train, progress);
   run.result.training_seconds = seconds_since(start);

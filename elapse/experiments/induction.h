@@ -13,8 +13,7 @@
 namespace elapse {
 
 // Induction heads (Gu and Dao, 2023, section 4.1.2, appendix E.1 and Table 11): a model of two
-// layers learns to recall what followed a special token, at lengths up to 256, and is tested at
-// lengths up to 2^20.
+// layers learns to recall what followed a special token, and is tested at lengths up to 2^20.
 struct InductionSettings {
   struct Test {
     int64_t length = 0;
@@ -25,10 +24,12 @@ struct InductionSettings {
   TrainConfig train;
   std::vector<Test> tests;
   uint64_t seed = 1;
-  std::string reduced;           // what is less than published, a sentence; empty: nothing
 
   static InductionSettings quick();  // minutes on two cores
   static InductionSettings full();   // the published protocol
+
+  int64_t longest_trained() const;
+  std::string unlike_published() const;  // a sentence; empty: nothing that matters
 };
 
 struct InductionResult {
@@ -38,19 +39,20 @@ struct InductionResult {
     int64_t sequences = 0;
     double accuracy() const { return static_cast<double>(right) / static_cast<double>(sequences); }
   };
-  // The step sizes of one sequence, mean over channels and of the channel that opens widest at the
-  // token after the prefix.
+  // The step sizes of one sequence, mean over channels and of the channel that opens most at the
+  // token after the prefix, against its own mean.
   struct StepSizes {
     int64_t layer = 0;
     int64_t channel = 0;
-    std::vector<double> mean;    // (len)
-    std::vector<double> widest;  // (len)
+    std::vector<double> mean;       // (len)
+    std::vector<double> selective;  // (len)
   };
 
   std::vector<double> losses;    // (steps), nats
   std::vector<Row> rows;
   int64_t prefix = 0;            // where it stands in the sequence of `step_sizes`
   std::vector<StepSizes> step_sizes;  // by layer
+  int64_t parameters = 0;
   double training_seconds = 0;
   double testing_seconds = 0;
   std::string device;
@@ -73,8 +75,8 @@ InductionRun run_induction(Device& device, const InductionSettings& settings,
                            const OnExperimentProgress& progress);
 
 // Ours beside the published rows.
-Table induction_table(const InductionResult& result);
-Plot induction_accuracy_plot(const InductionResult& result);
+Table induction_table(const InductionSettings& settings, const InductionResult& result);
+Plot induction_accuracy_plot(const InductionSettings& settings, const InductionResult& result);
 Report induction_report(const InductionSettings& settings, const InductionResult& result);
 std::string induction_json(const InductionSettings& settings, const InductionResult& result);
 

@@ -30,13 +30,6 @@ constexpr Published kPublished[] = {
     {"Mamba", "74K", {P, P, P, P, P, P, P, P, P, P, P, P, P, P, P}},
 };
 
-int64_t parameter_count(const ModelConfig& c) {
-  const int64_t mixer = 2 * c.d_inner * c.d_model + c.d_inner * (c.d_conv + 1) +
-                        (c.dt_rank + 2 * c.d_state) * c.d_inner + c.d_inner * (c.dt_rank + 1) +
-                        c.d_inner * (c.d_state + 1) + c.d_model * c.d_inner;
-  return c.vocab() * c.d_model + c.n_layers * (mixer + c.d_model) + c.d_model;
-}
-
 std::vector<double> smoothed(const std::vector<double>& values, int64_t window) {
   std::vector<double> out;
   double sum = 0;
@@ -73,7 +66,7 @@ Plot step_size_plot(const InductionResult& result) {
   for (const auto& sizes : result.step_sizes) {
     const std::vector<double> tokens = counting(sizes.mean.size(), 0);
     plot.add({fmt::format("layer {}, channel {}", sizes.layer, sizes.channel), tokens,
-              sizes.widest});
+              sizes.selective});
     plot.add({fmt::format("layer {}, mean of channels", sizes.layer), tokens, sizes.mean,
               Plot::Style::dashed});
   }
@@ -96,9 +89,9 @@ Report::Facts facts(const InductionSettings& s, const InductionResult& r) {
   return {
       {"Model", fmt::format("Mamba, {} layers, d_model {}, d_state {}, {} parameters",
                             s.model.n_layers, s.model.d_model, s.model.d_state,
-                            parameter_count(s.model))},
+                            r.parameters)},
       {"Lengths trained", curriculum_text(s.train)},
-      {"Tokens a step", std::to_string(s.train.batch_tokens)},
+      {"Tokens a step", fmt::format("{}, or one longer sequence", s.train.batch_tokens)},
       {"Optimiser", fmt::format("AdamW, learning rate {}, betas {} {}, weight decay {}, gradient "
                                 "norm clipped to {}",
                                 s.train.schedule.peak_lr, adamw.beta1, adamw.beta2,
@@ -120,6 +113,17 @@ std::string longest_perfect(const InductionResult& result) {
                       : fmt::format("Every answer was right at every length up to {}.", longest);
 }
 
+std::string how_measured(const InductionSettings& settings, const InductionResult& result) {
+  std::string text = settings.unlike_published();
+  if (!text.empty()) text += " ";
+  text += fmt::format("{} test sequences at each length", result.rows.front().sequences);
+  for (const auto& row : result.rows) {
+    if (row.sequences == result.rows.front().sequences) continue;
+    return text + fmt::format(", {} from length {} on.", row.sequences, row.length);
+  }
+  return text + ".";
+}
+
 std::string percent(double accuracy) {
   if (!std::isfinite(accuracy)) return "✗";
   return accuracy == kPerfect ? "✓" : fmt::format("{:.1f}", accuracy);
@@ -127,13 +131,14 @@ std::string percent(double accuracy) {
 
 }  // namespace
 
-Table induction_table(const InductionResult& result) {
+Table induction_table(const InductionSettings& settings, const InductionResult& result) {
   std::vector<Table::Column> columns = {{"accuracy, %", Table::Align::left}};
   for (const auto& row : result.rows) {
     columns.push_back({fmt::format("2^{}", std::lround(std::log2(row.length)))});
   }
-  Table table(columns, "✓ every answer right, ✗ out of memory; chance is 6.25. Published: Gu and "
-                       "Dao, 2023, Table 11.");
+  Table table(columns, fmt::format("✓ every answer right, ✗ out of memory; chance is 6.25. This run "
+                                   "trained at up to {} tokens; published (Gu and Dao, 2023, Table "
+                                   "11): at 256.", settings.longest_trained()));
   std::vector<Table::Cell> ours = {"Mamba, this run"};
   for (const auto& row : result.rows) ours.push_back(percent(kPerfect * row.accuracy()));
   for (const Published& published : kPublished) {
@@ -148,7 +153,8 @@ Table induction_table(const InductionResult& result) {
   return table;
 }
 
-Plot induction_accuracy_plot(const InductionResult& result) {
+Plot induction_accuracy_plot(const InductionSettings& settings, const InductionResult& result) {
+  const int64_t longest_trained = settings.longest_trained();
   Plot plot("Induction heads: accuracy against length",
             {"length of the test sequence", Scale::log2},
             {.label = "accuracy, %", .lo = 0, .hi = 100});
@@ -164,16 +170,17 @@ Plot induction_accuracy_plot(const InductionResult& result) {
     plot.add({fmt::format("{}, published", published.name), published_lengths,
               {published.accuracy.begin(), published.accuracy.end()}, Plot::Style::dashed});
   }
-  plot.mark(256, "the published runs trained here");
+  plot.mark(256, "published: trained here");
+  plot.mark(static_cast<double>(longest_trained), "this run: up to here");
   return plot;
 }
 
 Report induction_report(const InductionSettings& settings, const InductionResult& result) {
   Report report("Induction heads", longest_perfect(result));
   report.section("Result")
-      .plot(induction_accuracy_plot(result))
-      .table(induction_table(result));
-  if (!settings.reduced.empty()) report.paragraph(settings.reduced);
+      .plot(induction_accuracy_plot(settings, result))
+      .table(induction_table(settings, result));
+  report.paragraph(how_measured(settings, result));
   report.section("The task").paragraph(
       "A sequence of random tokens holds one special token, the prefix, somewhere inside; the "
       "prefix comes again at the very end, and the model is to answer with the token that "
@@ -182,7 +189,8 @@ Report induction_report(const InductionSettings& settings, const InductionResult
   report.section("How it remembers")
       .paragraph("The step size dt decides how much a layer writes and forgets at a token. Near 0 "
                  "the state passes the token by untouched; where dt is large the token is "
-                 "written. It opens at the token after the prefix.")
+                 "written. Here are the mean over each layer's channels, and "
+                 "the channel that opens most at the token after the prefix.")
       .plot(step_size_plot(result));
   report.section("Training").plot(loss_plot(settings, result)).facts(facts(settings, result));
   return report;
@@ -198,7 +206,7 @@ std::string induction_json(const InductionSettings& settings, const InductionRes
   json.end_array().key("settings").begin_object();
   for (const auto& [name, value] : facts(settings, result)) json.field(name, value);
   return json.end_object().field("steps", settings.train.steps)
-      .field("seed", static_cast<int64_t>(settings.seed))
+      .field("seed", settings.seed)
       .field("final_loss", smoothed(result.losses, 50).back())
       .field("training_seconds", result.training_seconds)
       .field("testing_seconds", result.testing_seconds).end_object().text();

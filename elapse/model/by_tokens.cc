@@ -41,6 +41,15 @@ VerifyMode verify_mode() {
   return VerifyMode::none;
 }
 
+void pass_through_file(const LanguageModel& model, State& state) {
+  const auto path = std::filesystem::temp_directory_path() /
+                    fmt::format("elapse-verify-{}.safetensors", ::getpid());
+  save_state(path.string(), model, state);
+  state = load_state(path.string(), model);
+  std::filesystem::remove(path);
+  model.count_restored();
+}
+
 Var ByTokens::run(Tape& tape, const Batch& batch, State* state, Points* points) {
   Device& device = model_.device();
   batch_ = &batch;
@@ -53,7 +62,7 @@ Var ByTokens::run(Tape& tape, const Batch& batch, State* state, Points* points) 
   State states = start_states(tape, batch, state);
   std::vector<Var> logits;
   for (int64_t t = 0; t < batch.seqs.max_len; ++t) {
-    if (t > 0 && mode_ == VerifyMode::restore) pass_through_file(states);
+    if (t > 0 && mode_ == VerifyMode::restore) pass_through_file(model_, states);
     logits.push_back(token(tape, t, states, points));
     ++model_.path_counts_.stepped;
   }
@@ -121,15 +130,6 @@ Var ByTokens::token(Tape& tape, int64_t t, State& states, Points* points) {
   Var logits = model_.run(tape, step, &states, &here);
   collect(here, points);
   return logits;
-}
-
-void ByTokens::pass_through_file(State& states) const {
-  const auto path = std::filesystem::temp_directory_path() /
-                    fmt::format("elapse-verify-{}.safetensors", ::getpid());
-  save_state(path.string(), model_, states);
-  states = load_state(path.string(), model_);
-  std::filesystem::remove(path);
-  ++model_.path_counts_.restored;
 }
 
 void ByTokens::collect(const Points& points, Points* into) {

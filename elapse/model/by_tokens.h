@@ -17,6 +17,9 @@ enum class VerifyMode {
 };
 VerifyMode verify_mode();        // ELAPSE_VERIFY=ref is the Device's to see; other values throw
 
+// Saves the state to a file and loads it back in its place.
+void pass_through_file(const LanguageModel& model, State& state);
+
 // Runs a batch one token of each sequence at a time, with the results a pass in parallel has.
 class ByTokens {
  public:
@@ -26,7 +29,6 @@ class ByTokens {
  private:
   State start_states(Tape& tape, const Batch& batch, const State* state) const;
   Var token(Tape& tape, int64_t t, State& states, Points* points);
-  void pass_through_file(State& states) const;
   void collect(const Points& points, Points* into);
   void deliver(Points* points) const;
   Tensor packed_rows(const Tensor& by_time) const;

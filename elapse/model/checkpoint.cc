@@ -25,29 +25,33 @@ std::vector<NamedTensor> read_tensors(const fs::path& directory, std::string& pa
   return open_pytorch(path);
 }
 
-// Holds the configuration to the file's tensors before a model of its sizes is made: a model is
-// then no larger than the file that fills it.
+// Holds the configuration to the file's tensors before a model of its sizes is made, so that a model
+// is no larger than the file that fills it.
 void check_sizes(const ModelConfig& c, const std::vector<NamedTensor>& tensors,
                  const std::string& source) {
-  const auto expect = [&](std::string_view name, Shape shape) {
-    for (const NamedTensor& t : tensors) {
-      if (t.name != name && !(name == kOriginalEmbedding && t.name == kTransformersEmbedding)) {
-        continue;
-      }
-      ELAPSE_CHECK(t.tensor.shape() == shape, "{}: tensor \"{}\": expected shape {}, found {}",
-                   source, name, shape.str(), t.tensor.shape().str());
-      return;
-    }
-    fail("{}: tensor \"{}\" {} is missing", source, name, shape.str());
+  std::map<std::string, Shape, std::less<>> shapes;
+  for (const NamedTensor& t : tensors) {
+    shapes[t.name == kTransformersEmbedding ? std::string(kOriginalEmbedding) : t.name] =
+        t.tensor.shape();
+  }
+  const auto expect = [&](const std::string& name, Shape shape) {
+    const auto found = shapes.find(name);
+    ELAPSE_CHECK(found != shapes.end(), "{}: tensor \"{}\" {} is missing", source, name,
+                 shape.str());
+    ELAPSE_CHECK(found->second == shape, "{}: tensor \"{}\": expected shape {}, found {}", source,
+                 name, shape.str(), found->second.str());
   };
-  expect(kOriginalEmbedding, {c.vocab(), c.d_model});
-  const auto layers = static_cast<int64_t>(tensors.size());
-  ELAPSE_CHECK(c.n_layers <= layers, "{}: {} layers are configured, but there are {} tensors",
-               source, c.n_layers, layers);
-  const std::string mixer = "backbone.layers.0.mixer.";
-  expect(mixer + "A_log", {c.d_inner, c.d_state});
-  expect(mixer + "conv1d.weight", {c.d_inner, 1, c.d_conv});
-  expect(mixer + "dt_proj.weight", {c.d_inner, c.dt_rank});
+  expect(std::string(kOriginalEmbedding), {c.vocab(), c.d_model});
+  if (!c.tied_head) expect("lm_head.weight", {c.vocab(), c.d_model});
+  for (int64_t i = 0; i < c.n_layers; ++i) {
+    const std::string mixer = fmt::format("backbone.layers.{}.mixer.", i);
+    expect(mixer + "A_log", {c.d_inner, c.d_state});
+    expect(mixer + "in_proj.weight", {2 * c.d_inner, c.d_model});
+    expect(mixer + "conv1d.weight", {c.d_inner, 1, c.d_conv});
+    expect(mixer + "x_proj.weight", {c.dt_rank + 2 * c.d_state, c.d_inner});
+    expect(mixer + "dt_proj.weight", {c.d_inner, c.dt_rank});
+    expect(mixer + "out_proj.weight", {c.d_model, c.d_inner});
+  }
 }
 
 // `t` in the parameter's dtype and on its device.

@@ -26,6 +26,14 @@ void expect_flag(const Json& json, std::string_view key, bool expected) {
                json.at(key).where(), expected);
 }
 
+// dt_rank as a number or the word "auto".
+int64_t dt_rank(const Json& json, std::string_view key, int64_t automatic) {
+  if (!json.has(key) || !json.at(key).is_text()) return size(json, key, automatic);
+  ELAPSE_CHECK(json.text(key) == "auto", "{}: expected a positive integer or \"auto\", found \"{}\"",
+               json.at(key).where(), json.text(key));
+  return automatic;
+}
+
 int64_t dt_rank_for(int64_t d_model) { return (d_model + 15) / 16; }
 
 ModelConfig parse_transformers(const Json& json) {
@@ -43,13 +51,13 @@ ModelConfig parse_transformers(const Json& json) {
   config.d_inner = size(json, "intermediate_size", size(json, "expand", 2) * config.d_model);
   config.d_state = size(json, "state_size", 16);
   config.d_conv = size(json, "conv_kernel", 4);
-  const bool automatic = json.has("time_step_rank") && json.at("time_step_rank").is_text();
-  config.dt_rank = automatic ? dt_rank_for(config.d_model)
-                             : size(json, "time_step_rank", dt_rank_for(config.d_model));
+  config.dt_rank = dt_rank(json, "time_step_rank", dt_rank_for(config.d_model));
   config.bias = json.boolean("use_bias", false);
   config.conv_bias = json.boolean("use_conv_bias", true);
   config.tied_head = json.boolean("tie_word_embeddings", true);
   config.norm_eps = json.number("layer_norm_epsilon", 1e-5);
+  ELAPSE_CHECK(config.norm_eps > 0 && config.norm_eps < 1, "{}: expected a number from 0 to 1, found {}",
+               json.at("layer_norm_epsilon").where(), config.norm_eps);
   ELAPSE_CHECK(!json.has("expand") || json.integer("expand") * config.d_model == config.d_inner,
                "{}: {} contradicts expand {} times hidden_size {}",
                json.at("intermediate_size").where(), config.d_inner, json.integer("expand"),
@@ -78,8 +86,7 @@ ModelConfig parse_original(const Json& json) {
   config.d_inner = size(ssm, "expand", 2) * config.d_model;
   config.d_state = size(ssm, "d_state", 16);
   config.d_conv = size(ssm, "d_conv", 4);
-  const bool automatic = ssm.has("dt_rank") && ssm.at("dt_rank").is_text();
-  if (!automatic) config.dt_rank = size(ssm, "dt_rank", config.dt_rank);
+  config.dt_rank = dt_rank(ssm, "dt_rank", config.dt_rank);
   config.bias = ssm.boolean("bias", false);
   config.conv_bias = ssm.boolean("conv_bias", true);
   return config;

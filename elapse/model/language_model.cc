@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "elapse/model/language_model.h"
 
+#include <cmath>
+
 #include "elapse/mixers/mamba.h"
 #include "elapse/model/by_tokens.h"
 
@@ -9,11 +11,24 @@ namespace {
 
 constexpr double kEmbeddingDeviation = 0.02;
 
-Tensor normal_values(Device& device, DType dtype, Random& random, Shape shape) {
+// Drawn values, rounded to float32.
+template <class Draw>
+Tensor device_values(Device& device, DType dtype, Shape shape, Draw&& draw) {
   std::vector<float> values(static_cast<size_t>(shape.numel()));
-  for (float& v : values) v = static_cast<float>(kEmbeddingDeviation * random.normal());
+  for (float& v : values) v = static_cast<float>(draw());
   if (dtype == DType::f32) return device.upload(values, shape);
   return device.upload(std::vector<double>(values.begin(), values.end()), shape);
+}
+
+Tensor normal_values(Device& device, DType dtype, Random& random, Shape shape) {
+  return device_values(device, dtype, shape,
+                       [&] { return kEmbeddingDeviation * random.normal(); });
+}
+
+// As PyTorch starts a linear map, which the published model leaves an untied head at.
+Tensor uniform_values(Device& device, DType dtype, Random& random, Shape shape) {
+  const double bound = 1 / std::sqrt(static_cast<double>(shape[-1]));
+  return device_values(device, dtype, shape, [&] { return random.uniform(-bound, bound); });
 }
 
 Tensor ones(Device& device, DType dtype, Shape shape) {
@@ -54,7 +69,7 @@ LanguageModel::LanguageModel(Device& device, const ModelConfig& config, DType dt
   head_ = config.tied_head
               ? embedding_
               : parameters_.add("lm_head.weight",
-                                normal_values(device, dtype, random, vocab_shape), true);
+                                uniform_values(device, dtype, random, vocab_shape), true);
   list_points();
 }
 
@@ -88,6 +103,9 @@ Var LanguageModel::forward(Tape& tape, const Batch& batch, State* state, Points*
   const int64_t slots = state ? state->slots() : 0;
   ELAPSE_CHECK(batch.seqs.max_slot < slots, "a sequence names state slot {}, but there are {}",
                batch.seqs.max_slot, slots);
+  ELAPSE_CHECK(batch.tokens.numel() == batch.seqs.tokens,
+               "the sequences have {} tokens together, but {} are given", batch.seqs.tokens,
+               batch.tokens.numel());
   const VerifyMode mode = verify_mode();
   const bool by_tokens =
       mode == VerifyMode::step || (mode == VerifyMode::restore && !tape.recording());
@@ -101,6 +119,7 @@ Var LanguageModel::forward(Tape& tape, const Batch& batch, State* state, Points*
     const int64_t before = start == Sequences::kNoSlot ? 0 : state->position(start);
     state->set_position(end, before + batch.seqs.lengths[s]);
   }
+  if (mode == VerifyMode::restore && !tape.recording()) pass_through_file(*this, *state);
   return logits;
 }
 

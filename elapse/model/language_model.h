@@ -46,6 +46,7 @@ class LanguageModel {
   const Parameters& parameters() const { return parameters_; }
   const std::vector<PointInfo>& points() const { return points_; }
   const PathCounts& path_counts() const { return path_counts_; }
+  void count_restored() const { ++path_counts_.restored; }
 
   // A hash of the configuration and every weight: states belong to the model with the same.
   std::string fingerprint() const;

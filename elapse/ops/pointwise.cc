@@ -22,6 +22,8 @@ void check_broadcasts(const Args&, std::string_view name, const Tensor& t, const
 template <class Args>
 void check_source(const Args& args, const Tensor& x) {
   ELAPSE_CHECK(args.source, "{}: source is missing", name_of(Args::kOp));
+  ELAPSE_CHECK(args.source.dtype() == x.dtype(), "{}: source: expected {}, found {}",
+               name_of(Args::kOp), name_of(x.dtype()), name_of(args.source.dtype()));
   if (args.source.numel() != 1) check_same_shape(args, "source", args.source, x);
 }
 
@@ -36,6 +38,8 @@ void fill(Device& device, const Fill& args) {
 void copy(Device& device, const Copy& args) {
   ELAPSE_CHECK(args.x.shape() == args.out.shape(), "copy: expected {}, found {}",
                args.out.shape().str(), args.x.shape().str());
+  const bool floats = args.x.dtype() == DType::f32 || args.x.dtype() == DType::f64;
+  ELAPSE_CHECK(floats, "copy: cannot copy {}", name_of(args.x.dtype()));
   device.launch(args.out.dtype(), args);
 }
 

@@ -11,6 +11,7 @@ bool due(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
 }  // namespace
 
 void run(Trainer& trainer, const RunConfig& config, RunObserver& observer) {
+  trainer.check_evaluation(config.eval_length);
   prepare_run_folder(config.out);
   trainer.save(config.out);
   int64_t saved_at = trainer.steps_done();

@@ -38,14 +38,14 @@ Trainer::Trainer(const LanguageModel& model, const TokenSource& source, const Tr
                source.vocab_size(), model.config().vocab());
 }
 
-std::vector<TokenBatch> Trainer::passes() const {
-  const int64_t length = config_.length_at(steps_done());
+std::vector<TokenBatch> Trainer::passes(int64_t step) const {
+  const int64_t length = config_.length_at(step);
   const int64_t sequences = config_.sequences(length);
   std::vector<TokenBatch> passes;
   for (int64_t i = 0; i < config_.accumulate; ++i) {
     const int64_t begin = sequences * i / config_.accumulate;
     const int64_t end = sequences * (i + 1) / config_.accumulate;
-    passes.push_back(source_.training_batch(steps_done(), begin, end - begin, length));
+    passes.push_back(source_.training_batch(step, begin, end - begin, length));
   }
   return passes;
 }
@@ -85,7 +85,7 @@ StepReport Trainer::step() {
   report.tokens = config_.sequences(report.length) * report.length;
   report.lr = config_.schedule.lr(steps_done(), config_.steps);
 
-  const std::vector<TokenBatch> batches = passes();
+  const std::vector<TokenBatch> batches = passes(steps_done());
   const std::vector<Tensor> losses = backward(batches);
   optimizer_.measure_gradients();
   report.loss = mean_loss(batches, losses);
@@ -106,7 +106,8 @@ void Trainer::stop(std::string_view what, double value, const TokenBatch& batch)
 }
 
 void Trainer::save(const std::string& folder) {
-  const TokenBatch next = passes().front();
+  // The step to come; after the last one there is none, and its own examples serve.
+  const TokenBatch next = passes(std::min(steps_done(), config_.steps - 1)).front();
   Tape tape(model_.device(), false);
   const double loss = scalar(model_.device(), predict(tape, model_, next).loss.value());
   if (!std::isfinite(loss)) stop("the loss", loss, next);

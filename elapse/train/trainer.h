@@ -32,6 +32,8 @@ class Trainer {
   int64_t steps_done() const { return optimizer_.updates(); }
   bool finished() const { return steps_done() >= config_.steps; }
 
+  // Throws Error if the source cannot give held-out sequences of `length` tokens.
+  void check_evaluation(int64_t length) const { source_.held_out_batches(length); }
   Evaluation evaluate(int64_t length) const { return elapse::evaluate(model_, source_, length); }
 
   // Writes a checkpoint (checkpoint.h) into a prepared run folder, after a look that the weights
@@ -45,7 +47,7 @@ class Trainer {
   const LanguageModel& model() const { return model_; }
 
  private:
-  std::vector<TokenBatch> passes() const;
+  std::vector<TokenBatch> passes(int64_t step) const;
   std::vector<Tensor> backward(const std::vector<TokenBatch>& passes);
   double mean_loss(const std::vector<TokenBatch>& passes, const std::vector<Tensor>& losses) const;
   std::map<std::string, std::string> run_settings() const;

@@ -40,6 +40,19 @@ TEST(Verify, ForwardWithoutAGradientTookTheModesPath) {
   EXPECT_EQ(counts.restored, mode() == "restore" ? 2 : 0);
 }
 
+TEST(Verify, DecodingPassesTheStateThroughAFileWhereAsked) {
+  Device device("cpu", 1);
+  const LanguageModel model(device, ModelConfig::mamba(8, 1, 5), DType::f32, 1);
+  State state = model.make_state(1);
+  for (int64_t t = 0; t < 3; ++t) {
+    Tape tape(device, false);
+    model.forward(tape, {device.upload(std::vector<int64_t>{t}, {1}),
+                         make_sequences(device, {1}, {0}, {0}), {}}, &state);
+  }
+  EXPECT_EQ(state.position(), 3);
+  EXPECT_EQ(model.path_counts().restored, mode() == "restore" ? 3 : 0);
+}
+
 TEST(Verify, RefTakesThePlaceOfCpuWhereAsked) {
   Device device("cpu", 1);
   EXPECT_EQ(device.name(), mode() == "ref" ? "ref" : "cpu");

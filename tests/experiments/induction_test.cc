@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "elapse/experiments/induction.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "elapse/experiments/recall.h"
+#include "elapse/io/json.h"
+#include "elapse/train/trainer.h"
+
+namespace elapse {
+namespace {
+
+InductionSettings tiny() {
+  InductionSettings s = InductionSettings::quick();
+  s.model = ModelConfig::mamba(16, 2, InductionTask::kVocabSize);
+  s.train.batch_tokens = 64;
+  s.train.curriculum = {{8, 2}};
+  s.train.length = 16;
+  s.train.steps = 4;
+  s.train.schedule = {};
+  s.tests = {{64, 5}, {128, 3}};
+  return s;
+}
+
+InductionRun run(const InductionSettings& settings, int threads) {
+  Device device("cpu", threads);
+  InductionRun finished =
+      run_induction(device, settings, [](const ExperimentProgress& now) {
+        EXPECT_LE(now.done, now.total) << now.stage;
+      });
+  finished.model.reset();  // belongs to the device
+  return finished;
+}
+
+TEST(Induction, MeasuresEveryLengthAndKeepsEveryLoss) {
+  const InductionResult result = run(tiny(), 2).result;
+  ASSERT_EQ(result.rows.size(), 2U);
+  EXPECT_EQ(result.rows[1].length, 128);
+  EXPECT_EQ(result.rows[1].sequences, 3);
+  EXPECT_LE(result.rows[1].right, 3);
+  EXPECT_EQ(result.losses.size(), 4U);
+  ASSERT_EQ(result.step_sizes.size(), 2U);
+  EXPECT_EQ(result.step_sizes[0].mean.size(), 256U);
+}
+
+TEST(Induction, GivesTheSameBitsOnAnyNumberOfThreads) {
+  const InductionResult one = run(tiny(), 1).result, three = run(tiny(), 3).result;
+  EXPECT_EQ(one.losses, three.losses);
+  EXPECT_EQ(one.step_sizes[1].selective, three.step_sizes[1].selective);
+}
+
+TEST(Induction, JsonSaysWhatWasMeasured) {
+  const InductionSettings settings = tiny();
+  const InductionResult result = run(settings, 1).result;
+  const Json json = Json::parse(induction_json(settings, result), "result.json");
+  EXPECT_EQ(json.text("experiment"), "induction");
+  const std::vector<Json> rows = json.at("rows").items();
+  ASSERT_EQ(rows.size(), 2U);
+  EXPECT_EQ(rows[0].text("mixer"), "mamba");
+  EXPECT_EQ(rows[0].integer("length"), 64);
+  EXPECT_EQ(rows[0].integer("sequences"), 5);
+  EXPECT_DOUBLE_EQ(rows[0].number("accuracy"), result.rows[0].accuracy());
+}
+
+TEST(Induction, ReportAndTableStandBesideThePublished) {
+  const InductionSettings settings = tiny();
+  const InductionResult result = run(settings, 1).result;
+  const std::string table = induction_table(settings, result).text();
+  for (const char* part : {"Mamba, this run", "Mamba, published", "H3, published", "2^6", "2^7"}) {
+    EXPECT_NE(table.find(part), std::string::npos) << part;
+  }
+  EXPECT_NE(induction_report(settings, result).html().find("the token after the prefix"),
+            std::string::npos);
+}
+
+TEST(Induction, APredictedAnswerIsCountedHoweverTheSequenceIsCut) {
+  Device device("cpu", 2);
+  const LanguageModel model(device, ModelConfig::mamba(16, 1, InductionTask::kVocabSize),
+                            DType::f32, 3);
+  const InductionTask task(5, InductionTask::Loss::last_token);
+  constexpr int64_t kLength = 600, kSequences = 17;  // more than one group, more than one chunk
+  int64_t expected = 0, seen = 0;
+  for (int64_t b = 0; seen < kSequences; ++b) {
+    const TokenBatch held_out = task.held_out_batch(b, kLength);
+    for (size_t s = 0; s < held_out.lengths.size() && seen < kSequences; ++s, ++seen) {
+      const auto begin = held_out.tokens.begin() + static_cast<int64_t>(s) * kLength;
+      Tape tape(device, false);
+      const Batch whole = {device.upload(std::vector<int64_t>(begin, begin + kLength), {kLength}),
+                           make_sequences(device, {kLength}),
+                           device.upload(std::vector<int64_t>{kLength - 1}, {1})};
+      const Tensor logits = model.forward(tape, whole).value();
+      const float* row = logits.data<float>();
+      const auto answer = std::max_element(row, row + InductionTask::kVocabSize) - row;
+      expected += answer == held_out.targets[s] ? 1 : 0;
+    }
+  }
+  EXPECT_EQ(count_recalled(model, task, kLength, kSequences, [](double) {}), expected);
+}
+
+TEST(Induction, TheQuickAndTheFullRunAreSound) {
+  for (const InductionSettings& s : {InductionSettings::quick(), InductionSettings::full()}) {
+    s.train.check();
+    EXPECT_EQ(s.tests.front().length, 64);
+    EXPECT_EQ(s.tests.back().length, 1 << 20);
+  }
+  EXPECT_TRUE(InductionSettings::full().unlike_published().empty());
+  EXPECT_NE(InductionSettings::quick().unlike_published().find("32768"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace elapse
