@@ -66,10 +66,11 @@ void induction(const Arguments& args) {
   fs::create_directories(args.out, error);
   ELAPSE_CHECK(!error, "{}: cannot make the folder: {}", args.out, error.message());
   Device device(args.device, args.threads);
-  fmt::print("Induction heads: a Mamba of {} layers, d_model {}, trained for {} steps at lengths "
-             "up to {}.\n",
-             settings.model.n_layers, settings.model.d_model, settings.train.steps,
-             settings.longest_trained());
+  fmt::print(
+      "Induction heads: a Mamba of {} layers, d_model {}, trained for {} steps at lengths "
+      "up to {}.\n",
+      settings.model.n_layers, settings.model.d_model, settings.train.steps,
+      settings.longest_trained());
   std::fflush(stdout);
   StageProgress progress;
   const InductionRun run =
@@ -100,7 +101,8 @@ void add_experiment_verb(CLI::App& app) {
       "induction",
       "Induction heads (Gu and Dao, 2023, Table 11): learn to recall the token that followed a "
       "special one, and be tested at lengths 2^6 ... 2^20");
-  CLI::Option* quick = task->add_flag("--quick", args->quick, "a few minutes on two cores instead of the published run");
+  CLI::Option* quick = task->add_flag("--quick", args->quick,
+                                      "a few minutes on two cores instead of the published run");
   task->add_option("--steps", args->steps, "training steps, instead of the published 204800")
       ->check(CLI::PositiveNumber)
       ->excludes(quick);
@@ -113,8 +115,9 @@ void add_experiment_verb(CLI::App& app) {
   task->add_option("--threads", args->threads, "0: every processor")
       ->capture_default_str()
       ->check(CLI::Range(0, 1024));
-  task->footer("The published run is 204800 steps; --quick reduces it and says how.\n"
-               "Example: elapse experiment induction --quick --out out/induction");
+  task->footer(
+      "The published run is 204800 steps; --quick reduces it and says how.\n"
+      "Example: elapse experiment induction --quick --out out/induction");
   task->callback([args] { induction(*args); });
 }
 

@@ -36,8 +36,8 @@ Var composed_selective_scan(Tape& tape, const ScanVars& in, const Sequences& seq
                    {tokens, 1, d_state});
   };
   const Var dt = softplus(tape, add(tape, in.dt_raw, row(in.dt_bias)));
-  const Var decay = exp(
-      tape, mul(tape, per_channel(dt), reshape(tape, in.A, {1, d_inner, d_state})));
+  const Var decay =
+      exp(tape, mul(tape, per_channel(dt), reshape(tape, in.A, {1, d_inner, d_state})));
   const Var write = mul(tape, per_channel(mul(tape, dt, in.x)), per_state(in.B));
   const Var h = recurrence(tape, decay, write, seqs);
   const Var y = reshape(tape, sum_last(tape, mul(tape, h, per_state(in.C))), {tokens, d_inner});

@@ -66,8 +66,7 @@ void broadcast_backward(Tape& tape, const Var& x, const Tensor& dout, const Tens
 
 Var gather_rows(Tape& tape, const Var& table, const Tensor& index) {
   Device& device = tape.device();
-  const Var out =
-      tape.result(device.empty(table.dtype(), {index.numel(), table.dim(1)}), {&table});
+  const Var out = tape.result(device.empty(table.dtype(), {index.numel(), table.dim(1)}), {&table});
   gather_rows(device, GatherRows{table.value(), index, out.value()});
   tape.record(out, [&tape, table, index, out] {
     scatter_add_rows(tape.device(), {out.grad(), index, tape.accumulated_grad(table)});
@@ -130,8 +129,8 @@ std::vector<Var> split(Tape& tape, const Var& x, const std::vector<int64_t>& wid
 
 Var linear(Tape& tape, const Var& x, const Var& weight, const Var& bias) {
   Device& device = tape.device();
-  const Var y = tape.result(device.empty(x.dtype(), {x.dim(0), weight.dim(0)}),
-                            {&x, &weight, &bias});
+  const Var y =
+      tape.result(device.empty(x.dtype(), {x.dim(0), weight.dim(0)}), {&x, &weight, &bias});
   const Tensor bias_value = bias ? bias.value() : Tensor();
   linear_forward(device, {x.value(), weight.value(), bias_value, y.value()});
   tape.record(y, [&tape, x, weight, bias, y] {
@@ -241,16 +240,15 @@ Normed rms_norm(Tape& tape, const Var& x, const Var& residual, const Var& weight
     const bool fused = bool(residual);
     Tensor dtotal = fused ? grad_or_zeros(tape, sum) : Tensor();
     AssignedGrad dx(tape, x);
-    rms_norm_backward(tape.device(),
-                      {.dy = grad_or_zeros(tape, y),
-                       .dsum = dtotal,
-                       .sum = sum.value(),
-                       .weight = weight.value(),
-                       .scale = scale,
-                       .eps = eps,
-                       .scale_tap = scale_tap,
-                       .dsum_total = dx.tensor(),
-                       .dweight = tape.accumulated_grad(weight)});
+    rms_norm_backward(tape.device(), {.dy = grad_or_zeros(tape, y),
+                                      .dsum = dtotal,
+                                      .sum = sum.value(),
+                                      .weight = weight.value(),
+                                      .scale = scale,
+                                      .eps = eps,
+                                      .scale_tap = scale_tap,
+                                      .dsum_total = dx.tensor(),
+                                      .dweight = tape.accumulated_grad(weight)});
     dx.commit();
     if (!fused) return;
     assign_grad(tape, residual, [&](const Tensor& dr) { copy(tape.device(), {dx.tensor(), dr}); });
@@ -258,8 +256,8 @@ Normed rms_norm(Tape& tape, const Var& x, const Var& residual, const Var& weight
   return {sum, y};
 }
 
-Var causal_conv(Tape& tape, const Var& x, const Var& weight, const Var& bias,
-                const Sequences& seqs, const Var& pool, const Tap& conv_tap) {
+Var causal_conv(Tape& tape, const Var& x, const Var& weight, const Var& bias, const Sequences& seqs,
+                const Var& pool, const Tap& conv_tap) {
   Device& device = tape.device();
   if (!device.has(x.dtype(), Op::causal_conv_forward) && !pool && !conv_tap.active()) {
     return composed_causal_conv(tape, x, weight, bias, seqs);
@@ -283,19 +281,18 @@ Var causal_conv(Tape& tape, const Var& x, const Var& weight, const Var& bias,
   if (pool) outputs.push_back(pool);
   tape.record(outputs, [&tape, x, weight, bias, bias_value, seqs, pool, saved_start, conv_tap, y] {
     AssignedGrad dx(tape, x);
-    causal_conv_backward(
-        tape.device(),
-        {.dy = grad_or_zeros(tape, y),
-         .x = x.value(),
-         .weight = weight.value(),
-         .bias = bias_value,
-         .seqs = seqs,
-         .saved_start = saved_start,
-         .conv_tap = edits_of(conv_tap),
-         .dx = dx.tensor(),
-         .dweight = tape.accumulated_grad(weight),
-         .dbias = bias ? tape.accumulated_grad(bias) : Tensor(),
-         .dpool = pool.needs_grad() ? tape.accumulated_grad(pool) : Tensor()});
+    causal_conv_backward(tape.device(),
+                         {.dy = grad_or_zeros(tape, y),
+                          .x = x.value(),
+                          .weight = weight.value(),
+                          .bias = bias_value,
+                          .seqs = seqs,
+                          .saved_start = saved_start,
+                          .conv_tap = edits_of(conv_tap),
+                          .dx = dx.tensor(),
+                          .dweight = tape.accumulated_grad(weight),
+                          .dbias = bias ? tape.accumulated_grad(bias) : Tensor(),
+                          .dpool = pool.needs_grad() ? tape.accumulated_grad(pool) : Tensor()});
     dx.commit();
   });
   return y;
@@ -340,9 +337,9 @@ Var selective_scan(Tape& tape, const ScanVars& in, const Sequences& seqs, const 
                   {&in.x, &in.dt_raw, &in.dt_bias, &in.A, &in.B, &in.C, &in.D, &in.z, &pool});
   const Tensor checkpoints =
       out.needs_grad() ? device.empty(dtype, {checkpoint_count(seqs), d_inner, d_state}) : Tensor();
-  const ScanInputs inputs = {in.x.value(), in.dt_raw.value(), in.dt_bias.value(), in.A.value(),
-                             in.B.value(), in.C.value(),      in.D.value(),       in.z.value(),
-                             seqs};
+  const ScanInputs inputs = {in.x.value(), in.dt_raw.value(), in.dt_bias.value(),
+                             in.A.value(), in.B.value(),      in.C.value(),
+                             in.D.value(), in.z.value(),      seqs};
   selective_scan_forward(device, {.in = inputs,
                                   .pool = pool ? pool.value() : Tensor(),
                                   .checkpoints = checkpoints,

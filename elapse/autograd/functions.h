@@ -14,9 +14,9 @@
 namespace elapse {
 
 Var gather_rows(Tape& tape, const Var& table /* (rows, width) */,
-                const Tensor& index /* (count) i64 */);                    // (count, width)
+                const Tensor& index /* (count) i64 */);  // (count, width)
 // Rows of the parts in turn; the inverse of slicing.
-Var concat_rows(Tape& tape, const std::vector<Var>& parts);                // (sum of rows, width)
+Var concat_rows(Tape& tape, const std::vector<Var>& parts);  // (sum of rows, width)
 // Rows [begin, end) of x, without a copy.
 Var slice_rows(Tape& tape, const Var& x, int64_t begin, int64_t end);
 // Cuts the columns of x (tokens, sum of widths) into views.
@@ -29,16 +29,16 @@ Var exp(Tape& tape, const Var& x);
 Var neg_exp(Tape& tape, const Var& x);
 Var silu(Tape& tape, const Var& x);
 Var softplus(Tape& tape, const Var& x);
-Var add(Tape& tape, const Var& a, const Var& b);                           // broadcasting
-Var mul(Tape& tape, const Var& a, const Var& b);                           // broadcasting
-Var sum_last(Tape& tape, const Var& x);                                    // (..., n) -> (..., 1)
+Var add(Tape& tape, const Var& a, const Var& b);  // broadcasting
+Var mul(Tape& tape, const Var& a, const Var& b);  // broadcasting
+Var sum_last(Tape& tape, const Var& x);           // (..., n) -> (..., 1)
 Var reshape(Tape& tape, const Var& x, Shape shape);
 Var copy_of(Tape& tape, const Var& x);
 Var edit(Tape& tape, const Var& x, EditOp op, const Tensor& source);
 
 struct Normed {
-  Var sum;     // (tokens, d_model): residual + x; x itself without a residual
-  Var y;       // (tokens, d_model)
+  Var sum;  // (tokens, d_model): residual + x; x itself without a residual
+  Var y;    // (tokens, d_model)
 };
 // `residual` may be empty.
 Normed rms_norm(Tape& tape, const Var& x, const Var& residual, const Var& weight, double eps,
@@ -46,8 +46,8 @@ Normed rms_norm(Tape& tape, const Var& x, const Var& residual, const Var& weight
 
 // `pool` (slots, d_conv - 1, d_inner) may be empty. It is changed in place, and so, backward, is
 // its gradient.
-Var causal_conv(Tape& tape, const Var& x, const Var& weight, const Var& bias,
-                const Sequences& seqs, const Var& pool, const Tap& conv_tap = {});
+Var causal_conv(Tape& tape, const Var& x, const Var& weight, const Var& bias, const Sequences& seqs,
+                const Var& pool, const Tap& conv_tap = {});
 
 struct ScanVars {
   Var x, dt_raw, dt_bias, A, B, C, D, z;  // shapes: ScanInputs
@@ -61,7 +61,7 @@ Var load_slots(Tape& tape, const Var& pool, const Sequences& seqs);
 // The other way: what each sequence ended with, into the slot it names.
 void store_slots(Tape& tape, const Var& states, const Var& pool, const Sequences& seqs);
 
-Var cross_entropy(Tape& tape, const Var& logits, const Tensor& targets);   // (1)
+Var cross_entropy(Tape& tape, const Var& logits, const Tensor& targets);  // (1)
 
 Var recurrence(Tape& tape, const Var& decay, const Var& write, const Sequences& seqs);
 Var causal_shift(Tape& tape, const Var& x, const Sequences& seqs, int64_t by);

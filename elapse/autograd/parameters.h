@@ -9,9 +9,9 @@ namespace elapse {
 
 // A trained tensor under its published name (reference: state-spaces/mamba's state dict).
 struct Parameter {
-  std::string name;              // "backbone.layers.0.mixer.A_log"
+  std::string name;  // "backbone.layers.0.mixer.A_log"
   Var var;
-  bool decay = true;             // whether weight decay applies
+  bool decay = true;  // whether weight decay applies
 };
 
 // Parameters in the order they were made, which is the order of files and reductions.

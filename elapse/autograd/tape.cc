@@ -13,9 +13,8 @@ Var::Var(Tensor value, bool needs_grad) : node_(std::make_shared<Node>()) {
 }
 
 Var Tape::result(Tensor value, std::initializer_list<const Var*> inputs) const {
-  const bool needs_grad = recording_ && std::any_of(inputs.begin(), inputs.end(), [](const Var* v) {
-                            return v->needs_grad();
-                          });
+  const bool needs_grad = recording_ && std::any_of(inputs.begin(), inputs.end(),
+                                                    [](const Var* v) { return v->needs_grad(); });
   return Var(std::move(value), needs_grad);
 }
 

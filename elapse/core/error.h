@@ -23,7 +23,7 @@ template <class... Args>
 
 // Throws Error with the formatted message unless `condition` holds. For what callers and files can
 // get wrong; what only a bug in elapse can get wrong is an assert.
-#define ELAPSE_CHECK(condition, ...)                  \
-  do {                                                \
-    if (!(condition)) ::elapse::fail(__VA_ARGS__);    \
+#define ELAPSE_CHECK(condition, ...)               \
+  do {                                             \
+    if (!(condition)) ::elapse::fail(__VA_ARGS__); \
   } while (false)

@@ -92,7 +92,8 @@ void Pool::Blocks::give_back(void* data, int64_t size) {
 }
 
 std::shared_ptr<void> Pool::allocate(int64_t bytes) {
-  ELAPSE_CHECK(bytes >= 0 && bytes < (int64_t{1} << 60), "impossible allocation of {} bytes", bytes);
+  ELAPSE_CHECK(bytes >= 0 && bytes < (int64_t{1} << 60), "impossible allocation of {} bytes",
+               bytes);
   const int64_t size = size_class(bytes);
   return {blocks_->take(size), [blocks = blocks_, size](void* p) { blocks->give_back(p, size); }};
 }

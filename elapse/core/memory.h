@@ -28,8 +28,8 @@ class Pool {
   explicit Pool(MemorySource& source);
   std::shared_ptr<void> allocate(int64_t bytes);
 
-  void trim();                    // gives free blocks back to the source
-  int64_t bytes_held() const;     // from the source, in use or free
+  void trim();                 // gives free blocks back to the source
+  int64_t bytes_held() const;  // from the source, in use or free
   int64_t bytes_in_use() const;
 
  private:

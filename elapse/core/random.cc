@@ -29,8 +29,8 @@ std::array<uint32_t, 4> philox(std::array<uint32_t, 4> c, std::array<uint32_t, 2
 uint32_t Random::next_u32() {
   const uint64_t block = position_ / 4;
   if (block != cached_block_) {
-    cached_ = philox({low(block), high(block), low(stream_), high(stream_)},
-                     {low(seed_), high(seed_)});
+    cached_ =
+        philox({low(block), high(block), low(stream_), high(stream_)}, {low(seed_), high(seed_)});
     cached_block_ = block;
   }
   return cached_[position_++ % 4];

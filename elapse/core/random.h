@@ -13,11 +13,11 @@ class Random {
   explicit Random(uint64_t seed, uint64_t stream = 0) : seed_(seed), stream_(stream) {}
 
   uint32_t next_u32();
-  uint64_t next_u64();                 // two of them, the first in the high half
-  double uniform();                    // [0, 1), 53 bits
+  uint64_t next_u64();  // two of them, the first in the high half
+  double uniform();     // [0, 1), 53 bits
   double uniform(double lo, double hi) { return lo + (hi - lo) * uniform(); }
-  double normal();                     // mean 0, variance 1 (Box-Muller)
-  int64_t below(int64_t n);            // uniform over [0, n), without bias; n >= 1
+  double normal();           // mean 0, variance 1 (Box-Muller)
+  int64_t below(int64_t n);  // uniform over [0, n), without bias; n >= 1
 
   uint64_t position() const { return position_; }
   void seek(uint64_t position) { position_ = position; }
@@ -25,7 +25,7 @@ class Random {
  private:
   uint64_t seed_;
   uint64_t stream_;
-  uint64_t position_ = 0;              // numbers of 32 bits taken so far
+  uint64_t position_ = 0;  // numbers of 32 bits taken so far
   uint64_t cached_block_ = ~uint64_t{0};
   std::array<uint32_t, 4> cached_{};
 };

@@ -36,9 +36,7 @@ class Shape {
     for (int i = 0; i < rank_; ++i) n *= dims_[static_cast<size_t>(i)];
     return n;
   }
-  bool operator==(const Shape& other) const {
-    return rank_ == other.rank_ && dims_ == other.dims_;
-  }
+  bool operator==(const Shape& other) const { return rank_ == other.rank_ && dims_ == other.dims_; }
 
   std::string str() const;  // "(2, 37, 64)"
 

@@ -39,9 +39,9 @@ class Tensor {
   }
   void* raw() const { return data_; }
 
-  Tensor reshape(Shape shape) const;                       // contiguous tensors only
-  Tensor rows(int64_t begin, int64_t end) const;           // [begin, end) of the first axis
-  Tensor columns(int64_t begin, int64_t end) const;        // [begin, end) of the last axis
+  Tensor reshape(Shape shape) const;                 // contiguous tensors only
+  Tensor rows(int64_t begin, int64_t end) const;     // [begin, end) of the first axis
+  Tensor columns(int64_t begin, int64_t end) const;  // [begin, end) of the last axis
 
  private:
   std::shared_ptr<const void> owner_;

@@ -122,12 +122,15 @@ InductionSettings InductionSettings::quick() {
   // Short sequences teach what to look for within seconds, ever longer ones to keep the step size
   // shut at everything else; the last steps refresh the short ones at a falling learning rate.
   s.train.batch_tokens = 8192;
-  s.train.curriculum = {{16, 150},    {64, 60},     {256, 100},  {1024, 100}, {4096, 100},
-                        {16384, 400}, {32768, 200}, {4096, 50}, {1024, 50}, {64, 50}};
+  s.train.curriculum = {{16, 150},    {64, 60},     {256, 100}, {1024, 100}, {4096, 100},
+                        {16384, 400}, {32768, 200}, {4096, 50}, {1024, 50},  {64, 50}};
   s.train.length = 256;
   s.train.steps = 1350;
-  s.train.schedule = {.kind = Schedule::Kind::warmup_stable_decay, .peak_lr = 2e-3,
-                      .min_lr = 2e-4, .warmup_steps = 100, .decay_steps = 400};
+  s.train.schedule = {.kind = Schedule::Kind::warmup_stable_decay,
+                      .peak_lr = 2e-3,
+                      .min_lr = 2e-4,
+                      .warmup_steps = 100,
+                      .decay_steps = 400};
   s.train.adamw = {.beta2 = 0.999, .weight_decay = 0};
   s.tests = tests_up_to(20);
   return s;
@@ -152,7 +155,8 @@ int64_t InductionSettings::longest_trained() const {
 
 std::string InductionSettings::unlike_published() const {
   const InductionSettings published = full();
-  if (train.steps >= published.train.steps && longest_trained() == published.train.length) return "";
+  if (train.steps >= published.train.steps && longest_trained() == published.train.length)
+    return "";
   return fmt::format(
       "Not the published run: {} steps instead of {}, sequences of up to {} tokens instead of {} "
       "alone, learning rate {} instead of {}.",
@@ -165,8 +169,8 @@ InductionRun run_induction(Device& device, const InductionSettings& settings,
   InductionRun run;
   run.model = std::make_unique<LanguageModel>(device, settings.model, DType::f32, settings.seed);
   const InductionTask task(settings.seed, InductionTask::Loss::last_token);
-  run.result.device = fmt::format("{} ({}, {} threads)", device.name(), device.describe(),
-                                  device.threads());
+  run.result.device =
+      fmt::format("{} ({}, {} threads)", device.name(), device.describe(), device.threads());
   run.result.parameters = run.model->parameters().count();
   auto start = Clock::now();
   run.result.losses = train(*run.model, task, settings.train, progress);

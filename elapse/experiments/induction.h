@@ -48,9 +48,9 @@ struct InductionResult {
     std::vector<double> selective;  // (len)
   };
 
-  std::vector<double> losses;    // (steps), nats
+  std::vector<double> losses;  // (steps), nats
   std::vector<Row> rows;
-  int64_t prefix = 0;            // where it stands in the sequence of `step_sizes`
+  int64_t prefix = 0;                 // where it stands in the sequence of `step_sizes`
   std::vector<StepSizes> step_sizes;  // by layer
   int64_t parameters = 0;
   double training_seconds = 0;
@@ -60,10 +60,10 @@ struct InductionResult {
 
 // What a long run is doing: `done` of `total`, and a word on how it goes.
 struct ExperimentProgress {
-  std::string stage;             // "train", "test at 65536"
+  std::string stage;  // "train", "test at 65536"
   int64_t done = 0;
   int64_t total = 0;
-  std::string note;              // "loss 0.123"
+  std::string note;  // "loss 0.123"
 };
 using OnExperimentProgress = std::function<void(const ExperimentProgress&)>;  // may throw to stop
 

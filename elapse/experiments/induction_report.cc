@@ -61,12 +61,11 @@ Plot loss_plot(const InductionSettings& settings, const InductionResult& result)
 }
 
 Plot step_size_plot(const InductionResult& result) {
-  Plot plot("The step size dt along one sequence of 256 tokens", {"token"},
-            {"dt", Scale::log10});
+  Plot plot("The step size dt along one sequence of 256 tokens", {"token"}, {"dt", Scale::log10});
   for (const auto& sizes : result.step_sizes) {
     const std::vector<double> tokens = counting(sizes.mean.size(), 0);
-    plot.add({fmt::format("layer {}, channel {}", sizes.layer, sizes.channel), tokens,
-              sizes.selective});
+    plot.add(
+        {fmt::format("layer {}, channel {}", sizes.layer, sizes.channel), tokens, sizes.selective});
     plot.add({fmt::format("layer {}, mean of channels", sizes.layer), tokens, sizes.mean,
               Plot::Style::dashed});
   }
@@ -88,8 +87,7 @@ Report::Facts facts(const InductionSettings& s, const InductionResult& r) {
   const AdamWConfig& adamw = s.train.adamw;
   return {
       {"Model", fmt::format("Mamba, {} layers, d_model {}, d_state {}, {} parameters",
-                            s.model.n_layers, s.model.d_model, s.model.d_state,
-                            r.parameters)},
+                            s.model.n_layers, s.model.d_model, s.model.d_state, r.parameters)},
       {"Lengths trained", curriculum_text(s.train)},
       {"Tokens a step", fmt::format("{}, or one longer sequence", s.train.batch_tokens)},
       {"Optimiser", fmt::format("AdamW, learning rate {}, betas {} {}, weight decay {}, gradient "
@@ -136,9 +134,11 @@ Table induction_table(const InductionSettings& settings, const InductionResult& 
   for (const auto& row : result.rows) {
     columns.push_back({fmt::format("2^{}", std::lround(std::log2(row.length)))});
   }
-  Table table(columns, fmt::format("✓ every answer right, ✗ out of memory; chance is 6.25. This run "
-                                   "trained at up to {} tokens; published (Gu and Dao, 2023, Table "
-                                   "11): at 256.", settings.longest_trained()));
+  Table table(columns,
+              fmt::format("✓ every answer right, ✗ out of memory; chance is 6.25. This run "
+                          "trained at up to {} tokens; published (Gu and Dao, 2023, Table "
+                          "11): at 256.",
+                          settings.longest_trained()));
   std::vector<Table::Cell> ours = {"Mamba, this run"};
   for (const auto& row : result.rows) ours.push_back(percent(kPerfect * row.accuracy()));
   for (const Published& published : kPublished) {
@@ -167,8 +167,10 @@ Plot induction_accuracy_plot(const InductionSettings& settings, const InductionR
   std::vector<double> published_lengths;
   for (int k = kFirstLog2; k <= kLastLog2; ++k) published_lengths.push_back(std::exp2(k));
   for (const Published& published : kPublished) {
-    plot.add({fmt::format("{}, published", published.name), published_lengths,
-              {published.accuracy.begin(), published.accuracy.end()}, Plot::Style::dashed});
+    plot.add({fmt::format("{}, published", published.name),
+              published_lengths,
+              {published.accuracy.begin(), published.accuracy.end()},
+              Plot::Style::dashed});
   }
   plot.mark(256, "published: trained here");
   plot.mark(static_cast<double>(longest_trained), "this run: up to here");
@@ -181,16 +183,19 @@ Report induction_report(const InductionSettings& settings, const InductionResult
       .plot(induction_accuracy_plot(settings, result))
       .table(induction_table(settings, result));
   report.paragraph(how_measured(settings, result));
-  report.section("The task").paragraph(
-      "A sequence of random tokens holds one special token, the prefix, somewhere inside; the "
-      "prefix comes again at the very end, and the model is to answer with the token that "
-      "followed it the first time. Everything else has to be forgotten, however much of it there "
-      "is, and that one token kept.");
+  report.section("The task")
+      .paragraph(
+          "A sequence of random tokens holds one special token, the prefix, somewhere inside; the "
+          "prefix comes again at the very end, and the model is to answer with the token that "
+          "followed it the first time. Everything else has to be forgotten, however much of it "
+          "there "
+          "is, and that one token kept.");
   report.section("How it remembers")
-      .paragraph("The step size dt decides how much a layer writes and forgets at a token. Near 0 "
-                 "the state passes the token by untouched; where dt is large the token is "
-                 "written. Here are the mean over each layer's channels, and "
-                 "the channel that opens most at the token after the prefix.")
+      .paragraph(
+          "The step size dt decides how much a layer writes and forgets at a token. Near 0 "
+          "the state passes the token by untouched; where dt is large the token is "
+          "written. Here are the mean over each layer's channels, and "
+          "the channel that opens most at the token after the prefix.")
       .plot(step_size_plot(result));
   report.section("Training").plot(loss_plot(settings, result)).facts(facts(settings, result));
   return report;
@@ -205,11 +210,14 @@ std::string induction_json(const InductionSettings& settings, const InductionRes
   }
   json.end_array().key("settings").begin_object();
   for (const auto& [name, value] : facts(settings, result)) json.field(name, value);
-  return json.end_object().field("steps", settings.train.steps)
+  return json.end_object()
+      .field("steps", settings.train.steps)
       .field("seed", settings.seed)
       .field("final_loss", smoothed(result.losses, 50).back())
       .field("training_seconds", result.training_seconds)
-      .field("testing_seconds", result.testing_seconds).end_object().text();
+      .field("testing_seconds", result.testing_seconds)
+      .end_object()
+      .text();
 }
 
 }  // namespace elapse

@@ -7,7 +7,7 @@
 namespace elapse {
 namespace {
 
-constexpr int64_t kTokensAtOnce = 4096;    // of one forward pass: activations stay in cache
+constexpr int64_t kTokensAtOnce = 4096;  // of one forward pass: activations stay in cache
 constexpr int64_t kSequencesAtOnce = 16;
 
 struct Example {
@@ -24,8 +24,10 @@ std::vector<Example> examples(const InductionTask& task, int64_t length, int64_t
       list.push_back({{begin, begin + length}, batch.targets[s]});
     }
   }
-  ELAPSE_CHECK(std::ssize(list) == count, "induction: {} held-out sequences of length {} asked, "
-               "but there are {}", count, length, list.size());
+  ELAPSE_CHECK(std::ssize(list) == count,
+               "induction: {} held-out sequences of length {} asked, "
+               "but there are {}",
+               count, length, list.size());
   return list;
 }
 

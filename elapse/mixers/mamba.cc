@@ -83,11 +83,11 @@ Mamba::Mamba(Device& device, const MambaConfig& config, int64_t n_layers, DType 
   in_proj_ = add("in_proj.weight", uniform(random, 2 * d_inner * d_model, linear_bound(d_model)),
                  {2 * d_inner, d_model}, true);
   if (bias) {
-    in_proj_bias_ = add("in_proj.bias", Values(static_cast<size_t>(2 * d_inner), 0.0),
-                        {2 * d_inner}, false);
+    in_proj_bias_ =
+        add("in_proj.bias", Values(static_cast<size_t>(2 * d_inner), 0.0), {2 * d_inner}, false);
   }
-  conv_weight_ =
-      add("conv1d.weight", uniform(random, d_inner * d_conv, conv_bound), {d_inner, 1, d_conv}, true);
+  conv_weight_ = add("conv1d.weight", uniform(random, d_inner * d_conv, conv_bound),
+                     {d_inner, 1, d_conv}, true);
   if (conv_bias) {
     conv_bias_ = add("conv1d.bias", uniform(random, d_inner, conv_bound), {d_inner}, false);
   }
@@ -185,10 +185,16 @@ LayerState Mamba::make_state(Device& device, int64_t slots, bool needs_grad) con
 
 std::vector<PointInfo> Mamba::points() const {
   using Axis = PointInfo::Axis;
-  std::vector<PointInfo> list = {{"in_x"}, {"in_z"}, {"conv_state", Axis::sequence},
-                                 {"conv"}, {"x"},    {"dt_low"},
-                                 {"A", Axis::none},  {"B"},
-                                 {"C"},    {"h_start", Axis::sequence}};
+  std::vector<PointInfo> list = {{"in_x"},
+                                 {"in_z"},
+                                 {"conv_state", Axis::sequence},
+                                 {"conv"},
+                                 {"x"},
+                                 {"dt_low"},
+                                 {"A", Axis::none},
+                                 {"B"},
+                                 {"C"},
+                                 {"h_start", Axis::sequence}};
   for (const char* name : kScanPointNames) list.push_back({name});
   list.push_back({"gated"});
   list.push_back({"out"});

@@ -9,11 +9,11 @@ namespace elapse {
 // Sizes of a Mamba-1 mixer (state-spaces/mamba, modules/mamba_simple.py).
 struct MambaConfig {
   int64_t d_model = 0;
-  int64_t d_inner = 0;           // expand * d_model
+  int64_t d_inner = 0;  // expand * d_model
   int64_t d_state = 16;
   int64_t d_conv = 4;
-  int64_t dt_rank = 0;           // ceil(d_model / 16)
-  bool bias = false;             // of in_proj and out_proj
+  int64_t dt_rank = 0;  // ceil(d_model / 16)
+  bool bias = false;    // of in_proj and out_proj
   bool conv_bias = true;
 };
 
@@ -42,17 +42,17 @@ class Mamba final : public Mixer {
 
   MambaConfig config_;
   DType dtype_;
-  Var in_proj_;                  // (2 d_inner, d_model): rows of x, then of z
-  Var in_proj_bias_;             // (2 d_inner) or empty
-  Var conv_weight_;              // (d_inner, 1, d_conv), as published
-  Var conv_bias_;                // (d_inner) or empty
-  Var x_proj_;                   // (dt_rank + 2 d_state, d_inner): rows of dt, B, C
-  Var dt_proj_;                  // (d_inner, dt_rank)
-  Var dt_bias_;                  // (d_inner)
-  Var A_log_;                    // (d_inner, d_state)
-  Var D_;                        // (d_inner)
-  Var out_proj_;                 // (d_model, d_inner)
-  Var out_proj_bias_;            // (d_model) or empty
+  Var in_proj_;        // (2 d_inner, d_model): rows of x, then of z
+  Var in_proj_bias_;   // (2 d_inner) or empty
+  Var conv_weight_;    // (d_inner, 1, d_conv), as published
+  Var conv_bias_;      // (d_inner) or empty
+  Var x_proj_;         // (dt_rank + 2 d_state, d_inner): rows of dt, B, C
+  Var dt_proj_;        // (d_inner, dt_rank)
+  Var dt_bias_;        // (d_inner)
+  Var A_log_;          // (d_inner, d_state)
+  Var D_;              // (d_inner)
+  Var out_proj_;       // (d_model, d_inner)
+  Var out_proj_bias_;  // (d_model) or empty
 };
 
 }  // namespace elapse

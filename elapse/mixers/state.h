@@ -10,7 +10,7 @@ namespace elapse {
 // One tensor of a layer's memory, for each slot: "h" (slots, d_inner, d_state).
 struct StatePart {
   std::string name;
-  Var pool;                      // the first axis is the slot
+  Var pool;  // the first axis is the slot
 };
 
 // What one layer remembers of the tokens so far, for each slot.
@@ -37,16 +37,17 @@ class State {
   LayerState& layer(int64_t i) { return layers_[static_cast<size_t>(i)]; }
   int64_t bytes_per_slot() const;
 
-  State fork() const;                                // every slot
-  State fork(const std::vector<int64_t>& slots) const;  // these slots, in this order; repeats allowed
-  void reset();                                      // zeros, position 0
+  State fork() const;  // every slot
+  State fork(
+      const std::vector<int64_t>& slots) const;  // these slots, in this order; repeats allowed
+  void reset();                                  // zeros, position 0
 
-  bool same_bits(const State& other) const;          // host devices; shapes, values and positions
+  bool same_bits(const State& other) const;  // host devices; shapes, values and positions
 
  private:
   Device* device_;
   std::vector<LayerState> layers_;
-  std::vector<int64_t> positions_;                   // tokens taken so far, by slot
+  std::vector<int64_t> positions_;  // tokens taken so far, by slot
 };
 
 }  // namespace elapse

@@ -15,7 +15,7 @@ enum class VerifyMode {
   step,     // every sequence token by token instead of in parallel
   restore,  // as step, and the state goes through a file between tokens; where no gradient is asked
 };
-VerifyMode verify_mode();        // ELAPSE_VERIFY=ref is the Device's to see; other values throw
+VerifyMode verify_mode();  // ELAPSE_VERIFY=ref is the Device's to see; other values throw
 
 // Saves the state to a file and loads it back in its place.
 void pass_through_file(const LanguageModel& model, State& state);
@@ -36,11 +36,11 @@ class ByTokens {
   const LanguageModel& model_;
   const VerifyMode mode_;
   const Batch* batch_ = nullptr;
-  std::vector<int64_t> tokens_;                        // of the batch, on the host
-  std::vector<int64_t> begins_;                        // of each sequence
-  std::vector<int64_t> row_of_;                        // packed token -> row in order of time
+  std::vector<int64_t> tokens_;  // of the batch, on the host
+  std::vector<int64_t> begins_;  // of each sequence
+  std::vector<int64_t> row_of_;  // packed token -> row in order of time
   int64_t rows_so_far_ = 0;
-  std::map<std::string, std::vector<Tensor>> watched_; // by time
+  std::map<std::string, std::vector<Tensor>> watched_;  // by time
 };
 
 }  // namespace elapse

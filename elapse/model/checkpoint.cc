@@ -20,13 +20,15 @@ std::vector<NamedTensor> read_tensors(const fs::path& directory, std::string& pa
   path = (directory / "model.safetensors").string();
   if (fs::exists(path)) return open_safetensors(path).tensors();
   path = (directory / "pytorch_model.bin").string();
-  ELAPSE_CHECK(fs::exists(path), "{}: expected model.safetensors or pytorch_model.bin, found "
-               "neither", directory.string());
+  ELAPSE_CHECK(fs::exists(path),
+               "{}: expected model.safetensors or pytorch_model.bin, found "
+               "neither",
+               directory.string());
   return open_pytorch(path);
 }
 
-// Holds the configuration to the file's tensors before a model of its sizes is made, so that a model
-// is no larger than the file that fills it.
+// Holds the configuration to the file's tensors before a model of its sizes is made, so that a
+// model is no larger than the file that fills it.
 void check_sizes(const ModelConfig& c, const std::vector<NamedTensor>& tensors,
                  const std::string& source) {
   std::map<std::string, Shape, std::less<>> shapes;
@@ -59,8 +61,8 @@ Tensor converted(Device& device, const Tensor& t, DType dtype) {
   if (t.dtype() == dtype) return device.upload_bytes(t.raw(), dtype, t.shape());
   std::vector<double> values(static_cast<size_t>(t.numel()));
   for (size_t i = 0; i < values.size(); ++i) {
-    values[i] = t.dtype() == DType::f32 ? static_cast<double>(t.data<float>()[i])
-                                        : t.data<double>()[i];
+    values[i] =
+        t.dtype() == DType::f32 ? static_cast<double>(t.data<float>()[i]) : t.data<double>()[i];
   }
   if (dtype == DType::f64) return device.upload(values, t.shape());
   return device.upload(std::vector<float>(values.begin(), values.end()), t.shape());
@@ -100,8 +102,8 @@ void set_parameters(const LanguageModel& model, const std::vector<NamedTensor>& 
 std::unique_ptr<LanguageModel> load_model(Device& device, const std::string& directory,
                                           DType dtype) {
   const std::string config_path = (fs::path(directory) / "config.json").string();
-  ELAPSE_CHECK(fs::exists(config_path), "{}: expected a model's folder with config.json, found none",
-               directory);
+  ELAPSE_CHECK(fs::exists(config_path),
+               "{}: expected a model's folder with config.json, found none", directory);
   const auto config = ModelConfig::parse(Json::parse(read_text(config_path), config_path));
   std::string path;
   const std::vector<NamedTensor> tensors = read_tensors(directory, path);

@@ -29,8 +29,9 @@ void expect_flag(const Json& json, std::string_view key, bool expected) {
 // dt_rank as a number or the word "auto".
 int64_t dt_rank(const Json& json, std::string_view key, int64_t automatic) {
   if (!json.has(key) || !json.at(key).is_text()) return size(json, key, automatic);
-  ELAPSE_CHECK(json.text(key) == "auto", "{}: expected a positive integer or \"auto\", found \"{}\"",
-               json.at(key).where(), json.text(key));
+  ELAPSE_CHECK(json.text(key) == "auto",
+               "{}: expected a positive integer or \"auto\", found \"{}\"", json.at(key).where(),
+               json.text(key));
   return automatic;
 }
 
@@ -56,8 +57,9 @@ ModelConfig parse_transformers(const Json& json) {
   config.conv_bias = json.boolean("use_conv_bias", true);
   config.tied_head = json.boolean("tie_word_embeddings", true);
   config.norm_eps = json.number("layer_norm_epsilon", 1e-5);
-  ELAPSE_CHECK(config.norm_eps > 0 && config.norm_eps < 1, "{}: expected a number from 0 to 1, found {}",
-               json.at("layer_norm_epsilon").where(), config.norm_eps);
+  ELAPSE_CHECK(config.norm_eps > 0 && config.norm_eps < 1,
+               "{}: expected a number from 0 to 1, found {}", json.at("layer_norm_epsilon").where(),
+               config.norm_eps);
   ELAPSE_CHECK(!json.has("expand") || json.integer("expand") * config.d_model == config.d_inner,
                "{}: {} contradicts expand {} times hidden_size {}",
                json.at("intermediate_size").where(), config.d_inner, json.integer("expand"),

@@ -20,7 +20,7 @@ struct ModelConfig {
   int64_t d_state = 16;
   int64_t d_conv = 4;
   int64_t dt_rank = 0;
-  bool bias = false;               // of in_proj and out_proj
+  bool bias = false;  // of in_proj and out_proj
   bool conv_bias = true;
   bool tied_head = true;
   double norm_eps = 1e-5;
@@ -29,9 +29,9 @@ struct ModelConfig {
   static ModelConfig mamba(int64_t d_model, int64_t n_layers, int64_t vocab_size);
   // Throws Error naming the file and the field that is missing, mistyped or contradicts another.
   static ModelConfig parse(const Json& json);
-  std::string json() const;        // config.json in `layout`
+  std::string json() const;  // config.json in `layout`
 
-  int64_t vocab() const {          // rows of the embedding
+  int64_t vocab() const {  // rows of the embedding
     return (vocab_size + pad_vocab_multiple - 1) / pad_vocab_multiple * pad_vocab_multiple;
   }
   bool operator==(const ModelConfig&) const = default;

@@ -21,8 +21,7 @@ Tensor device_values(Device& device, DType dtype, Shape shape, Draw&& draw) {
 }
 
 Tensor normal_values(Device& device, DType dtype, Random& random, Shape shape) {
-  return device_values(device, dtype, shape,
-                       [&] { return kEmbeddingDeviation * random.normal(); });
+  return device_values(device, dtype, shape, [&] { return kEmbeddingDeviation * random.normal(); });
 }
 
 // As PyTorch starts a linear map, which the published model leaves an untied head at.
@@ -60,9 +59,9 @@ LanguageModel::LanguageModel(Device& device, const ModelConfig& config, DType dt
     const std::string prefix = fmt::format("{}layers.{}.", backbone, i);
     const Var norm =
         parameters_.add(prefix + "norm.weight", ones(device, dtype, {config.d_model}), false);
-    layers_.push_back({norm, std::make_unique<Mamba>(device, mixer_config(config), config.n_layers,
-                                                     dtype, prefix + "mixer.", random,
-                                                     parameters_)});
+    layers_.push_back(
+        {norm, std::make_unique<Mamba>(device, mixer_config(config), config.n_layers, dtype,
+                                       prefix + "mixer.", random, parameters_)});
   }
   norm_f_ =
       parameters_.add(backbone + "norm_f.weight", ones(device, dtype, {config.d_model}), false);
@@ -167,8 +166,7 @@ Var LanguageModel::run(Tape& tape, const Batch& batch, State* state, Points* poi
   for (size_t i = 0; i < layers_.size(); ++i) {
     const Normed in = enter_layer(tape, i, x, residual, all);
     residual = in.sum;
-    x = layers_[i].mixer->forward(tape, in.y, batch.seqs,
-                                  state ? &state->layers()[i] : nullptr,
+    x = layers_[i].mixer->forward(tape, in.y, batch.seqs, state ? &state->layers()[i] : nullptr,
                                   all.within(fmt::format("layers.{}.mixer.", i)));
   }
   Var hidden = all.pass(tape, "norm_f", final_norm(tape, x, residual, all));

@@ -12,16 +12,16 @@ namespace elapse {
 
 // Tokens of packed sequences, and which of them the model is asked about.
 struct Batch {
-  Tensor tokens;                 // (tokens) i64
+  Tensor tokens;  // (tokens) i64
   Sequences seqs;
-  Tensor logit_rows;             // (rows) i64: packed tokens whose logits are wanted; empty: all
+  Tensor logit_rows;  // (rows) i64: packed tokens whose logits are wanted; empty: all
 };
 
 // How often forward() took each path (see ELAPSE_VERIFY in docs/extending.md).
 struct PathCounts {
-  int64_t parallel = 0;          // passes over whole sequences
-  int64_t stepped = 0;           // passes over one token of each sequence
-  int64_t restored = 0;          // states written to a file and read back between tokens
+  int64_t parallel = 0;  // passes over whole sequences
+  int64_t stepped = 0;   // passes over one token of each sequence
+  int64_t restored = 0;  // states written to a file and read back between tokens
 };
 
 // Embedding, pre-norm residual blocks of one mixer each, final norm, head: the backbone published
@@ -68,10 +68,10 @@ class LanguageModel {
   ModelConfig config_;
   DType dtype_;
   Parameters parameters_;
-  Var embedding_;                // (vocab, d_model)
+  Var embedding_;  // (vocab, d_model)
   std::vector<Layer> layers_;
-  Var norm_f_;                   // (d_model)
-  Var head_;                     // (vocab, d_model); the embedding itself where tied
+  Var norm_f_;  // (d_model)
+  Var head_;    // (vocab, d_model); the embedding itself where tied
   std::vector<PointInfo> points_;
   std::vector<std::string> point_names_;
   mutable PathCounts path_counts_;

@@ -17,8 +17,8 @@ std::string part_name(size_t layer, const StatePart& part) {
   return fmt::format("layers.{}.{}", layer, part.name);
 }
 
-void check_tensor(const std::string& path, std::string_view name, const Tensor& found,
-                  DType dtype, Shape shape) {
+void check_tensor(const std::string& path, std::string_view name, const Tensor& found, DType dtype,
+                  Shape shape) {
   ELAPSE_CHECK(found.dtype() == dtype && found.shape() == shape,
                "{}: tensor \"{}\": expected {} {}, found {} {}", path, name, name_of(dtype),
                shape.str(), name_of(found.dtype()), found.shape().str());
@@ -26,8 +26,10 @@ void check_tensor(const std::string& path, std::string_view name, const Tensor& 
 
 void check_owner(const std::string& path, const SafeTensors& file, const LanguageModel& model) {
   const auto owner = file.metadata().find(kModelKey);
-  ELAPSE_CHECK(owner != file.metadata().end(), "{}: expected a saved state, found no \"{}\" in "
-               "its metadata", path, kModelKey);
+  ELAPSE_CHECK(owner != file.metadata().end(),
+               "{}: expected a saved state, found no \"{}\" in "
+               "its metadata",
+               path, kModelKey);
   const std::string fingerprint = model.fingerprint();
   ELAPSE_CHECK(owner->second == fingerprint,
                "{}: the state belongs to another model: expected {}, found {}", path, fingerprint,
@@ -87,8 +89,8 @@ SavedState load_state_and_logits(const std::string& path, const LanguageModel& m
   for (size_t l = 0; l < state.layers().size(); ++l) {
     for (const StatePart& part : state.layers()[l].parts) {
       const Tensor& from = file.at(part_name(l, part));
-      copy(device, {device.upload_bytes(from.raw(), from.dtype(), from.shape()),
-                    part.pool.value()});
+      copy(device,
+           {device.upload_bytes(from.raw(), from.dtype(), from.shape()), part.pool.value()});
     }
   }
   read_positions(path, file.at(kPositions), state);

@@ -14,7 +14,7 @@ void save_state(const std::string& path, const LanguageModel& model, const State
 
 struct SavedState {
   State state;
-  Tensor logits;                 // as saved, of whatever dtype and shape; empty: none were
+  Tensor logits;  // as saved, of whatever dtype and shape; empty: none were
 };
 
 // Throws Error if the file belongs to another model or does not hold a whole state.

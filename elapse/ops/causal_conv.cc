@@ -9,7 +9,8 @@ namespace {
 // What forward and backward have in common.
 template <class Args>
 void check_inputs(const ArgumentCheck& check, const Args& args) {
-  const int64_t tokens = args.seqs.tokens, d_inner = args.weight.dim(0), d_conv = args.weight.dim(1);
+  const int64_t tokens = args.seqs.tokens, d_inner = args.weight.dim(0),
+                d_conv = args.weight.dim(1);
   check.that(d_conv >= 1, "d_conv is 0");
   check.matrix("x", args.x, {tokens, d_inner});
   check.contiguous("weight", args.weight, {d_inner, d_conv});

@@ -10,39 +10,39 @@ namespace elapse {
 //   conv[t] = bias + sum_k weight[k] * x[t - (d_conv - 1) + k];  y = silu(conv)
 struct CausalConvForward {
   static constexpr Op kOp = Op::causal_conv_forward;
-  Tensor x;                      // (tokens, d_inner), rows may be strided
-  Tensor weight;                 // (d_inner, d_conv)
-  Tensor bias;                   // (d_inner) or empty
+  Tensor x;       // (tokens, d_inner), rows may be strided
+  Tensor weight;  // (d_inner, d_conv)
+  Tensor bias;    // (d_inner) or empty
   Sequences seqs;
-  Tensor pool;                   // (slots, d_conv - 1, d_inner), read and written; or empty
-  Tensor saved_start;            // (n_seqs, d_conv - 1, d_inner), assigned: for backward; or empty
-  Tensor y;                      // (tokens, d_inner), assigned
-  Tap conv_tap;                  // (tokens, d_inner): conv, before SiLU
+  Tensor pool;         // (slots, d_conv - 1, d_inner), read and written; or empty
+  Tensor saved_start;  // (n_seqs, d_conv - 1, d_inner), assigned: for backward; or empty
+  Tensor y;            // (tokens, d_inner), assigned
+  Tap conv_tap;        // (tokens, d_inner): conv, before SiLU
 };
 
 struct CausalConvBackward {
   static constexpr Op kOp = Op::causal_conv_backward;
-  Tensor dy;                     // (tokens, d_inner)
-  Tensor x;                      // forward's, with its weight, bias, seqs, saved_start and tap
+  Tensor dy;  // (tokens, d_inner)
+  Tensor x;   // forward's, with its weight, bias, seqs, saved_start and tap
   Tensor weight;
   Tensor bias;
   Sequences seqs;
-  Tensor saved_start;            // or empty: every sequence started from zeros
+  Tensor saved_start;  // or empty: every sequence started from zeros
   Tap conv_tap;
-  Tensor dx;                     // (tokens, d_inner), assigned; rows may be strided
-  Tensor dweight;                // (d_inner, d_conv), accumulated
-  Tensor dbias;                  // (d_inner), accumulated; or empty
-  Tensor dpool;                  // (slots, d_conv - 1, d_inner), see Sequences; or empty: not wanted
+  Tensor dx;       // (tokens, d_inner), assigned; rows may be strided
+  Tensor dweight;  // (d_inner, d_conv), accumulated
+  Tensor dbias;    // (d_inner), accumulated; or empty
+  Tensor dpool;    // (slots, d_conv - 1, d_inner), see Sequences; or empty: not wanted
 };
 
 // The convolution's composition needs one small operation: x moved `by` tokens later within each
 // sequence (earlier where `by` is negative, which is its backward); zeros enter.
 struct CausalShift {
   static constexpr Op kOp = Op::causal_shift;
-  Tensor x;                      // (tokens, d_inner)
+  Tensor x;  // (tokens, d_inner)
   Sequences seqs;
   int64_t by = 0;
-  Tensor out;                    // (tokens, d_inner), assigned
+  Tensor out;  // (tokens, d_inner), assigned
 };
 
 void causal_conv_forward(Device& device, const CausalConvForward& args);

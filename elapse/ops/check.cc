@@ -37,7 +37,8 @@ void ArgumentCheck::pool(std::string_view name, const Tensor& t, int64_t slots, 
 void ArgumentCheck::tap(std::string_view name, const Tap& tap, Shape shape) const {
   if (tap.watch) contiguous(name, tap.watch, shape);
   if (!tap.edits()) return;
-  if (tap.source && tap.source.numel() == 1) return typed(name, tap.source, dtype_, tap.source.shape());
+  if (tap.source && tap.source.numel() == 1)
+    return typed(name, tap.source, dtype_, tap.source.shape());
   contiguous(name, tap.source, shape);
 }
 

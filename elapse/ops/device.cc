@@ -39,12 +39,32 @@ KernelTable kernels_with_stand_ins(const Backend& backend, DType compute) {
 
 std::string_view name_of(Op op) {
   static constexpr std::array<std::string_view, static_cast<size_t>(Op::count)> kNames = {
-      "fill", "copy", "unary_forward", "unary_backward", "binary", "sum_to", "edit",
-      "edit_backward", "gather_rows", "scatter_add_rows", "linear_forward",
-      "linear_backward_input", "linear_backward_weight", "rms_norm_forward", "rms_norm_backward",
-      "causal_conv_forward", "causal_conv_backward", "causal_shift", "selective_scan_forward",
-      "selective_scan_backward", "recurrence", "recurrence_backward", "cross_entropy_forward",
-      "cross_entropy_backward", "sum_of_squares", "adamw"};
+      "fill",
+      "copy",
+      "unary_forward",
+      "unary_backward",
+      "binary",
+      "sum_to",
+      "edit",
+      "edit_backward",
+      "gather_rows",
+      "scatter_add_rows",
+      "linear_forward",
+      "linear_backward_input",
+      "linear_backward_weight",
+      "rms_norm_forward",
+      "rms_norm_backward",
+      "causal_conv_forward",
+      "causal_conv_backward",
+      "causal_shift",
+      "selective_scan_forward",
+      "selective_scan_backward",
+      "recurrence",
+      "recurrence_backward",
+      "cross_entropy_forward",
+      "cross_entropy_backward",
+      "sum_of_squares",
+      "adamw"};
   return kNames[static_cast<size_t>(op)];
 }
 

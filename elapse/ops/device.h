@@ -16,17 +16,20 @@ class Device;
 
 // Every operation a backend may supply a kernel for. An operation is declared by its arguments: a
 // struct with a `static constexpr Op kOp`, in the header named beside the group.
+// clang-format off
 enum class Op : uint8_t {
   fill, copy, unary_forward, unary_backward, binary, sum_to, edit, edit_backward,  // pointwise.h
   gather_rows, scatter_add_rows,                                                   // rows.h
   linear_forward, linear_backward_input, linear_backward_weight,                   // linear.h
   rms_norm_forward, rms_norm_backward,                                             // rms_norm.h
   causal_conv_forward, causal_conv_backward, causal_shift,                         // causal_conv.h
-  selective_scan_forward, selective_scan_backward, recurrence, recurrence_backward,  // selective_scan.h
+  selective_scan_forward, selective_scan_backward,                                 // selective_scan.h
+  recurrence, recurrence_backward,
   cross_entropy_forward, cross_entropy_backward,                                   // cross_entropy.h
   sum_of_squares, adamw,                                                           // optimizer.h
   count
 };
+// clang-format on
 std::string_view name_of(Op op);
 
 template <class Args>
@@ -58,13 +61,13 @@ struct Backend {
   std::string_view name;
   const KernelTable* (*kernels)(DType compute);  // null: does not compute in this dtype
   MemorySource& (*memory)();
-  bool host_memory;                              // tensors can be read and written by the host
+  bool host_memory;  // tensors can be read and written by the host
   void* (*create_stream)();
   void (*destroy_stream)(void* stream);
   void (*synchronize)(void* stream);
   void (*upload)(void* stream, void* device, const void* host, int64_t bytes);
   void (*download)(void* stream, void* host, const void* device, int64_t bytes);
-  std::string (*describe)();                     // e.g. the instruction set chosen on this machine
+  std::string (*describe)();  // e.g. the instruction set chosen on this machine
 };
 
 // The backends built into this program, from a list the build generates.

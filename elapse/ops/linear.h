@@ -7,25 +7,25 @@ namespace elapse {
 // y = x W^T + b. Rows of x, y, dx, dy may be strided; W is contiguous.
 struct LinearForward {
   static constexpr Op kOp = Op::linear_forward;
-  Tensor x;                      // (rows, in)
-  Tensor weight;                 // (out, in)
-  Tensor bias;                   // (out) or empty
-  Tensor y;                      // (rows, out), assigned
+  Tensor x;       // (rows, in)
+  Tensor weight;  // (out, in)
+  Tensor bias;    // (out) or empty
+  Tensor y;       // (rows, out), assigned
 };
 
 struct LinearBackwardInput {
   static constexpr Op kOp = Op::linear_backward_input;
-  Tensor dy;                     // (rows, out)
-  Tensor weight;                 // (out, in)
-  Tensor dx;                     // (rows, in), assigned
+  Tensor dy;      // (rows, out)
+  Tensor weight;  // (out, in)
+  Tensor dx;      // (rows, in), assigned
 };
 
 struct LinearBackwardWeight {
   static constexpr Op kOp = Op::linear_backward_weight;
-  Tensor dy;                     // (rows, out)
-  Tensor x;                      // (rows, in)
-  Tensor dweight;                // (out, in), accumulated
-  Tensor dbias;                  // (out), accumulated; or empty
+  Tensor dy;       // (rows, out)
+  Tensor x;        // (rows, in)
+  Tensor dweight;  // (out, in), accumulated
+  Tensor dbias;    // (out), accumulated; or empty
 };
 
 void linear_forward(Device& device, const LinearForward& args);

@@ -11,12 +11,12 @@ namespace elapse {
 // sizes.
 struct SumOfSquares {
   static constexpr Op kOp = Op::sum_of_squares;
-  std::vector<Tensor> tensors;   // contiguous
-  Tensor out;                    // (1) f64, assigned
+  std::vector<Tensor> tensors;  // contiguous
+  Tensor out;                   // (1) f64, assigned
 };
 
 struct AdamWTensor {
-  Tensor param;                  // contiguous, updated in place, as are m and v
+  Tensor param;  // contiguous, updated in place, as are m and v
   Tensor grad;
   Tensor m;
   Tensor v;
@@ -30,14 +30,14 @@ struct AdamWTensor {
 struct AdamW {
   static constexpr Op kOp = Op::adamw;
   std::vector<AdamWTensor> tensors;
-  Tensor norm_squared;           // (1) f64: of all gradients; or empty: no clipping
+  Tensor norm_squared;  // (1) f64: of all gradients; or empty: no clipping
   double max_norm = 1;
   double lr = 1e-3;
   double beta1 = 0.9;
   double beta2 = 0.999;
   double eps = 1e-8;
   double weight_decay = 0;
-  int64_t step = 1;              // 1 for the first update
+  int64_t step = 1;  // 1 for the first update
 };
 
 void sum_of_squares(Device& device, const SumOfSquares& args);

@@ -9,14 +9,14 @@ namespace elapse {
 
 struct Fill {
   static constexpr Op kOp = Op::fill;
-  Tensor out;                    // assigned
+  Tensor out;  // assigned
   double value = 0;
 };
 
 struct Copy {
   static constexpr Op kOp = Op::copy;
   Tensor x;
-  Tensor out;                    // assigned; f32 and f64 convert into each other
+  Tensor out;  // assigned; f32 and f64 convert into each other
 };
 
 enum class Unary : uint8_t { exp, neg_exp /* -exp(x) */, silu, softplus /* x itself above 20 */ };
@@ -25,7 +25,7 @@ struct UnaryForward {
   static constexpr Op kOp = Op::unary_forward;
   Unary function;
   Tensor x;
-  Tensor y;                      // assigned
+  Tensor y;  // assigned
 };
 
 struct UnaryBackward {
@@ -33,7 +33,7 @@ struct UnaryBackward {
   Unary function;
   Tensor x;
   Tensor dy;
-  Tensor dx;                     // assigned
+  Tensor dx;  // assigned
 };
 
 enum class BinaryFunction : uint8_t { add, mul };
@@ -44,14 +44,14 @@ struct Binary {
   BinaryFunction function;
   Tensor a;
   Tensor b;
-  Tensor out;                    // assigned
+  Tensor out;  // assigned
 };
 
 // Sums x over the axes where `out` has size 1 (the ranks are equal).
 struct SumTo {
   static constexpr Op kOp = Op::sum_to;
   Tensor x;
-  Tensor out;                    // assigned
+  Tensor out;  // assigned
 };
 
 // out = the edit of x (tap.h); `source` has x's shape or one element.
@@ -60,7 +60,7 @@ struct EditForward {
   EditOp edit;
   Tensor x;
   Tensor source;
-  Tensor out;                    // assigned
+  Tensor out;  // assigned
 };
 
 struct EditBackward {
@@ -68,7 +68,7 @@ struct EditBackward {
   EditOp edit;
   Tensor dout;
   Tensor source;
-  Tensor dx;                     // assigned
+  Tensor dx;  // assigned
 };
 
 void fill(Device& device, const Fill& args);

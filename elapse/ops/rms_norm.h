@@ -9,28 +9,28 @@ namespace elapse {
 //   sum = residual + x;  scale = sqrt(mean(sum^2) + eps);  y = weight * sum / scale
 struct RmsNormForward {
   static constexpr Op kOp = Op::rms_norm_forward;
-  Tensor x;                      // (tokens, d_model)
-  Tensor residual;               // (tokens, d_model), or empty: sum is x itself
-  Tensor weight;                 // (d_model)
+  Tensor x;         // (tokens, d_model)
+  Tensor residual;  // (tokens, d_model), or empty: sum is x itself
+  Tensor weight;    // (d_model)
   double eps = 1e-5;
-  Tensor sum;                    // (tokens, d_model), assigned; empty where residual is
-  Tensor scale;                  // (tokens, 1), assigned: the value after `scale_tap`
-  Tensor y;                      // (tokens, d_model), assigned
-  Tap scale_tap;                 // (tokens, 1): y uses the edited scale
+  Tensor sum;     // (tokens, d_model), assigned; empty where residual is
+  Tensor scale;   // (tokens, 1), assigned: the value after `scale_tap`
+  Tensor y;       // (tokens, d_model), assigned
+  Tap scale_tap;  // (tokens, 1): y uses the edited scale
 };
 
 // Gradients of x and residual are the same tensor, dsum_total.
 struct RmsNormBackward {
   static constexpr Op kOp = Op::rms_norm_backward;
-  Tensor dy;                     // (tokens, d_model)
-  Tensor dsum;                   // (tokens, d_model): what reaches `sum` from later; or empty
-  Tensor sum;                    // (tokens, d_model): x where residual was empty
-  Tensor weight;                 // (d_model)
-  Tensor scale;                  // (tokens, 1), as forward left it
+  Tensor dy;      // (tokens, d_model)
+  Tensor dsum;    // (tokens, d_model): what reaches `sum` from later; or empty
+  Tensor sum;     // (tokens, d_model): x where residual was empty
+  Tensor weight;  // (d_model)
+  Tensor scale;   // (tokens, 1), as forward left it
   double eps = 1e-5;
-  Tap scale_tap;                 // forward's
-  Tensor dsum_total;             // (tokens, d_model), assigned; may be dsum
-  Tensor dweight;                // (d_model), accumulated
+  Tap scale_tap;      // forward's
+  Tensor dsum_total;  // (tokens, d_model), assigned; may be dsum
+  Tensor dweight;     // (d_model), accumulated
 };
 
 void rms_norm_forward(Device& device, const RmsNormForward& args);

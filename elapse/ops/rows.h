@@ -9,17 +9,17 @@ namespace elapse {
 // caller answers for them.
 struct GatherRows {
   static constexpr Op kOp = Op::gather_rows;
-  Tensor table;                  // (rows, width)
-  Tensor index;                  // (count) i64
-  Tensor out;                    // (count, width), assigned
+  Tensor table;  // (rows, width)
+  Tensor index;  // (count) i64
+  Tensor out;    // (count, width), assigned
 };
 
 // dtable[index[i]] += dout[i], in the order of i.
 struct ScatterAddRows {
   static constexpr Op kOp = Op::scatter_add_rows;
-  Tensor dout;                   // (count, width)
-  Tensor index;                  // (count) i64
-  Tensor dtable;                 // (rows, width), accumulated
+  Tensor dout;    // (count, width)
+  Tensor index;   // (count) i64
+  Tensor dtable;  // (rows, width), accumulated
 };
 
 void gather_rows(Device& device, const GatherRows& args);

@@ -11,28 +11,36 @@ namespace elapse {
 // (tokens, d_inner): dt_pre, dt, y, ssm_out, gate. (tokens, d_inner, d_state): the others.
 // An edit of `h` is carried into later tokens; one of `readout_h` changes its own token's y only.
 enum class ScanPoint : uint8_t {
-  dt_pre, dt, decay, B_bar, write, h, readout_h, y, ssm_out, gate, count
+  dt_pre,
+  dt,
+  decay,
+  B_bar,
+  write,
+  h,
+  readout_h,
+  y,
+  ssm_out,
+  gate,
+  count
 };
 using ScanTaps = std::array<Tap, static_cast<size_t>(ScanPoint::count)>;
 
 inline Tap& tap(ScanTaps& taps, ScanPoint p) { return taps[static_cast<size_t>(p)]; }
 inline const Tap& tap(const ScanTaps& taps, ScanPoint p) { return taps[static_cast<size_t>(p)]; }
-inline bool is_per_state(ScanPoint p) {
-  return p >= ScanPoint::decay && p <= ScanPoint::readout_h;
-}
+inline bool is_per_state(ScanPoint p) { return p >= ScanPoint::decay && p <= ScanPoint::readout_h; }
 bool any_active(const ScanTaps& taps);
 bool any_edits(const ScanTaps& taps);
 
 // What forward and backward both read. Rows of (tokens, .) tensors may be strided.
 struct ScanInputs {
-  Tensor x;                      // (tokens, d_inner)
-  Tensor dt_raw;                 // (tokens, d_inner): step size before bias and softplus
-  Tensor dt_bias;                // (d_inner)
-  Tensor A;                      // (d_inner, d_state), negative
-  Tensor B;                      // (tokens, d_state)
-  Tensor C;                      // (tokens, d_state)
-  Tensor D;                      // (d_inner)
-  Tensor z;                      // (tokens, d_inner)
+  Tensor x;        // (tokens, d_inner)
+  Tensor dt_raw;   // (tokens, d_inner): step size before bias and softplus
+  Tensor dt_bias;  // (d_inner)
+  Tensor A;        // (d_inner, d_state), negative
+  Tensor B;        // (tokens, d_state)
+  Tensor C;        // (tokens, d_state)
+  Tensor D;        // (d_inner)
+  Tensor z;        // (tokens, d_inner)
   Sequences seqs;
 };
 
@@ -48,9 +56,9 @@ struct ScanForward {
   static constexpr int64_t kCheckpointEvery = 16;
 
   ScanInputs in;
-  Tensor pool;                   // (slots, d_inner, d_state), read and written; or empty
-  Tensor checkpoints;            // (checkpoint_count, d_inner, d_state), assigned; or empty
-  Tensor out;                    // (tokens, d_inner), assigned
+  Tensor pool;         // (slots, d_inner, d_state), read and written; or empty
+  Tensor checkpoints;  // (checkpoint_count, d_inner, d_state), assigned; or empty
+  Tensor out;          // (tokens, d_inner), assigned
   ScanTaps taps;
 };
 
@@ -66,38 +74,38 @@ inline int64_t checkpoint_count(const Sequences& seqs) {
 
 struct ScanBackward {
   static constexpr Op kOp = Op::selective_scan_backward;
-  Tensor dout;                   // (tokens, d_inner)
+  Tensor dout;  // (tokens, d_inner)
   ScanInputs in;
-  Tensor checkpoints;            // as forward left them
-  ScanTaps taps;                 // forward's edits; nothing is watched
-  Tensor dx;                     // (tokens, d_inner), assigned, rows may be strided; so too
-  Tensor ddt_raw;                // (tokens, d_inner)
-  Tensor dB;                     // (tokens, d_state)
-  Tensor dC;                     // (tokens, d_state)
-  Tensor dz;                     // (tokens, d_inner)
-  Tensor ddt_bias;               // (d_inner), accumulated
-  Tensor dA;                     // (d_inner, d_state), accumulated
-  Tensor dD;                     // (d_inner), accumulated
-  Tensor dpool;                  // (slots, d_inner, d_state), see Sequences; or empty: not wanted
+  Tensor checkpoints;  // as forward left them
+  ScanTaps taps;       // forward's edits; nothing is watched
+  Tensor dx;           // (tokens, d_inner), assigned, rows may be strided; so too
+  Tensor ddt_raw;      // (tokens, d_inner)
+  Tensor dB;           // (tokens, d_state)
+  Tensor dC;           // (tokens, d_state)
+  Tensor dz;           // (tokens, d_inner)
+  Tensor ddt_bias;     // (d_inner), accumulated
+  Tensor dA;           // (d_inner, d_state), accumulated
+  Tensor dD;           // (d_inner), accumulated
+  Tensor dpool;        // (slots, d_inner, d_state), see Sequences; or empty: not wanted
 };
 
 // The scan's composition needs the bare recurrence h[t] = decay[t] h[t-1] + write[t], from zeros.
 struct Recurrence {
   static constexpr Op kOp = Op::recurrence;
-  Tensor decay;                  // (tokens, d_inner, d_state)
-  Tensor write;                  // (tokens, d_inner, d_state)
+  Tensor decay;  // (tokens, d_inner, d_state)
+  Tensor write;  // (tokens, d_inner, d_state)
   Sequences seqs;
-  Tensor h;                      // (tokens, d_inner, d_state), assigned
+  Tensor h;  // (tokens, d_inner, d_state), assigned
 };
 
 struct RecurrenceBackward {
   static constexpr Op kOp = Op::recurrence_backward;
-  Tensor dh;                     // (tokens, d_inner, d_state): what reaches h from its readers
+  Tensor dh;  // (tokens, d_inner, d_state): what reaches h from its readers
   Tensor decay;
   Tensor h;
   Sequences seqs;
-  Tensor ddecay;                 // (tokens, d_inner, d_state), assigned
-  Tensor dwrite;                 // (tokens, d_inner, d_state), assigned
+  Tensor ddecay;  // (tokens, d_inner, d_state), assigned
+  Tensor dwrite;  // (tokens, d_inner, d_state), assigned
 };
 
 void selective_scan_forward(Device& device, const ScanForward& args);

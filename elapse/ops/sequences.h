@@ -19,9 +19,9 @@ namespace elapse {
 struct Sequences {
   static constexpr int64_t kNoSlot = -1;  // start: zeros; end: dropped
 
-  Tensor cu_seqlens;   // (n_seqs + 1) i64: 0, then the end of each sequence
-  Tensor start_slots;  // (n_seqs) i64
-  Tensor end_slots;    // (n_seqs) i64
+  Tensor cu_seqlens;                           // (n_seqs + 1) i64: 0, then the end of each sequence
+  Tensor start_slots;                          // (n_seqs) i64
+  Tensor end_slots;                            // (n_seqs) i64
   std::vector<int64_t> lengths, starts, ends;  // the same on the host, (n_seqs) each
   int64_t tokens = 0;
   int64_t max_len = 0;

@@ -16,9 +16,9 @@ enum class EditOp : uint8_t { none, set, add, scale };
 // The gradient of the unedited value is that of the edited one times 1 (add), source (scale) or
 // 0 (set).
 struct Tap {
-  Tensor watch;                  // shape of the value; empty: not watched
+  Tensor watch;  // shape of the value; empty: not watched
   EditOp op = EditOp::none;
-  Tensor source;                 // shape of the value, or one element for every place
+  Tensor source;  // shape of the value, or one element for every place
 
   bool edits() const { return op != EditOp::none; }
   bool active() const { return edits() || watch; }

@@ -12,9 +12,9 @@ namespace elapse {
 
 // A change to the value passing a named point, as data.
 struct Edit {
-  std::string point;             // "layers.3.mixer.dt"
+  std::string point;  // "layers.3.mixer.dt"
   EditOp op = EditOp::none;
-  Tensor source;                 // the shape of the value in each call, or one element
+  Tensor source;  // the shape of the value in each call, or one element
 };
 
 // What to watch and what to change inside a model while it runs: in training, prefill or decoding.
@@ -40,7 +40,7 @@ class Points {
   // a captured device graph can be kept by it.
   std::string key() const;
 
-  void keep(std::string_view name, Tensor value);    // called by the model as values pass
+  void keep(std::string_view name, Tensor value);  // called by the model as values pass
 
  private:
   std::map<std::string, Tensor, std::less<>> watched_;
@@ -53,7 +53,7 @@ class PointScope {
   PointScope() = default;  // nobody looks
   PointScope(Points* points, std::string prefix);
 
-  PointScope within(std::string_view part) const;    // "mixer." below "layers.3."
+  PointScope within(std::string_view part) const;  // "mixer." below "layers.3."
   bool watches(std::string_view name) const;
   bool edits(std::string_view name) const;
   bool touches(std::string_view name) const { return watches(name) || edits(name); }

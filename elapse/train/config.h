@@ -18,8 +18,8 @@ struct Phase {
 
 struct TrainConfig {
   int64_t steps = 0;
-  int64_t batch_tokens = 4096;     // of a step: a multiple of its length; a longer length has one
-                                   // sequence a step
+  int64_t batch_tokens = 4096;    // of a step: a multiple of its length; a longer length has one
+                                  // sequence a step
   int64_t accumulate = 1;         // passes that a step's sequences are spread over
   std::vector<Phase> curriculum;  // first these, in this order,
   int64_t length = 256;           // then sequences of this many tokens to the end

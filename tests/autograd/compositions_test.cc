@@ -70,14 +70,10 @@ TEST_F(Compositions, CausalConv) {
 
 TEST_F(Compositions, SelectiveScan) {
   leaves_.clear();
-  const ScanVars in = {random_leaf({24, kInner}),
-                       random_leaf({24, kInner}, -3, 1),
-                       random_leaf({kInner}),
-                       random_leaf({kInner, kState}, -3, -0.1),
-                       random_leaf({24, kState}),
-                       random_leaf({24, kState}),
-                       random_leaf({kInner}),
-                       random_leaf({24, kInner}, -3, 3)};
+  const ScanVars in = {random_leaf({24, kInner}), random_leaf({24, kInner}, -3, 1),
+                       random_leaf({kInner}),     random_leaf({kInner, kState}, -3, -0.1),
+                       random_leaf({24, kState}), random_leaf({24, kState}),
+                       random_leaf({kInner}),     random_leaf({24, kInner}, -3, 3)};
   expect_equal(outcome([&](Tape& t) { return selective_scan(t, in, seqs_, Var()); }),
                outcome([&](Tape& t) { return composed_selective_scan(t, in, seqs_); }));
 }

@@ -26,10 +26,9 @@ InductionSettings tiny() {
 
 InductionRun run(const InductionSettings& settings, int threads) {
   Device device("cpu", threads);
-  InductionRun finished =
-      run_induction(device, settings, [](const ExperimentProgress& now) {
-        EXPECT_LE(now.done, now.total) << now.stage;
-      });
+  InductionRun finished = run_induction(device, settings, [](const ExperimentProgress& now) {
+    EXPECT_LE(now.done, now.total) << now.stage;
+  });
   finished.model.reset();  // belongs to the device
   return finished;
 }

@@ -29,9 +29,7 @@ class CheckpointTest : public testing::Test {
     if (layout == Layout::original) c.pad_vocab_multiple = 8;
     return c;
   }
-  void write(const char* name, const std::string& text) {
-    std::ofstream(folder_ / name) << text;
-  }
+  void write(const char* name, const std::string& text) { std::ofstream(folder_ / name) << text; }
   // The sentence load_model refuses the folder with.
   std::string refusal() {
     try {

@@ -74,9 +74,12 @@ class Subject {
 
   Result run(Mode mode, Points* points) {
     switch (mode) {
-      case Mode::training: return train(points);
-      case Mode::prefill: return prefill(points);
-      case Mode::decoding: return decode(points);
+      case Mode::training:
+        return train(points);
+      case Mode::prefill:
+        return prefill(points);
+      case Mode::decoding:
+        return decode(points);
     }
     return {};
   }
@@ -160,8 +163,8 @@ class Subject {
     for (int64_t t = 0; t < 4; ++t) {
       Tape tape(device_, false);
       const std::vector<int64_t> tokens = {kTokens[size_t(t)], kTokens[size_t(7 + t)]};
-      const Batch batch = {device_.upload(tokens, {2}),
-                           make_sequences(device_, {1, 1}, {0, 1}, {0, 1}), {}};
+      const Batch batch = {
+          device_.upload(tokens, {2}), make_sequences(device_, {1, 1}, {0, 1}, {0, 1}), {}};
       result.add(device_, forward(tape, batch, &state, points).value());
     }
     return result;

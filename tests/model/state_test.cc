@@ -40,8 +40,8 @@ class StateTest : public testing::Test {
   std::vector<float> feed(State& state, const std::vector<int64_t>& tokens, int64_t slot = 0) {
     Tape tape(device_, false);
     const auto count = static_cast<int64_t>(tokens.size());
-    const Batch batch = {device_.upload(tokens, {count}),
-                         make_sequences(device_, {count}, {slot}, {slot}), {}};
+    const Batch batch = {
+        device_.upload(tokens, {count}), make_sequences(device_, {count}, {slot}, {slot}), {}};
     const Var logits = model_.forward(tape, batch, &state);
     std::vector<float> out(static_cast<size_t>(logits.value().numel()));
     device_.download_bytes(logits.value(), out.data());
@@ -124,8 +124,8 @@ TEST_F(StateTest, PackedSequencesAreAsAlone) {
   std::vector<int64_t> packed = a;
   packed.insert(packed.end(), b.begin(), b.end());
   Tape tape(device_, false);
-  const Batch batch = {device_.upload(packed, {15}),
-                       make_sequences(device_, {6, 0, 9}, {-1, 1, -1}, {2, 1, 0}), {}};
+  const Batch batch = {
+      device_.upload(packed, {15}), make_sequences(device_, {6, 0, 9}, {-1, 1, -1}, {2, 1, 0}), {}};
   model_.forward(tape, batch, &state);
   State alone = model_.make_state(1);
   feed(alone, b);

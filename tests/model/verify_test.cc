@@ -19,8 +19,8 @@ PathCounts counts_of(bool recording) {
   Device device("cpu", 2);
   const LanguageModel model(device, ModelConfig::mamba(8, 1, 5), DType::f32, 1);
   Tape tape(device, recording);
-  const Batch batch = {device.upload(std::vector<int64_t>{1, 2, 3, 4, 0}, {5}),
-                       make_sequences(device, {3, 2}), {}};
+  const Batch batch = {
+      device.upload(std::vector<int64_t>{1, 2, 3, 4, 0}, {5}), make_sequences(device, {3, 2}), {}};
   model.forward(tape, batch);
   return model.path_counts();
 }
@@ -46,8 +46,10 @@ TEST(Verify, DecodingPassesTheStateThroughAFileWhereAsked) {
   State state = model.make_state(1);
   for (int64_t t = 0; t < 3; ++t) {
     Tape tape(device, false);
-    model.forward(tape, {device.upload(std::vector<int64_t>{t}, {1}),
-                         make_sequences(device, {1}, {0}, {0}), {}}, &state);
+    model.forward(
+        tape,
+        {device.upload(std::vector<int64_t>{t}, {1}), make_sequences(device, {1}, {0}, {0}), {}},
+        &state);
   }
   EXPECT_EQ(state.position(), 3);
   EXPECT_EQ(model.path_counts().restored, mode() == "restore" ? 3 : 0);
@@ -62,8 +64,8 @@ TEST(Verify, OnlyTheKernelsThatRanAreCounted) {
   Device device("cpu", 1);
   const LanguageModel model(device, ModelConfig::mamba(8, 2, 5), DType::f32, 1);
   Tape tape(device);
-  const Batch batch = {device.upload(std::vector<int64_t>{1}, {1}), make_sequences(device, {1}),
-                       {}};
+  const Batch batch = {
+      device.upload(std::vector<int64_t>{1}, {1}), make_sequences(device, {1}), {}};
   const Var loss =
       cross_entropy(tape, model.forward(tape, batch), device.upload(std::vector<int64_t>{2}, {1}));
   tape.backward(loss);

@@ -8,13 +8,21 @@
 namespace elapse::ref {
 
 // Each adds its kernels, computing in T, to the table.
-template <class T> void add_pointwise(KernelTable& table);
-template <class T> void add_rows(KernelTable& table);
-template <class T> void add_linear(KernelTable& table);
-template <class T> void add_rms_norm(KernelTable& table);
-template <class T> void add_causal_conv(KernelTable& table);
-template <class T> void add_selective_scan(KernelTable& table);
-template <class T> void add_cross_entropy(KernelTable& table);
-template <class T> void add_optimizer(KernelTable& table);
+template <class T>
+void add_pointwise(KernelTable& table);
+template <class T>
+void add_rows(KernelTable& table);
+template <class T>
+void add_linear(KernelTable& table);
+template <class T>
+void add_rms_norm(KernelTable& table);
+template <class T>
+void add_causal_conv(KernelTable& table);
+template <class T>
+void add_selective_scan(KernelTable& table);
+template <class T>
+void add_cross_entropy(KernelTable& table);
+template <class T>
+void add_optimizer(KernelTable& table);
 
 }  // namespace elapse::ref

@@ -35,10 +35,14 @@ T softplus_slope(T x) {
 template <class T>
 T edited(EditOp op, T value, T source) {
   switch (op) {
-    case EditOp::set: return source;
-    case EditOp::add: return value + source;
-    case EditOp::scale: return value * source;
-    case EditOp::none: break;
+    case EditOp::set:
+      return source;
+    case EditOp::add:
+      return value + source;
+    case EditOp::scale:
+      return value * source;
+    case EditOp::none:
+      break;
   }
   return value;
 }
@@ -65,7 +69,9 @@ class TapAt {
     if (watch_ != nullptr) watch_[i] = value;
     return value;
   }
-  T slope(int64_t i) const { return source_ == nullptr ? T(1) : edit_slope(op_, source_[i * step_]); }
+  T slope(int64_t i) const {
+    return source_ == nullptr ? T(1) : edit_slope(op_, source_[i * step_]);
+  }
 
  private:
   EditOp op_;

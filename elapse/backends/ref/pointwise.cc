@@ -29,7 +29,8 @@ void for_each_place(const Shape& shape, const std::array<const Tensor*, kCount>&
 template <class T>
 void fill(Device&, const Fill& a) {
   T* out = a.out.data<T>();
-  for_each_place<1>(a.out.shape(), {&a.out}, [&](auto at) { out[at[0]] = static_cast<T>(a.value); });
+  for_each_place<1>(a.out.shape(), {&a.out},
+                    [&](auto at) { out[at[0]] = static_cast<T>(a.value); });
 }
 
 template <class From, class T>
@@ -48,10 +49,14 @@ void copy(Device&, const Copy& a) {
 template <class T>
 T value_of(Unary function, T x) {
   switch (function) {
-    case Unary::exp: return std::exp(x);
-    case Unary::neg_exp: return -std::exp(x);
-    case Unary::silu: return silu(x);
-    case Unary::softplus: return softplus(x);
+    case Unary::exp:
+      return std::exp(x);
+    case Unary::neg_exp:
+      return -std::exp(x);
+    case Unary::silu:
+      return silu(x);
+    case Unary::softplus:
+      return softplus(x);
   }
   return x;
 }
@@ -59,9 +64,12 @@ T value_of(Unary function, T x) {
 template <class T>
 T slope_of(Unary function, T x) {
   switch (function) {
-    case Unary::silu: return silu_slope(x);
-    case Unary::softplus: return softplus_slope(x);
-    default: return value_of(function, x);
+    case Unary::silu:
+      return silu_slope(x);
+    case Unary::softplus:
+      return softplus_slope(x);
+    default:
+      return value_of(function, x);
   }
 }
 
@@ -78,9 +86,8 @@ void unary_backward(Device&, const UnaryBackward& a) {
   const T* x = a.x.data<T>();
   const T* dy = a.dy.data<T>();
   T* dx = a.dx.data<T>();
-  for_each_place<3>(a.x.shape(), {&a.x, &a.dy, &a.dx}, [&](auto at) {
-    dx[at[2]] = dy[at[1]] * slope_of(a.function, x[at[0]]);
-  });
+  for_each_place<3>(a.x.shape(), {&a.x, &a.dy, &a.dx},
+                    [&](auto at) { dx[at[2]] = dy[at[1]] * slope_of(a.function, x[at[0]]); });
 }
 
 template <class T>

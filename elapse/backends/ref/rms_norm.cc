@@ -46,9 +46,8 @@ void rms_norm_backward(Device&, const RmsNormBackward& a) {
     for (int64_t j = 0; j < d_model; ++j) {
       const double later = a.dsum ? Matrix<T>(a.dsum)(t, j) : T(0);
       a.dweight.data<T>()[j] += static_cast<T>(dy(t, j) * sum(t, j) / scale);
-      dsum_total(t, j) =
-          static_cast<T>(later + dy(t, j) * weight[j] / scale +
-                         drms * sum(t, j) / (static_cast<double>(d_model) * rms));
+      dsum_total(t, j) = static_cast<T>(later + dy(t, j) * weight[j] / scale +
+                                        drms * sum(t, j) / (static_cast<double>(d_model) * rms));
     }
   }
 }

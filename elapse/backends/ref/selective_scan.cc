@@ -14,11 +14,16 @@ namespace {
 template <class T>
 struct Taps {
   explicit Taps(const ScanTaps& taps)
-      : dt_pre(tap(taps, ScanPoint::dt_pre)), dt(tap(taps, ScanPoint::dt)),
-        decay(tap(taps, ScanPoint::decay)), B_bar(tap(taps, ScanPoint::B_bar)),
-        write(tap(taps, ScanPoint::write)), h(tap(taps, ScanPoint::h)),
-        readout_h(tap(taps, ScanPoint::readout_h)), y(tap(taps, ScanPoint::y)),
-        ssm_out(tap(taps, ScanPoint::ssm_out)), gate(tap(taps, ScanPoint::gate)) {}
+      : dt_pre(tap(taps, ScanPoint::dt_pre)),
+        dt(tap(taps, ScanPoint::dt)),
+        decay(tap(taps, ScanPoint::decay)),
+        B_bar(tap(taps, ScanPoint::B_bar)),
+        write(tap(taps, ScanPoint::write)),
+        h(tap(taps, ScanPoint::h)),
+        readout_h(tap(taps, ScanPoint::readout_h)),
+        y(tap(taps, ScanPoint::y)),
+        ssm_out(tap(taps, ScanPoint::ssm_out)),
+        gate(tap(taps, ScanPoint::gate)) {}
 
   TapAt<T> dt_pre, dt, decay, B_bar, write, h, readout_h, y, ssm_out, gate;
 };
@@ -30,8 +35,11 @@ struct Step {
   std::vector<T> decay, B_bar, write, h, readout_h;
 
   explicit Step(int64_t d_state)
-      : decay(size_t(d_state)), B_bar(size_t(d_state)), write(size_t(d_state)),
-        h(size_t(d_state)), readout_h(size_t(d_state)) {}
+      : decay(size_t(d_state)),
+        B_bar(size_t(d_state)),
+        write(size_t(d_state)),
+        h(size_t(d_state)),
+        readout_h(size_t(d_state)) {}
 
   void run(const ScanInputs& in, const Taps<T>& taps, int64_t t, int64_t e, const T* h_before) {
     const int64_t d_inner = in.A.dim(0), d_state = in.A.dim(1), te = t * d_inner + e;
@@ -120,8 +128,7 @@ class ChannelBackward {
 
   // Every token's inner values again, from the first checkpoint, the sequence's start.
   void recompute(int64_t checkpoint) {
-    const T* start =
-        a_.checkpoints.data<T>() + (checkpoint * a_.in.A.dim(0) + e_) * d_state_;
+    const T* start = a_.checkpoints.data<T>() + (checkpoint * a_.in.A.dim(0) + e_) * d_state_;
     start_.assign(start, start + d_state_);
     for (int64_t t = begin_; t < end_; ++t) {
       steps_.emplace_back(d_state_);
@@ -144,8 +151,8 @@ class ChannelBackward {
     double dx = double(dssm_out) * D, ddt = 0;
     states(t, step, x, dssm_out * taps_.y.slope(te), dx, ddt);
     Matrix<T>(a_.dx)(t, e_) = static_cast<T>(dx);
-    const T ddt_pre =
-        static_cast<T>(ddt) * taps_.dt.slope(te) * softplus_slope(step.dt_pre) * taps_.dt_pre.slope(te);
+    const T ddt_pre = static_cast<T>(ddt) * taps_.dt.slope(te) * softplus_slope(step.dt_pre) *
+                      taps_.dt_pre.slope(te);
     Matrix<T>(a_.ddt_raw)(t, e_) = ddt_pre;
     a_.ddt_bias.data<T>()[e_] += ddt_pre;
   }
