@@ -19,7 +19,8 @@ Var gather_rows(Tape& tape, const Var& table /* (rows, width) */,
 Var concat_rows(Tape& tape, const std::vector<Var>& parts);  // (sum of rows, width)
 // Rows [begin, end) of x, without a copy.
 Var slice_rows(Tape& tape, const Var& x, int64_t begin, int64_t end);
-// Cuts the columns of x (tokens, sum of widths) into views.
+// Cuts the columns of x (tokens, sum of widths) into views. x has no other reader, and its parts
+// are read by functions that assign their gradient (not by gather_rows or slice_rows).
 std::vector<Var> split(Tape& tape, const Var& x, const std::vector<int64_t>& widths);
 
 // `bias` may be empty.

@@ -50,8 +50,8 @@ class Tape {
 
   // A new value computed from others; it needs a gradient if one of them does.
   Var result(Tensor value, std::initializer_list<const Var*> inputs) const;
-  // Columns [begin, end) of x, without a copy. Every column of x must be taken exactly once
-  // (see split in functions.h), so that its gradient gets filled.
+  // Columns [begin, end) of x, without a copy: for split (functions.h), which sees to it that every
+  // column's gradient is filled.
   Var columns(const Var& x, int64_t begin, int64_t end) const;
 
   // `step` runs in backward() if `output` needs a gradient and one has reached it.

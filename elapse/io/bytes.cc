@@ -38,16 +38,18 @@ Tensor wrap(const SharedBytes& bytes, DType dtype, const Shape& shape) {
   return Tensor::wrap(const_cast<std::byte*>(bytes.bytes.data()), dtype, shape, bytes.owner);
 }
 
-Shape checked_shape(std::span<const int64_t> sizes, DType dtype, std::string_view what) {
+Shape checked_shape(std::span<const int64_t> sizes, DType dtype,
+                    const std::function<std::string()>& what) {
   ELAPSE_CHECK(sizes.size() <= static_cast<size_t>(Shape::kMaxRank),
-               "{}: expected at most {} dimensions, found {}", what, Shape::kMaxRank, sizes.size());
+               "{}: expected at most {} dimensions, found {}", what(), Shape::kMaxRank,
+               sizes.size());
   Shape shape;
   int64_t bytes = size_of(dtype);
   for (const int64_t size : sizes) {
-    ELAPSE_CHECK(size >= 0, "{}: expected sizes of at least 0, found {}", what, size);
+    ELAPSE_CHECK(size >= 0, "{}: expected sizes of at least 0, found {}", what(), size);
     // Strides skip over sizes of 0, so these count as 1.
     ELAPSE_CHECK(!__builtin_mul_overflow(bytes, std::max<int64_t>(size, 1), &bytes),
-                 "{}: a tensor of these sizes does not fit 63 bits", what);
+                 "{}: a tensor of these sizes does not fit 63 bits", what());
     shape.push_back(size);
   }
   return shape;

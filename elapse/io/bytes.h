@@ -4,6 +4,7 @@
 #include <bit>
 #include <cstddef>
 #include <cstring>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -67,6 +68,7 @@ Tensor wrap(const SharedBytes& bytes, DType dtype, const Shape& shape);
 
 // `sizes` as a Shape. Throws Error, opening with `what`, for more than Shape::kMaxRank sizes, for
 // negative ones, and where strides or bytes would not fit 63 bits.
-Shape checked_shape(std::span<const int64_t> sizes, DType dtype, std::string_view what);
+Shape checked_shape(std::span<const int64_t> sizes, DType dtype,
+                    const std::function<std::string()>& what);
 
 }  // namespace elapse

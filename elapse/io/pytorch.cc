@@ -232,8 +232,8 @@ Tensor Checkpoint::rebuild_tensor(const PickleValues& arguments) {
                kRebuildTensor, arguments.size());
   const auto& storage = expect<PickleStorage>(*arguments[0], "a tensor's storage");
   const auto sizes = integers(*arguments[2]);
-  const View view{checked_shape(sizes, storage.dtype, name_), integers(*arguments[3]),
-                  expect<int64_t>(*arguments[1], "a tensor's offset")};
+  const View view{checked_shape(sizes, storage.dtype, [&] { return name_; }),
+                  integers(*arguments[3]), expect<int64_t>(*arguments[1], "a tensor's offset")};
   ELAPSE_CHECK(view.strides.size() == sizes.size(),
                "{}: expected {} strides for a tensor {}, found {}", name_, sizes.size(),
                view.shape.str(), view.strides.size());

@@ -74,7 +74,7 @@ std::vector<int64_t> read_integers(const Json& array) {
 Entry read_entry(const std::string& name, const Json& value) {
   const DType dtype = read_dtype(value.at("dtype"));
   const Json sizes = value.at("shape");
-  const Shape shape = checked_shape(read_integers(sizes), dtype, sizes.where());
+  const Shape shape = checked_shape(read_integers(sizes), dtype, [&] { return sizes.where(); });
   const Json range = value.at("data_offsets");
   const auto offsets = read_integers(range);
   ELAPSE_CHECK(offsets.size() == 2 && 0 <= offsets[0] && offsets[0] <= offsets[1],

@@ -101,6 +101,16 @@ TEST(SafeTensors, are_written_as_the_format_says) {
   EXPECT_EQ(read_text(folder / "m"), safetensors_bytes(padded, "\x01\x02\x03\x04\x01"));
 }
 
+TEST(SafeTensors, may_be_many) {
+  constexpr int kCount = 20000;  // a reader whose work grows with the square takes minutes
+  std::string header = "{";
+  for (int i = 0; i < kCount; ++i) {
+    header += (i == 0 ? "\"t" : ", \"t") + std::to_string(i) +
+              R"(": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]})";
+  }
+  EXPECT_EQ(parsed(safetensors_bytes(header + "}", "")).tensors().size(), size_t{kCount});
+}
+
 TEST(SafeTensors, outlive_the_object_that_read_them) {
   const std::string header = R"({"a":)" + entry("U8", "[2]", "[0,2]") + "}";
   const Tensor tensor = parsed(safetensors_bytes(header, "hi")).at("a");
