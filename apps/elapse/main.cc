@@ -21,7 +21,8 @@ constexpr const char* kAbout =
 constexpr const char* kFooter =
     "Examples:\n"
     "  elapse train --text book.txt --out run      train a model on a text's bytes\n"
-    "  elapse train --task induction --out heads   train one to recall what followed a token\n"
+    "  elapse generate --model run --prompt Once   stream text from it\n"
+    "  elapse experiment induction --quick         a published result, in two minutes\n"
     "  elapse train --help                         every flag of a verb, with its default";
 
 int report_error(const char* sentence) {
