@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "elapse/core/error.h"
+#include "elapse/core/hash.h"
 #include "elapse/data/streams.h"
 #include "elapse/io/file.h"
 
@@ -15,12 +16,6 @@ constexpr int64_t kHeldOutTokens = 8192;  // of a batch, unless one window is lo
 int64_t windows_a_batch(int64_t length) { return std::max<int64_t>(1, kHeldOutTokens / length); }
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-uint64_t fnv1a(std::string_view bytes) {
-  uint64_t hash = 0xcbf29ce484222325U;
-  for (const char c : bytes) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3U;
-  return hash;
-}
 
 }  // namespace
 

@@ -156,12 +156,8 @@ void ByTokens::deliver(Points* points) const {
       copy(model_.device(), {part, by_time.rows(row, row + part.dim(0))});
       row += part.dim(0);
     }
-    points->keep(p.name, packed_rows(by_time));
+    points->keep(p.name, take_rows(model_.device(), by_time, row_of_));
   }
-}
-
-Tensor ByTokens::packed_rows(const Tensor& by_time) const {
-  return take_rows(model_.device(), by_time, row_of_);
 }
 
 }  // namespace elapse

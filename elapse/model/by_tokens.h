@@ -31,7 +31,6 @@ class ByTokens {
   Var token(Tape& tape, int64_t t, State& states, Points* points);
   void collect(const Points& points, Points* into);
   void deliver(Points* points) const;
-  Tensor packed_rows(const Tensor& by_time) const;
 
   const LanguageModel& model_;
   const VerifyMode mode_;

@@ -81,6 +81,13 @@ void set_parameter(Device& device, const Parameter& parameter, const Tensor& t,
 
 }  // namespace
 
+void check_tensor(const std::string& path, std::string_view name, const Tensor& found, DType dtype,
+                  Shape shape) {
+  ELAPSE_CHECK(found.dtype() == dtype && found.shape() == shape,
+               "{}: tensor \"{}\": expected {} {}, found {} {}", path, name, name_of(dtype),
+               shape.str(), name_of(found.dtype()), found.shape().str());
+}
+
 void set_parameters(const LanguageModel& model, const std::vector<NamedTensor>& tensors,
                     const std::string& source) {
   std::map<std::string_view, const Tensor*> by_name;

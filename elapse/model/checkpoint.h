@@ -26,6 +26,10 @@ void set_parameters(const LanguageModel& model, const std::vector<NamedTensor>& 
 // The parameters on the host, as files name them in the original layout.
 std::vector<NamedTensor> host_parameters(const LanguageModel& model);
 
+// Throws Error naming the file and the tensor unless it has this dtype and shape.
+void check_tensor(const std::string& path, std::string_view name, const Tensor& found, DType dtype,
+                  Shape shape);
+
 // A tensor's elements on the host, sharing its memory where it is there already.
 Tensor to_host(Device& device, const Tensor& t);
 

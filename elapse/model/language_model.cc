@@ -3,6 +3,7 @@
 
 #include <cmath>
 
+#include "elapse/core/hash.h"
 #include "elapse/mixers/mamba.h"
 #include "elapse/model/by_tokens.h"
 
@@ -38,12 +39,6 @@ Tensor ones(Device& device, DType dtype, Shape shape) {
 
 MambaConfig mixer_config(const ModelConfig& c) {
   return {c.d_model, c.d_inner, c.d_state, c.d_conv, c.dt_rank, c.bias, c.conv_bias};
-}
-
-uint64_t fnv1a(uint64_t hash, const void* data, int64_t bytes) {
-  const auto* p = static_cast<const unsigned char*>(data);
-  for (int64_t i = 0; i < bytes; ++i) hash = (hash ^ p[i]) * 0x100000001b3U;
-  return hash;
 }
 
 }  // namespace
@@ -175,13 +170,12 @@ Var LanguageModel::run(Tape& tape, const Batch& batch, State* state, Points* poi
 }
 
 std::string LanguageModel::fingerprint() const {
-  const std::string config = config_.json();
-  uint64_t hash = fnv1a(0xcbf29ce484222325U, config.data(), static_cast<int64_t>(config.size()));
-  std::vector<char> bytes;
+  uint64_t hash = fnv1a(config_.json());
+  std::string bytes;
   for (const Parameter& p : parameters_.all()) {
     bytes.resize(static_cast<size_t>(p.var.value().bytes()));
     device_.download_bytes(p.var.value(), bytes.data());
-    hash = fnv1a(hash, bytes.data(), p.var.value().bytes());
+    hash = fnv1a(bytes, hash);
   }
   return fmt::format("{:016x}", hash);
 }

@@ -17,13 +17,6 @@ std::string part_name(size_t layer, const StatePart& part) {
   return fmt::format("layers.{}.{}", layer, part.name);
 }
 
-void check_tensor(const std::string& path, std::string_view name, const Tensor& found, DType dtype,
-                  Shape shape) {
-  ELAPSE_CHECK(found.dtype() == dtype && found.shape() == shape,
-               "{}: tensor \"{}\": expected {} {}, found {} {}", path, name, name_of(dtype),
-               shape.str(), name_of(found.dtype()), found.shape().str());
-}
-
 void check_owner(const std::string& path, const SafeTensors& file, const LanguageModel& model) {
   const auto owner = file.metadata().find(kModelKey);
   ELAPSE_CHECK(owner != file.metadata().end(),

@@ -39,13 +39,6 @@ void check_settings(const std::string& path, const std::map<std::string, std::st
   }
 }
 
-void check_tensor(const std::string& path, std::string_view name, const Tensor& found, DType dtype,
-                  const Shape& shape) {
-  ELAPSE_CHECK(found.dtype() == dtype && found.shape() == shape,
-               "{}: tensor \"{}\": expected {} {}, found {} {}", path, name, name_of(dtype),
-               shape.str(), name_of(found.dtype()), found.shape().str());
-}
-
 void set_moment(Device& device, const std::string& path, const SafeTensors& file,
                 const std::string& name, const Tensor& into) {
   const Tensor& from = file.at(name);

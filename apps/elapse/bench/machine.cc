@@ -65,9 +65,6 @@ std::vector<Row> rates_of(Context& context, const Benchmark& self, Limit limit,
   return rows;
 }
 
-constexpr Measure kGigabytes{Measure::Kind::rate, "GB/s", 1e-9};
-constexpr Measure kGigaflops{Measure::Kind::rate, "GFLOP/s", 2e-9};  // 2 a multiply-add
-
 template <Limit kLimit>
 std::vector<Row> gigabytes(Context& context, const Benchmark& self) {
   return rates_of(context, self, kLimit, {Measure::Kind::rate, "GB/s", 1e-9});
