@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <atomic>
 #include <bit>
 #include <cstdlib>
 
@@ -15,19 +16,35 @@ namespace {
 constexpr int64_t kAlignment = 64;
 constexpr int64_t kHugePage = int64_t{2} << 20;
 
+// Kernels walk many rows at a stride, of several tensors at once. Large blocks are made of huge
+// pages, or such kernels would spend their time on page look-ups; and they begin at different
+// places within a page, or the rows of all tensors would meet in the same few sets of the caches.
 class HostMemory final : public MemorySource {
  public:
   void* allocate(int64_t bytes) override {
     const bool large = bytes >= 2 * kHugePage;
     const int64_t alignment = large ? kHugePage : kAlignment;
-    const int64_t size = (bytes + alignment - 1) / alignment * alignment;
-    void* data = std::aligned_alloc(static_cast<size_t>(alignment), static_cast<size_t>(size));
-    ELAPSE_CHECK(data != nullptr, "out of memory: asked for {} bytes", bytes);
-    // Kernels that walk many rows at a stride would spend their time on page look-ups otherwise.
-    if (large) madvise(data, static_cast<size_t>(size), MADV_HUGEPAGE);
+    const int64_t offset = kAlignment * (large ? 1 + kStagger * (large_blocks_++ % kPlaces) : 1);
+    const int64_t size = (offset + bytes + alignment - 1) / alignment * alignment;
+    auto* begin = static_cast<std::byte*>(
+        std::aligned_alloc(static_cast<size_t>(alignment), static_cast<size_t>(size)));
+    ELAPSE_CHECK(begin != nullptr, "out of memory: asked for {} bytes", bytes);
+    if (large) madvise(begin, static_cast<size_t>(size), MADV_HUGEPAGE);
+    std::byte* data = begin + offset;
+    begin_of(data) = begin;
     return data;
   }
-  void release(void* data) override { std::free(data); }
+  void release(void* data) override { std::free(begin_of(data)); }
+
+ private:
+  static constexpr int64_t kStagger = 9, kPlaces = 16;  // in cache lines; 32 rows of lines apart
+
+  // Kept in the cache line before the block.
+  static void*& begin_of(void* data) {
+    return *reinterpret_cast<void**>(static_cast<std::byte*>(data) - kAlignment);
+  }
+
+  std::atomic<int64_t> large_blocks_ = 0;
 };
 
 // Rounds up to one of eight sizes per power of two, so that near sizes share blocks and at most

@@ -57,7 +57,7 @@ struct ScanForward {
 
   ScanInputs in;
   Tensor pool;         // (slots, d_inner, d_state), read and written; or empty
-  Tensor checkpoints;  // (checkpoint_count, d_inner, d_state), assigned; or empty
+  Tensor checkpoints;  // (checkpoint_count, d_inner, d_state), assigned for backward; or empty
   Tensor out;          // (tokens, d_inner), assigned
   ScanTaps taps;
 };
@@ -76,7 +76,8 @@ struct ScanBackward {
   static constexpr Op kOp = Op::selective_scan_backward;
   Tensor dout;  // (tokens, d_inner)
   ScanInputs in;
-  Tensor checkpoints;  // as forward left them
+  Tensor checkpoints;  // as the same device's forward left them: the order of a row's states is its
+                       // own
   ScanTaps taps;       // forward's edits; nothing is watched
   Tensor dx;           // (tokens, d_inner), assigned, rows may be strided; so too
   Tensor ddt_raw;      // (tokens, d_inner)

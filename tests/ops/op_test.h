@@ -103,6 +103,13 @@ class Operands {
     for_each_offset(t, [&](int64_t offset) { put(t, offset, std::nan("")); });
     return t;
   }
+  // What one operation leaves for another in an order of its own: not compared. Starts as NaN.
+  Tensor handed_on(Shape shape) {
+    inputs_.emplace_back(dtype_, shape);
+    const Tensor t = inputs_.back().tensor();
+    for_each_offset(t, [&](int64_t offset) { put(t, offset, std::nan("")); });
+    return t;
+  }
   // Starts with numbers that must still be part of the result.
   Tensor accumulated(Shape shape, int64_t row_padding = 0) {
     return keep(outputs_, Guarded(dtype_, shape, row_padding), -1, 1);

@@ -60,7 +60,7 @@ ScanForward make_forward(Device& device, Operands& o, const Case& c) {
   if (a.in.seqs.max_slot >= 0) {
     a.pool = o.accumulated({a.in.seqs.max_slot + 1, c.d_inner, c.d_state});
   }
-  a.checkpoints = o.assigned({checkpoint_count(a.in.seqs), c.d_inner, c.d_state});
+  a.checkpoints = o.handed_on({checkpoint_count(a.in.seqs), c.d_inner, c.d_state});
   a.out = o.assigned(channels, c.row_padding);
   return a;
 }
@@ -257,8 +257,10 @@ void scale_all(Operands& o, const Case& c, ScanTaps& taps) {
 // One point edited, `scale` by one number for all places.
 void edit_one(Operands& o, const Case& c, ScanPoint p, EditOp op, ScanTaps& taps) {
   const bool one_for_all = op == EditOp::scale && p != ScanPoint::B_bar;
+  // A decay above 1 would let states, and errors with them, grow without bound.
+  const double sign = op == EditOp::add && p == ScanPoint::decay ? -1 : 1;
   tap(taps, p).op = op;
-  tap(taps, p).source = o.input(one_for_all ? Shape{1} : c.shape_of(p), 0.5, 1);
+  tap(taps, p).source = o.input(one_for_all ? Shape{1} : c.shape_of(p), sign * 0.5, sign);
 }
 
 TEST(SelectiveScan, EditsAgreeWithRef) {

@@ -31,6 +31,9 @@ inline constexpr int64_t kChunk = ScanForward::kCheckpointEvery;  // tokens
 
 inline constexpr int64_t kLineFloats = 16;  // in a cache line
 
+// Rows a power of two apart, as those of many models are nearly, would evict each other from L1.
+HWY_INLINE void PrefetchToL2(const float* p) { __builtin_prefetch(p, 0, 2); }
+
 // to[j * to_stride + i] = from[i * from_stride + j] for i < rows, j < columns.
 inline void Transpose(const float* from, int64_t from_stride, int64_t rows, int64_t columns,
                       float* to, int64_t to_stride) {
@@ -98,6 +101,18 @@ struct Group {
       TransposeBlocks(states + v * vector_floats(), kLanes, d_state, lanes(v),
                       matrix + channel(v) * d_state, d_state);
     }
+  }
+
+  // The same for checkpoints, which only the other direction of the scan reads: where no group has
+  // padding they keep the order that states have here.
+  bool keeps_order() const { return d_state % kLanes == 0 && d_inner % kLanes == 0; }
+  void load_checkpoint(const float* checkpoint, float* states) const {
+    if (keeps_order()) std::copy_n(checkpoint + first * d_state, floats(), states);
+    else load(checkpoint, states);
+  }
+  void store_checkpoint(const float* states, float* checkpoint) const {
+    if (keeps_order()) std::copy_n(states, floats(), checkpoint + first * d_state);
+    else store(states, checkpoint);
   }
 };
 
@@ -225,7 +240,7 @@ template <bool kTaps>
 HWY_INLINE V Advance(const StateAt<kTaps>& at, const TokenValues& in, V A, float B, float C, V& h,
                      V& y) {
   const D d;
-  const V decay = at.through(ScanPoint::decay, Exp2(d, hn::Mul(in.dt, A)));
+  const V decay = at.through(ScanPoint::decay, Exp2OfProduct(d, in.dt, A));
   h = at.through(ScanPoint::h, hn::MulAdd(decay, h, Write(at, in, hn::Set(d, B))));
   y = hn::MulAdd(at.through(ScanPoint::readout_h, h), hn::Set(d, C), y);
   return decay;
@@ -278,14 +293,16 @@ class GroupScan {
     if (rest != 0) body(FirstLanes<D>{D(), static_cast<size_t>(rest)}, whole);
   }
 
-  // Rows lie too far apart for the hardware to see them coming. Asks, row by row, for the i-th of
-  // the group's vectors in the chunk from `token` on, of each tensor.
+  // Rows lie too far apart for the hardware to see them coming. Asks for a part of row `token` of
+  // one tensor; the calls with every v ask for the whole group's part of all of them.
   template <size_t kTensors>
-  HWY_INLINE void prefetch(int64_t token, int64_t i,
+  HWY_INLINE void prefetch(int64_t token, int64_t v,
                            const Tensor* const (&tensors)[kTensors]) const {
-    const int64_t t = token + i / kVectors, v = i % kVectors;
-    if (t < 0 || t >= in_.seqs.tokens || v >= group_.vectors()) return;
-    for (const Tensor* tensor : tensors) hwy::Prefetch(row(*tensor, t) + group_.channel(v));
+    constexpr int64_t kParts = 4;  // as many vectors of a row at once, and at least as many tensors
+    const int64_t tensor = v % kParts, part = v / kParts;
+    if (token < 0 || token >= in_.seqs.tokens || tensor >= int64_t{kTensors}) return;
+    const float* at = row(*tensors[tensor], token) + group_.channel(part * kParts);
+    for (int64_t f = 0; f < kParts * kLanes; f += kLineFloats) PrefetchToL2(at + f);
   }
 
   // The group's rows of next_checkpoint_, a cache line for each block of states, vector and token.

@@ -32,7 +32,7 @@ namespace elapse::cpu::HWY_NAMESPACE {
 namespace {
 
 constexpr float kLn2 = 0.693147181f;
-constexpr int kGroupVectors = 8;
+constexpr int kGroupVectors = 16;
 
 // Values of one vector of channels over a chunk of tokens.
 struct ChunkValues {
@@ -95,7 +95,7 @@ class BackwardTask : GroupScan<kGroupVectors> {
     for (int64_t k = divide_up(cu[s + 1] - cu[s], kChunk) - 1; k >= 0; --k) {
       const int64_t token = cu[s] + k * kChunk;
       const float* checkpoint = SlotOf(args_.checkpoints, checkpoint_begin(cu[s], s) + k);
-      group_.load(checkpoint, h_start_);
+      group_.load_checkpoint(checkpoint, h_start_);
       next_checkpoint_ = k > 0 ? checkpoint - in_.A.numel() : nullptr;
       chunk(token, std::min(kChunk, cu[s + 1] - token));
     }
@@ -163,7 +163,7 @@ class BackwardTask : GroupScan<kGroupVectors> {
       hn::Store(z_sigmoid, d, values.z_sigmoid + at);
       hn::Store(dssm_out, d, values.dssm_out + at);
       hn::Store(dy, d, values.dy + at);
-      for (float* sum : {values.y, values.dx, values.ddt}) hn::Store(hn::Zero(d), d, sum + at);
+      for (float* sum : {values.dx, values.ddt}) hn::Store(hn::Zero(d), d, sum + at);
     }
   }
 
@@ -180,14 +180,15 @@ class BackwardTask : GroupScan<kGroupVectors> {
       hn::Store(h[n], d, h_ + n * kLanes);
     }
     for (int64_t t = 0; t < len; ++t) {
-      if (first_state == 0) prefetch(token - kChunk, v * kChunk + t, inputs_);
+      if (first_state == 0) prefetch(token - kChunk + t, v, inputs_);
       const TokenValues in = token_values(values, t);
       const float* A = A_ + states;
       const float* B = B_ + t * group_.padded + first_state;
       const float* C = C_ + t * group_.padded + first_state;
       float* decays = decay_ + t * kStates * kLanes;
       float* h_after = h_ + (t + 1) * kStates * kLanes;
-      V y[2] = {hn::Load(d, values.y + t * kLanes), hn::Zero(d)};
+      V y[2] = {hn::Zero(d), hn::Zero(d)};
+      if (first_state != 0) y[0] = hn::Load(d, values.y + t * kLanes);
       HWY_UNROLL(16)
       for (int n = 0; n < kStates; ++n) {
         const V decay = Advance(StateAt<kTaps>{taps, token + t, first_state + n}, in,
@@ -205,14 +206,15 @@ class BackwardTask : GroupScan<kGroupVectors> {
     const TapLanes<kTaps> taps(args_.taps, group_, v);
     ChunkValues& values = values_[v];
     const int64_t states = v * group_.vector_floats() + first_state * kLanes;
-    V dh[kStates], dA[kStates];
+    V h[kStates], dh[kStates], dA[kStates];
     HWY_UNROLL(16)
     for (int n = 0; n < kStates; ++n) {
+      h[n] = hn::Load(d, h_ + (len * kStates + n) * kLanes);
       dh[n] = hn::Load(d, dh_ + states + n * kLanes);
       dA[n] = hn::Load(d, dA_ + states + n * kLanes);
     }
     for (int64_t t = len - 1; t >= 0; --t) {
-      if (first_state == 0) prefetch(token - kChunk, v * kChunk + t, outputs_);
+      if (first_state == 0) prefetch(token - kChunk + t, v, outputs_);
       prefetch_checkpoint(first_state / kStates, v, t);
       const TokenValues in = token_values(values, t);
       const V dy = hn::Load(d, values.dy + t * kLanes);
@@ -220,8 +222,8 @@ class BackwardTask : GroupScan<kGroupVectors> {
       TokenSums sums{hn::Zero(d), hn::Zero(d), hn::Zero(d), hn::Zero(d)};
       HWY_UNROLL(16)
       for (int n = 0; n < kStates; ++n) {
-        StateBack(StateAt<kTaps>{taps, token + t, first_state + n}, at.state(n), in, dy, dh[n],
-                  dA[n], sums);
+        StateBack(StateAt<kTaps>{taps, token + t, first_state + n}, at.state(n), in, dy, h[n],
+                  dh[n], dA[n], sums);
       }
       add_sums(in, sums, t, values);
     }
@@ -242,7 +244,6 @@ class BackwardTask : GroupScan<kGroupVectors> {
     const int64_t kept = t * kStates * kLanes, at = t * group_.padded + first_state;
     return {A_ + v * group_.vector_floats() + first_state * kLanes,
             h_ + kept,
-            h_ + kept + kStates * kLanes,
             decay_ + kept,
             B_ + at,
             C_ + at,

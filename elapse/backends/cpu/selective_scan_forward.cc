@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The selective scan, forward. Lanes are channels; a task is a few vectors of channels (a group) of
 // one or several sequences, and walks each sequence in chunks of 16 tokens:
-//   1. B and C of the chunk are copied to where every vector reads them; the state is transposed
+//   1. B and C of the chunk are copied to where every vector reads them; the state is copied
 //      into the checkpoint.
 //   2. dt = softplus(dt_raw + dt_bias) and dt x, for every vector and token.
 //   3. For every vector and block of 16 states (4 where d_state is small): the states in registers,
@@ -28,7 +28,7 @@ HWY_BEFORE_NAMESPACE();
 namespace elapse::cpu::HWY_NAMESPACE {
 namespace {
 
-constexpr int kGroupVectors = 4;
+constexpr int kGroupVectors = 16;
 
 // Values of one vector of channels over a chunk of tokens.
 struct ChunkValues {
@@ -56,7 +56,7 @@ class ForwardTask : GroupScan<kGroupVectors> {
     start(in_.seqs.start_slots.template data<int64_t>()[s]);
     int64_t checkpoint = checkpoint_begin(cu[s], s);
     for (int64_t t = cu[s]; t < cu[s + 1]; t += kChunk, ++checkpoint) {
-      if (args_.checkpoints) group_.store(h_, SlotOf(args_.checkpoints, checkpoint));
+      if (args_.checkpoints) group_.store_checkpoint(h_, SlotOf(args_.checkpoints, checkpoint));
       const bool more = args_.checkpoints && t + kChunk < cu[s + 1];
       next_checkpoint_ = more ? SlotOf(args_.checkpoints, checkpoint + 1) : nullptr;
       chunk(t, std::min(kChunk, cu[s + 1] - t));
@@ -93,14 +93,15 @@ class ForwardTask : GroupScan<kGroupVectors> {
     HWY_UNROLL(16)
     for (int n = 0; n < kStates; ++n) h[n] = hn::Load(d, h_ + states + n * kLanes);
     for (int64_t t = 0; t < len; ++t) {
-      if (first_state == 0) prefetch(token + kChunk, v * kChunk + t, rows_);
+      if (first_state == 0) prefetch(token + kChunk + t, v, rows_);
       prefetch_checkpoint(first_state / kStates, v, t);
       const TokenValues in{hn::Load(d, values.x + t * kLanes), hn::Load(d, values.dt + t * kLanes),
                            hn::Load(d, values.dtx + t * kLanes)};
       const float* A = A_ + states;
       const float* B = B_ + t * group_.padded + first_state;
       const float* C = C_ + t * group_.padded + first_state;
-      V y[2] = {hn::Load(d, values.y + t * kLanes), hn::Zero(d)};  // two chains of additions
+      V y[2] = {hn::Zero(d), hn::Zero(d)};  // two chains of additions
+      if (first_state != 0) y[0] = hn::Load(d, values.y + t * kLanes);
       HWY_UNROLL(16)
       for (int n = 0; n < kStates; ++n) {
         Advance(StateAt<kTaps>{taps, token + t, first_state + n}, in, hn::Load(d, A + n * kLanes),
@@ -128,7 +129,6 @@ class ForwardTask : GroupScan<kGroupVectors> {
       hn::Store(x, d, values.x + t * kLanes);
       hn::Store(dt, d, values.dt + t * kLanes);
       hn::Store(hn::Mul(dt, x), d, values.dtx + t * kLanes);
-      hn::Store(hn::Zero(d), d, values.y + t * kLanes);
     }
   }
 

@@ -21,13 +21,13 @@ struct TokenSums {
 
 // Where the block's states of one token stand. Kept in locals, as stores could change members.
 struct StatePlace {
-  const float *A, *h_before, *h_after, *decay;  // (kStates, kLanes)
-  const float *B, *C;                           // (kStates)
-  float *dB, *dC;                               // (kStates, kLanes): sums over vectors
+  const float *A, *h_before, *decay;  // (kStates, kLanes)
+  const float *B, *C;                 // (kStates)
+  float *dB, *dC;                     // (kStates, kLanes): sums over vectors
 
   HWY_INLINE StatePlace state(int n) const {
     const int64_t at = n * kLanes;
-    return {A + at, h_before + at, h_after + at, decay + at, B + n, C + n, dB + at, dC + at};
+    return {A + at, h_before + at, decay + at, B + n, C + n, dB + at, dC + at};
   }
 };
 
@@ -52,13 +52,15 @@ HWY_INLINE void WriteBack(const StateAt<kTaps>& at, const StatePlace& p, const T
   sums.ddt = hn::MulAdd(dB_bar, B, sums.ddt);
 }
 
-// dh enters as what later tokens send and leaves as what this one sends to the token before.
+// dh enters as what later tokens send and leaves as what this one sends to the token before; h
+// enters as the state after this token and leaves as that before.
 template <bool kTaps>
 HWY_INLINE void StateBack(const StateAt<kTaps>& at, const StatePlace& p, const TokenValues& in,
-                          V dy, V& dh, V& dA, TokenSums& sums) {
+                          V dy, V& h, V& dh, V& dA, TokenSums& sums) {
   const D d;
-  const V A = hn::Load(d, p.A), decay = hn::Load(d, p.decay), h_before = hn::Load(d, p.h_before);
-  Accumulate(dy, at.through(ScanPoint::readout_h, hn::Load(d, p.h_after)), p.dC);
+  const V A = hn::Load(d, p.A), decay = hn::Load(d, p.decay);
+  Accumulate(dy, at.through(ScanPoint::readout_h, h), p.dC);
+  h = hn::Load(d, p.h_before);
   if constexpr (kTaps) {
     const V dreadout_h = hn::Mul(dy, hn::Set(d, *p.C));
     dh = at.back(ScanPoint::h, hn::Add(dh, at.back(ScanPoint::readout_h, dreadout_h)));
@@ -67,10 +69,9 @@ HWY_INLINE void StateBack(const StateAt<kTaps>& at, const StatePlace& p, const T
   }
   WriteBack(at, p, in, at.back(ScanPoint::write, dh), sums);
   const V carried = hn::Mul(dh, decay);
-  V dexponent = hn::Mul(carried, h_before);
+  V dexponent = hn::Mul(carried, h);
   if constexpr (kTaps) {
-    dexponent =
-        hn::Mul(at.back(ScanPoint::decay, hn::Mul(dh, h_before)), Exp2(d, hn::Mul(in.dt, A)));
+    dexponent = hn::Mul(at.back(ScanPoint::decay, hn::Mul(dh, h)), Exp2OfProduct(d, in.dt, A));
   }
   dA = hn::MulAdd(dexponent, in.dt, dA);
   sums.exponent_A = hn::MulAdd(dexponent, A, sums.exponent_A);

@@ -35,18 +35,17 @@ inline constexpr float kLn2High = 0.693359375f, kLn2Low = -2.12194440e-4f;
 #if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3
 
 // Here a power of two is split into its integer part, its sixteenths, whose powers stand in one
-// permuted register, and a rest |r| <= 1/32: shorter chains than without a table.
+// permuted register, and a rest r of at most one: shorter chains than without a table.
 
 inline constexpr float kSixteenthsMagic = kRoundingMagic / 16;
 
-// (1 + slope * r) * 2^k for the multiple k of 1/16 that `shifted` - kSixteenthsMagic rounds to.
-HWY_INLINE __m512 ScaleBySixteenths(__m512 slope, __m512 r, __m512 shifted, __m512 k) {
+// The power of two of the sixteenths that stand in the low bits of `shifted`.
+HWY_INLINE __m512 PowerOfSixteenths(__m512 shifted) {
   const __m512 powers =
       _mm512_setr_ps(1.0f, 1.04427378f, 1.09050773f, 1.13878863f, 1.18920712f, 1.24185781f,
                      1.29683955f, 1.35425555f, 1.41421356f, 1.47682615f, 1.54221083f, 1.61049033f,
                      1.68179283f, 1.75625216f, 1.83400809f, 1.91520656f);
-  const __m512 power = _mm512_permutexvar_ps(_mm512_castps_si512(shifted), powers);
-  return _mm512_scalef_ps(_mm512_fmadd_ps(slope, _mm512_mul_ps(r, power), power), k);
+  return _mm512_permutexvar_ps(_mm512_castps_si512(shifted), powers);
 }
 
 // e^x to 2e-7; infinity from 88.73 on.
@@ -63,18 +62,21 @@ HWY_INLINE V Exp(D, V x) {
   r = _mm512_fnmadd_ps(k, _mm512_set1_ps(kLn2Low), r);
   const __m512 half = _mm512_fmadd_ps(_mm512_set1_ps(1.0f / 6), r, _mm512_set1_ps(0.5f));
   const __m512 slope = _mm512_fmadd_ps(half, r, _mm512_set1_ps(1.0f));
-  return V{ScaleBySixteenths(slope, r, shifted, k)};
+  const __m512 power = PowerOfSixteenths(shifted);
+  return V{_mm512_scalef_ps(_mm512_fmadd_ps(slope, _mm512_mul_ps(r, power), power), k)};
 }
 
-// 2^x to 6e-7 and exactly 1 at 0; infinity from 128 on.
+// 2^(ab) to 6e-7 and exactly 1 at ab = 0; infinity from 128 on. Rounds ab + 1/32 down to
+// sixteenths, so that one number gives the rest, 1/32 too large, and the integer part that scales.
 template <class D, class V = hn::Vec<D>>
-HWY_INLINE V Exp2(D, V x) {
-  const __m512 magic = _mm512_set1_ps(kSixteenthsMagic);
-  const __m512 shifted = _mm512_add_ps(x.raw, magic);
-  const __m512 k = _mm512_sub_ps(shifted, magic);
-  const __m512 r = _mm512_reduce_ps(x.raw, 0x40);  // x - k, and 0 at infinities
-  const __m512 slope = _mm512_fmadd_ps(_mm512_set1_ps(0.24021946f), r, _mm512_set1_ps(0.69318783f));
-  return V{ScaleBySixteenths(slope, r, shifted, k)};
+HWY_INLINE V Exp2OfProduct(D, V a, V b) {
+  const __m512 x = _mm512_fmadd_ps(a.raw, b.raw, _mm512_set1_ps(1.0f / 32));
+  const __m512 shifted = _mm512_add_round_ps(x, _mm512_set1_ps(kSixteenthsMagic),
+                                             _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+  const __m512 r = _mm512_reduce_ps(x, 0x41);  // 0 <= r < 1/16, and 0 at infinities
+  __m512 sum = _mm512_fmadd_ps(_mm512_set1_ps(0.240219459f), r, _mm512_set1_ps(0.678173661f));
+  sum = _mm512_fmadd_ps(sum, r, _mm512_set1_ps(0.978572488f));
+  return V{_mm512_scalef_ps(_mm512_mul_ps(sum, PowerOfSixteenths(shifted)), x)};
 }
 
 #else
@@ -112,9 +114,10 @@ HWY_INLINE V Exp(D d, V x) {
   return WithinRange(d, x, -87.3365f, 88.37f, hn::MulAdd(above_one, power, power));
 }
 
-// 2^x to 6e-7 and exactly 1 at 0; infinity above 127.5, 0 below -126.
+// 2^(ab) to 6e-7 and exactly 1 at ab = 0; infinity above 127.5, 0 below -126.
 template <class D, class V = hn::Vec<D>>
-HWY_INLINE V Exp2(D d, V x) {
+HWY_INLINE V Exp2OfProduct(D d, V a, V b) {
+  const V x = hn::Mul(a, b);
   constexpr float kCoefficients[] = {0.69314283f, 0.24022351f, 0.055574005f, 0.0096662825f,
                                      0.0011125498f};
   const V magic = hn::Set(d, kRoundingMagic);
@@ -135,7 +138,8 @@ HWY_INLINE V Log1pOfUnit(D d, V u) {
   return hn::Mul(s, Polynomial(d, hn::Mul(s, s), kCoefficients));
 }
 
-// softplus(x) = ln(1 + e^x) to 5e-7, x itself above 20, and its derivative, sigmoid(x), to 4e-7.
+// softplus(x) = ln(1 + e^x) to 5e-7, and its derivative, sigmoid(x), to 4e-7. Above 20 the former
+// rounds to x itself.
 template <class V>
 struct SoftplusValues {
   V value, derivative;
@@ -143,11 +147,9 @@ struct SoftplusValues {
 template <class D, class V = hn::Vec<D>>
 HWY_INLINE SoftplusValues<V> SoftplusAndDerivative(D d, V x) {
   const V zero = hn::Zero(d), one = hn::Set(d, 1.0f);
-  const V e = Exp(d, hn::Neg(hn::Abs(x)));
-  const auto positive = hn::Gt(x, zero);
-  const V sum = hn::Add(hn::IfThenElse(positive, x, zero), Log1pOfUnit(d, e));
-  return {hn::IfThenElse(hn::Gt(x, hn::Set(d, 20.0f)), x, sum),
-          hn::Div(hn::IfThenElse(positive, one, e), hn::Add(one, e))};
+  const V e = Exp(d, hn::Or(x, hn::SignBit(d)));  // of -|x|
+  return {hn::Add(hn::Max(zero, x), Log1pOfUnit(d, e)),
+          hn::Div(hn::IfThenElse(hn::Gt(x, zero), one, e), hn::Add(one, e))};
 }
 template <class D, class V = hn::Vec<D>>
 HWY_INLINE V Softplus(D d, V x) {
