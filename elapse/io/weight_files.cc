@@ -39,8 +39,10 @@ bool is_pytorch(const std::string& path) {
   return path.ends_with(kPyTorch) || as_text(MappedFile::open(path)->bytes()).starts_with("PK");
 }
 
-std::vector<NamedTensor> open_tensors(const std::string& path) {
-  return is_pytorch(path) ? open_pytorch(path) : open_safetensors(path).tensors();
+WeightFile open_one(const std::string& path) {
+  if (is_pytorch(path)) return {path, open_pytorch(path), {}};
+  const SafeTensors file = open_safetensors(path);
+  return {path, file.tensors(), file.metadata()};
 }
 
 // Holds a shard to the names that the index gives it.
@@ -65,7 +67,7 @@ std::vector<WeightFile> open_shards(const std::string& index_path) {
                  index_path, suffix, quote(name));
     ELAPSE_CHECK(file_exists(path), "{}: the file {} that it names is missing", index_path,
                  quote(name));
-    shards.push_back({path, open_tensors(path)});
+    shards.push_back(open_one(path));
     check_shard(shards.back(), tensors, index_path);
   }
   return shards;
@@ -111,7 +113,7 @@ Weights open_weights(const std::string& folder) {
 
 Weights open_weight_file(const std::string& path) {
   if (path.ends_with(kIndex)) return {path, open_shards(path)};
-  return {path, {{path, open_tensors(path)}}};
+  return {path, {open_one(path)}};
 }
 
 bool is_weight_file(std::string_view name) {

@@ -24,6 +24,7 @@ std::string shard_index_json(const ShardIndex& index, int64_t total_bytes);
 struct WeightFile {
   std::string path;
   std::vector<NamedTensor> tensors;
+  std::map<std::string, std::string> metadata;  // of a safetensors file
 };
 
 // The tensors of a checkpoint, in one file or in several that an index ties together.
