@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "elapse/io/weight_files.h"
 
+#include <algorithm>
 #include <array>
 #include <filesystem>
 
@@ -73,6 +74,18 @@ std::vector<WeightFile> open_shards(const std::string& index_path) {
   return shards;
 }
 
+// "model-00001-of-00003.safetensors"
+bool is_shard_of(std::string_view name, std::string_view start, std::string_view end) {
+  constexpr std::string_view kNumbers = "-#####-of-#####";
+  if (name.size() != start.size() + kNumbers.size() + end.size()) return false;
+  if (!name.starts_with(start) || !name.ends_with(end)) return false;
+  const auto fits = [](char c, char pattern) {
+    return pattern == '#' ? c >= '0' && c <= '9' : c == pattern;
+  };
+  const std::string_view numbers = name.substr(start.size(), kNumbers.size());
+  return std::equal(numbers.begin(), numbers.end(), kNumbers.begin(), fits);
+}
+
 }  // namespace
 
 ShardIndex parse_shard_index(std::string_view text, const std::string& name) {
@@ -117,9 +130,9 @@ Weights open_weight_file(const std::string& path) {
 }
 
 bool is_weight_file(std::string_view name) {
-  const bool ours = name.starts_with("model") || name.starts_with("pytorch_model");
-  const bool index = name.ends_with(kIndex);
-  return ours && (index || name.ends_with(kSafetensors) || name.ends_with(kPyTorch));
+  const bool whole_or_index = std::find(kNames.begin(), kNames.end(), name) != kNames.end();
+  return whole_or_index || is_shard_of(name, "model", kSafetensors) ||
+         is_shard_of(name, "pytorch_model", kPyTorch);
 }
 
 }  // namespace elapse

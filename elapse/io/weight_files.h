@@ -40,6 +40,7 @@ Weights open_weights(const std::string& folder);
 // tensors that the index says.
 Weights open_weight_file(const std::string& path);
 
-bool is_weight_file(std::string_view name);  // whether a folder's weights may be in a file so named
+// Whether a folder's weights or their index are in a file so named, as transformers names them.
+bool is_weight_file(std::string_view name);
 
 }  // namespace elapse

@@ -25,8 +25,8 @@ struct Checkpoint {
 Checkpoint open_checkpoint(const std::string& directory);
 
 // Throws Error where the configuration ties the head to the embedding, but lm_head.weight is there
-// with other elements: whichever of the two were taken, half of the readers would compute something
-// else. Reads both, unless they share their memory.
+// with other elements: published readers disagree about which counts. Reads both, unless they share
+// their memory.
 void check_tied_head(const Checkpoint& checkpoint);
 
 // A parameter's name in a layout, from that in the original one.

@@ -181,7 +181,7 @@ std::string transformers_json(const ModelConfig& c, DType weights) {
   json.value(architecture.name).end_array();
   // transformers does not pad: the padded rows count as classes.
   json.field("vocab_size", c.vocab());
-  if (c.vocab() != c.vocab_size) {
+  if (c.pad_vocab_multiple > 1) {
     json.field("unpadded_vocab_size", c.vocab_size);
     json.field("pad_vocab_size_multiple", c.pad_vocab_multiple);
   }

@@ -9,8 +9,8 @@
 namespace elapse {
 
 struct ConvertOptions {
-  std::optional<Layout> layout = {};             // none: as it is
-  std::optional<DType> dtype = {};               // none: each tensor as it is
+  std::optional<Layout> layout = {};        // none: as it is
+  std::optional<DType> dtype = {};          // none: each tensor as it is
   int64_t max_shard_bytes = 5'000'000'000;  // transformers' long-standing default
   bool replace = false;                     // of a checkpoint in the folder written to
   std::function<void(int64_t done, int64_t total)> progress = [](int64_t, int64_t) {};  // bytes

@@ -122,11 +122,13 @@ TEST_F(WeightFiles, may_be_links_as_in_download_caches) {
 }
 
 TEST(IsWeightFile, by_its_name) {
-  for (const char* name : {"model.safetensors", "model-00001-of-00002.safetensors",
-                           "pytorch_model.bin", "model.safetensors.index.json"}) {
+  for (const char* name :
+       {"model.safetensors", "model-00001-of-00002.safetensors", "pytorch_model.bin",
+        "model.safetensors.index.json", "pytorch_model-00012-of-00345.bin"}) {
     EXPECT_TRUE(is_weight_file(name)) << name;
   }
-  for (const char* name : {"config.json", "tokenizer.json", "notes.bin", "model.py"}) {
+  for (const char* name : {"config.json", "notes.bin", "model.py", "model-old.safetensors", "model",
+                           "model-0000x-of-00002.safetensors", "model-00001-of-00002.bin", ""}) {
     EXPECT_FALSE(is_weight_file(name)) << name;
   }
 }

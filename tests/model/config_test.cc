@@ -88,6 +88,8 @@ TEST(ModelConfig, comes_back_from_either_layout) {
   EXPECT_EQ(hf.layout, Layout::transformers);
   EXPECT_EQ(hf.vocab_size, 50277);  // although transformers does not pad
   EXPECT_EQ(parsed(hf.in_layout(Layout::original).json()), c);
+  const ModelConfig full = parsed(R"({"d_model": 8, "n_layer": 2, "vocab_size": 16})");
+  EXPECT_EQ(parsed(full.in_layout(Layout::transformers).json()).in_layout(Layout::original), full);
 }
 
 TEST(ModelConfig, says_what_the_original_layout_cannot_state) {
