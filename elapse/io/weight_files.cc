@@ -54,7 +54,7 @@ void check_shard(const WeightFile& shard, std::set<std::string> expected,
                  shard.path, quote(t.name), index);
   }
   ELAPSE_CHECK(expected.empty(), "{}: tensor {} is missing, which {} says is in it", shard.path,
-               expected.empty() ? "" : quote(*expected.begin()), index);
+               quote(*expected.begin()), index);
 }
 
 std::vector<WeightFile> open_shards(const std::string& index_path) {

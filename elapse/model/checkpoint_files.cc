@@ -58,7 +58,7 @@ void check_parameters(const ModelConfig& config, ByName tensors, const std::stri
     expect(std::string(kHead), {config.vocab(), config.d_model});
   }
   ELAPSE_CHECK(tensors.empty(), "{}: tensor {} is none the model has", source,
-               tensors.empty() ? "" : quote(tensors.begin()->first));
+               quote(tensors.begin()->first));
 }
 
 const Tensor* find(const std::vector<NamedTensor>& tensors, std::string_view name) {

@@ -37,7 +37,7 @@ void check_target(const fs::path& from, const fs::path& to, bool replace) {
                to.string());
   const std::vector<std::string> present = checkpoint_files_in(to);
   ELAPSE_CHECK(present.empty() || replace, "{}: there is a checkpoint already ({})", to.string(),
-               present.empty() ? "" : present.front());
+               present.front());
 }
 
 // A folder within the one written to, for files until all are whole. Gone, with what is in it, at
