@@ -66,6 +66,7 @@ class Config:
     bias: bool = False
     conv_bias: bool = True
     tied: bool = True
+    mixer_norm_eps: float = 0  # of weightless norms on dt_low, B and C; 0: none
 
     @property
     def d_inner(self):
@@ -131,6 +132,10 @@ def rms_norm(x, weight, point):
     return weight * x / scale
 
 
+def weightless_norm(c, x):
+    return x / torch.sqrt((x * x).mean() + c.mixer_norm_eps) if c.mixer_norm_eps else x
+
+
 def mixer(c, p, prefix, u, state, point):
     """One token: u (d_model), state (conv (d_conv - 1, d_inner), h (d_inner, d_state))."""
     def bias_of(name):
@@ -143,7 +148,8 @@ def mixer(c, p, prefix, u, state, point):
     conv = (p[prefix + "conv1d.weight"][:, 0].T * window).sum(0) + bias_of("conv1d.bias")
     x = point("x", silu(point("conv", conv)))
     low = p[prefix + "x_proj.weight"] @ x
-    dt_low, B, C = low.split([c.dt_rank, c.d_state, c.d_state])
+    parts = low.split([c.dt_rank, c.d_state, c.d_state])
+    dt_low, B, C = (weightless_norm(c, part) for part in parts)
     dt_low, B, C = point("dt_low", dt_low), point("B", B), point("C", C)
     dt_pre = point("dt_pre", p[prefix + "dt_proj.weight"] @ dt_low + p[prefix + "dt_proj.bias"])
     dt = point("dt", torch.nn.functional.softplus(dt_pre))[:, None]
@@ -400,6 +406,13 @@ def transformers_config(c):
             "intermediate_size": c.d_inner, "time_step_rank": c.dt_rank}
 
 
+def falcon_config(c):
+    """Published with an `expand` that is not the one meant: intermediate_size is."""
+    return {**transformers_config(c), "model_type": "falcon_mamba",
+            "architectures": ["FalconMambaForCausalLM"], "expand": 16,
+            "mixer_rms_eps": c.mixer_norm_eps, "eos_token_id": 11, "pad_token_id": 11}
+
+
 def original_config(c, ssm_cfg):
     return {"d_model": c.d_model, "n_layer": c.n_layers, "vocab_size": c.vocab_size,
             "ssm_cfg": ssm_cfg, "rms_norm": True, "residual_in_fp32": True,
@@ -409,7 +422,7 @@ def original_config(c, ssm_cfg):
 def write_transformers(folder, c, parameters):
     tensors = {n.replace("embedding.", "embeddings."): v.float() for n, v in parameters.items()}
     write_safetensors(folder / "model.safetensors", tensors)
-    write_config(folder, transformers_config(c))
+    write_config(folder, falcon_config(c) if c.mixer_norm_eps else transformers_config(c))
 
 
 def write_original(folder, c, parameters, ssm_cfg):
@@ -456,6 +469,9 @@ def main():
          Config(d_model=9, n_layers=3, vocab_size=17, expand=2, d_state=3, d_conv=3, dt_rank=1,
                 vocab=24, conv_bias=False), write_original_pickle,
          {"layer": "Mamba1", "d_state": 3, "d_conv": 3, "dt_rank": "auto", "conv_bias": False})
+    make("falcon-mamba", 5,
+         Config(d_model=10, n_layers=2, vocab_size=19, expand=2, d_state=6, d_conv=4, dt_rank=3,
+                vocab=19, tied=False, mixer_norm_eps=1e-3), write_transformers)
     (FIXTURES / "README.md").write_text(README)
 
 

@@ -86,6 +86,28 @@ def seeds():
     yield "pytorch/strided.pkl", strided
     yield "pytorch/opcodes.pkl", opcodes
 
+    yield "model_config/original", json.dumps({
+        "d_model": 768, "n_layer": 24, "vocab_size": 50277, "ssm_cfg": {"layer": "Mamba1",
+        "d_state": 16, "expand": 2, "dt_rank": "auto"}, "rms_norm": True, "residual_in_fp32": True,
+        "fused_add_norm": True, "pad_vocab_size_multiple": 8, "tie_embeddings": True,
+        "d_intermediate": 0, "attn_layer_idx": [], "attn_cfg": {}}).encode()
+    hf = {"model_type": "mamba", "architectures": ["MambaForCausalLM"], "hidden_size": 768,
+          "num_hidden_layers": 24, "vocab_size": 50280, "expand": 2, "intermediate_size": 1536,
+          "state_size": 16, "conv_kernel": 4, "time_step_rank": 48, "layer_norm_epsilon": 1e-5,
+          "hidden_act": "silu", "d_model": 768, "n_layer": 24, "ssm_cfg": {}, "rms_norm": True}
+    yield "model_config/transformers", json.dumps(hf).encode()
+    yield "model_config/falcon", json.dumps({
+        **hf, "model_type": "falcon_mamba", "architectures": ["FalconMambaForCausalLM"],
+        "expand": 16, "mixer_rms_eps": 1e-6, "eos_token_id": [11, 12],
+        "tie_word_embeddings": False}).encode()
+    yield "model_config/padded", json.dumps({
+        **hf, "unpadded_vocab_size": 50277, "pad_vocab_size_multiple": 8}).encode()
+
+    index = {"metadata": {"total_size": 24}, "weight_map": {
+        "a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
+    yield "shard_index/two", json.dumps(index).encode()
+    yield "shard_index/outside", b'{"weight_map": {"a": "../a.bin", "b": "/etc/passwd"}}'
+
 
 def main():
     for path, data in seeds():

@@ -129,6 +129,11 @@ MappedFile::~MappedFile() {
   if (data_ != nullptr) ::munmap(const_cast<std::byte*>(data_), size_);
 }
 
+bool file_exists(const std::string& path) {
+  std::error_code error;
+  return std::filesystem::exists(path, error);
+}
+
 std::string read_text(const std::string& path) {
   const Descriptor file(open_to_read(path));
   std::string text;

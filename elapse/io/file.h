@@ -30,6 +30,9 @@ class MappedFile {
   size_t size_;
 };
 
+// Whether there is a file or folder; false too where nobody may look.
+bool file_exists(const std::string& path);
+
 std::string read_text(const std::string& path);
 
 // Buffered, checked writing to an open file descriptor, which it does not own. The destructor

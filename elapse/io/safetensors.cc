@@ -116,37 +116,33 @@ std::string_view format_name(DType dtype) {
   return found->first;
 }
 
-void sort_for_file(std::vector<NamedTensor>& tensors) {
-  std::sort(tensors.begin(), tensors.end(), [](const NamedTensor& a, const NamedTensor& b) {
-    const int64_t size_a = size_of(a.tensor.dtype());
-    const int64_t size_b = size_of(b.tensor.dtype());
+void sort_for_file(std::vector<TensorToWrite>& tensors) {
+  std::sort(tensors.begin(), tensors.end(), [](const TensorToWrite& a, const TensorToWrite& b) {
+    const int64_t size_a = size_of(a.dtype);
+    const int64_t size_b = size_of(b.dtype);
     return std::tie(size_b, a.name) < std::tie(size_a, b.name);
   });
 }
 
-void check_writable(const std::vector<NamedTensor>& tensors, const std::string& path) {
+void check_names(const std::vector<TensorToWrite>& tensors, const std::string& path) {
   std::vector<std::string_view> names;
-  for (const auto& [name, tensor] : tensors) {
-    ELAPSE_CHECK(tensor && tensor.is_contiguous(), "{}: tensor {} is {}, expected a contiguous one",
-                 path, quote(name), tensor ? "strided" : "empty");
-    names.push_back(name);
-  }
+  for (const TensorToWrite& t : tensors) names.push_back(t.name);
   names.push_back(kMetadataKey);
   std::sort(names.begin(), names.end());
   const auto twice = std::adjacent_find(names.begin(), names.end());
   if (twice != names.end()) fail("{}: the name {} is taken twice", path, quote(*twice));
 }
 
-void write_entry(JsonWriter& json, const Tensor& tensor, int64_t begin) {
-  json.begin_object().field("dtype", format_name(tensor.dtype()));
+void write_entry(JsonWriter& json, const TensorToWrite& tensor, int64_t begin) {
+  json.begin_object().field("dtype", format_name(tensor.dtype));
   json.key("shape").begin_array();
-  for (int i = 0; i < tensor.shape().rank(); ++i) json.value(tensor.dim(i));
+  for (int i = 0; i < tensor.shape.rank(); ++i) json.value(tensor.shape[i]);
   json.end_array();
   json.key("data_offsets").begin_array().value(begin).value(begin + tensor.bytes()).end_array();
   json.end_object();
 }
 
-std::string header_of(const std::vector<NamedTensor>& tensors, const Metadata& metadata) {
+std::string header_of(const std::vector<TensorToWrite>& tensors, const Metadata& metadata) {
   JsonWriter json(JsonWriter::Style::one_line);
   json.begin_object();
   if (!metadata.empty()) {
@@ -155,9 +151,9 @@ std::string header_of(const std::vector<NamedTensor>& tensors, const Metadata& m
     json.end_object();
   }
   int64_t offset = 0;
-  for (const auto& [name, tensor] : tensors) {
-    write_entry(json.key(name), tensor, offset);
-    offset += tensor.bytes();
+  for (const TensorToWrite& t : tensors) {
+    write_entry(json.key(t.name), t, offset);
+    offset += t.bytes();
   }
   std::string header = json.end_object().text();
   header.resize((header.size() + kDataAlignment - 1) / kDataAlignment * kDataAlignment, ' ');
@@ -211,9 +207,9 @@ SafeTensors open_safetensors(const std::string& path) {
   return SafeTensors::parse(file->bytes(), path, file);
 }
 
-void write_safetensors(const std::string& path, std::vector<NamedTensor> tensors,
-                       const Metadata& metadata) {
-  check_writable(tensors, path);
+void stream_safetensors(const std::string& path, std::vector<TensorToWrite> tensors,
+                        const Metadata& metadata) {
+  check_names(tensors, path);
   sort_for_file(tensors);
   const std::string header = header_of(tensors, metadata);
   ELAPSE_CHECK(header.size() <= kMaxHeaderBytes,
@@ -221,13 +217,26 @@ void write_safetensors(const std::string& path, std::vector<NamedTensor> tensors
                header.size());
   const auto length = static_cast<uint64_t>(header.size());
   int64_t total = static_cast<int64_t>(sizeof(length) + length);
-  for (const auto& t : tensors) total += t.tensor.bytes();
+  for (const TensorToWrite& t : tensors) total += t.bytes();
   write_file_atomically(path, [&](FileWriter& writer) {
     writer.expect(total);
     writer.write(std::as_bytes(std::span(&length, 1)));
     writer.write(header);
-    for (const auto& t : tensors) writer.write(bytes_of(t.tensor));
+    for (const TensorToWrite& t : tensors) t.write(writer);
   });
+}
+
+void write_safetensors(const std::string& path, const std::vector<NamedTensor>& tensors,
+                       const Metadata& metadata) {
+  std::vector<TensorToWrite> to_write;
+  for (const NamedTensor& t : tensors) {
+    ELAPSE_CHECK(t.tensor && t.tensor.is_contiguous(),
+                 "{}: tensor {} is {}, expected a contiguous one", path, quote(t.name),
+                 t.tensor ? "strided" : "empty");
+    to_write.push_back({t.name, t.tensor.dtype(), t.tensor.shape(),
+                        [&t](FileWriter& file) { file.write(bytes_of(t.tensor)); }});
+  }
+  stream_safetensors(path, std::move(to_write), metadata);
 }
 
 }  // namespace elapse

@@ -38,10 +38,26 @@ class SafeTensors {
 
 SafeTensors open_safetensors(const std::string& path);
 
-// Writes contiguous tensors in host memory, atomically. They lie in the file by descending element
+class FileWriter;
+
+// A tensor to be written whose elements are made when their turn comes.
+struct TensorToWrite {
+  std::string name;
+  DType dtype = DType::f32;
+  Shape shape;
+  std::function<void(FileWriter&)> write;  // all of its elements
+
+  int64_t bytes() const { return shape.numel() * size_of(dtype); }
+};
+
+// Writes the tensors, atomically, one after another. They lie in the file by descending element
 // size, then by name, as the reference implementation has it, so that all are aligned; equal input
 // gives equal bytes.
-void write_safetensors(const std::string& path, std::vector<NamedTensor> tensors,
+void stream_safetensors(const std::string& path, std::vector<TensorToWrite> tensors,
+                        const std::map<std::string, std::string>& metadata = {});
+
+// The same for contiguous tensors in host memory.
+void write_safetensors(const std::string& path, const std::vector<NamedTensor>& tensors,
                        const std::map<std::string, std::string>& metadata = {});
 
 }  // namespace elapse

@@ -52,6 +52,54 @@ enum Opcode : uint8_t {
   kLong1 = 0x8a,
 };
 
+// The other opcodes there are, for errors to name.
+constexpr std::array<std::pair<uint8_t, std::string_view>, 37> kRefusedOpcodes = {
+    {{0x30, "POP"},
+     {0x31, "POP_MARK"},
+     {0x32, "DUP"},
+     {0x42, "BINBYTES"},
+     {0x43, "SHORT_BINBYTES"},
+     {0x46, "FLOAT"},
+     {0x49, "INT"},
+     {0x4c, "LONG"},
+     {0x50, "PERSID"},
+     {0x53, "STRING"},
+     {0x54, "BINSTRING"},
+     {0x55, "SHORT_BINSTRING"},
+     {0x56, "UNICODE"},
+     {0x64, "DICT"},
+     {0x67, "GET"},
+     {0x69, "INST"},
+     {0x6c, "LIST"},
+     {0x6f, "OBJ"},
+     {0x70, "PUT"},
+     {0x81, "NEWOBJ"},
+     {0x82, "EXT1"},
+     {0x83, "EXT2"},
+     {0x84, "EXT4"},
+     {0x8b, "LONG4"},
+     {0x8c, "SHORT_BINUNICODE"},
+     {0x8d, "BINUNICODE8"},
+     {0x8e, "BINBYTES8"},
+     {0x8f, "EMPTY_SET"},
+     {0x90, "ADDITEMS"},
+     {0x91, "FROZENSET"},
+     {0x92, "NEWOBJ_EX"},
+     {0x93, "STACK_GLOBAL"},
+     {0x94, "MEMOIZE"},
+     {0x95, "FRAME"},
+     {0x96, "BYTEARRAY8"},
+     {0x97, "NEXT_BUFFER"},
+     {0x98, "READONLY_BUFFER"}}};
+
+// "0x93 (STACK_GLOBAL)", or the number alone where it is no opcode.
+std::string opcode_name(uint8_t opcode) {
+  for (const auto& [code, name] : kRefusedOpcodes) {
+    if (code == opcode) return fmt::format("0x{:02x} ({})", opcode, name);
+  }
+  return fmt::format("0x{:02x}", opcode);
+}
+
 // The pickle machine: a stack of values, marks on it, and a memo of values to come back to.
 class Machine {
  public:
@@ -176,7 +224,7 @@ void Machine::step(uint8_t opcode) {
     case kBinPersId:
       return load_persistent();
     default:
-      refuse("0x{:02x} is none that torch.save writes", opcode);
+      refuse("{} is none that torch.save writes", opcode_name(opcode));
   }
 }
 

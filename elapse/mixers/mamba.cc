@@ -71,7 +71,7 @@ StartPool start_pool(Tape& tape, const Var& pool, const Sequences& seqs, std::st
 Mamba::Mamba(Device& device, const MambaConfig& config, int64_t n_layers, DType dtype,
              const std::string& prefix, Random& random, Parameters& parameters)
     : config_(config), dtype_(dtype) {
-  const auto [d_model, d_inner, d_state, d_conv, dt_rank, bias, conv_bias] = config;
+  const auto [d_model, d_inner, d_state, d_conv, dt_rank, bias, conv_bias, norm_eps] = config;
   const auto add = [&](const char* name, const Values& values, Shape shape, bool decay) {
     return parameters.add(prefix + name, upload(device, dtype, values, shape), decay);
   };
@@ -103,6 +103,10 @@ Mamba::Mamba(Device& device, const MambaConfig& config, int64_t n_layers, DType 
   if (bias) {
     out_proj_bias_ =
         add("out_proj.bias", Values(static_cast<size_t>(d_model), 0.0), {d_model}, false);
+  }
+  if (norm_eps > 0) {
+    dt_ones_ = Var(upload(device, dtype, Values(static_cast<size_t>(dt_rank), 1.0), {dt_rank}));
+    state_ones_ = Var(upload(device, dtype, Values(static_cast<size_t>(d_state), 1.0), {d_state}));
   }
 }
 
@@ -137,13 +141,13 @@ Var Mamba::scan(Tape& tape, const Var& x, const Var& z, const Sequences& seqs,
   const Var low = linear(tape, x, x_proj_, Var());
   const std::vector<Var> parts =
       split(tape, low, {config_.dt_rank, config_.d_state, config_.d_state});
-  const Var dt_low = points.pass(tape, "dt_low", parts[0]);
+  const Var dt_low = points.pass(tape, "dt_low", normed(tape, parts[0], dt_ones_));
   const ScanVars in = {.x = x,
                        .dt_raw = linear(tape, dt_low, dt_proj_, Var()),
                        .dt_bias = dt_bias_,
                        .A = points.pass(tape, "A", neg_exp(tape, A_log_)),
-                       .B = points.pass(tape, "B", parts[1]),
-                       .C = points.pass(tape, "C", parts[2]),
+                       .B = points.pass(tape, "B", normed(tape, parts[1], state_ones_)),
+                       .C = points.pass(tape, "C", normed(tape, parts[2], state_ones_)),
                        .D = D_,
                        .z = z};
   const ScanTaps taps = scan_taps(tape, seqs.tokens, points);
@@ -154,6 +158,11 @@ Var Mamba::scan(Tape& tape, const Var& x, const Var& z, const Sequences& seqs,
   const Var gated = selective_scan(tape, in, start.seqs, start.pool, taps);
   if (pool) store_slots(tape, start.pool, pool, seqs);
   return gated;
+}
+
+// dt_low, B or C as the scan takes it; `ones` is empty where it is not normed.
+Var Mamba::normed(Tape& tape, const Var& part, const Var& ones) const {
+  return ones ? rms_norm(tape, part, Var(), ones, config_.norm_eps).y : part;
 }
 
 namespace {

@@ -15,11 +15,14 @@ struct MambaConfig {
   int64_t dt_rank = 0;  // ceil(d_model / 16)
   bool bias = false;    // of in_proj and out_proj
   bool conv_bias = true;
+  double norm_eps = 0;  // of weightless RMSNorms on dt_low, B and C; 0: there are none
 };
 
 // The selective state-space mixer of Gu and Dao, 2023 (Mamba-1):
 //   [in_x, in_z] = in_proj u;  x = silu(conv(in_x));  [dt_low, B, C] = x_proj x
 //   dt = softplus(dt_proj dt_low + dt_bias);  out = out_proj (selective_scan(x, dt, A, B, C, D, z))
+// With norm_eps each of dt_low, B and C is divided by its root mean square before it is used, and
+// its named point is the quotient (transformers, models/falcon_mamba).
 class Mamba final : public Mixer {
  public:
   // Adds its parameters under `prefix` ("backbone.layers.0.mixer."), with the published
@@ -38,6 +41,7 @@ class Mamba final : public Mixer {
                const PointScope& points) const;
   Var scan(Tape& tape, const Var& x, const Var& z, const Sequences& seqs, const LayerState* state,
            const PointScope& points) const;
+  Var normed(Tape& tape, const Var& part, const Var& ones) const;
   ScanTaps scan_taps(Tape& tape, int64_t tokens, const PointScope& points) const;
 
   MambaConfig config_;
@@ -53,6 +57,8 @@ class Mamba final : public Mixer {
   Var D_;              // (d_inner)
   Var out_proj_;       // (d_model, d_inner)
   Var out_proj_bias_;  // (d_model) or empty
+  Var dt_ones_;        // (dt_rank): the weight of the weightless norm; empty where there is none
+  Var state_ones_;     // (d_state): that of B's and C's
 };
 
 }  // namespace elapse

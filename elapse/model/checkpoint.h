@@ -9,9 +9,7 @@
 
 namespace elapse {
 
-// Loads DIR/config.json with DIR/model.safetensors or DIR/pytorch_model.bin, in either published
-// layout. Every parameter must be there in its shape and nothing else; throws Error naming the
-// file, the tensor, what was expected and what was found.
+// Loads what open_checkpoint opens (elapse/model/checkpoint_files.h), throwing what it throws.
 std::unique_ptr<LanguageModel> load_model(Device& device, const std::string& directory,
                                           DType dtype);
 

@@ -1,13 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <functional>
 #include <string>
 
+#include "elapse/core/dtype.h"
+#include "elapse/core/shape.h"
 #include "elapse/io/json.h"
 
 namespace elapse {
 
 // The two published forms of a checkpoint: state-spaces/mamba's and transformers'.
 enum class Layout { original, transformers };
+std::string_view name_of(Layout layout);  // "original"
+
+// The tokens a published model's tokenizer begins, ends and fills texts with. The original layout
+// does not state them: 0, which is GPT-NeoX's "<|endoftext|>".
+struct SpecialTokens {
+  int64_t bos = 0;
+  int64_t eos = 0;
+  int64_t pad = 0;
+  bool operator==(const SpecialTokens&) const = default;
+};
 
 // A Mamba language model's shape, as config.json of either layout states it.
 struct ModelConfig {
@@ -24,16 +37,28 @@ struct ModelConfig {
   bool conv_bias = true;
   bool tied_head = true;
   double norm_eps = 1e-5;
+  double mixer_norm_eps = 0;  // Falcon-Mamba's weightless norms on dt, B and C; 0: there are none
+  SpecialTokens special_tokens;
 
   // Mamba-1 with the published defaults: expand 2, dt_rank ceil(d_model / 16).
   static ModelConfig mamba(int64_t d_model, int64_t n_layers, int64_t vocab_size);
-  // Throws Error naming the file and the field that is missing, mistyped or contradicts another.
+  // Throws Error naming the file and the field that is missing, mistyped, contradicts another, or
+  // asks for what elapse does not have.
   static ModelConfig parse(const Json& json);
-  std::string json() const;  // config.json in `layout`
+  // The same model in another layout, whose configurations may be unable to state it: Error.
+  ModelConfig in_layout(Layout other) const;
+  std::string json(DType weights = DType::f32) const;  // config.json in `layout`
 
+  std::string_view architecture() const { return mixer_norm_eps > 0 ? "falcon_mamba" : "mamba"; }
   int64_t vocab() const {  // rows of the embedding
     return (vocab_size + pad_vocab_multiple - 1) / pad_vocab_multiple * pad_vocab_multiple;
   }
+  // Calls visit with every parameter as the original layout names it, in the order LanguageModel
+  // makes them.
+  using VisitParameter = std::function<void(const std::string& name, const Shape& shape)>;
+  void for_each_parameter(const VisitParameter& visit) const;
+  int64_t parameter_count() const;
+  int64_t state_bytes() const;  // of one sequence's state, in float32
   bool operator==(const ModelConfig&) const = default;
 };
 

@@ -38,7 +38,8 @@ Tensor ones(Device& device, DType dtype, Shape shape) {
 }
 
 MambaConfig mixer_config(const ModelConfig& c) {
-  return {c.d_model, c.d_inner, c.d_state, c.d_conv, c.dt_rank, c.bias, c.conv_bias};
+  return {c.d_model, c.d_inner, c.d_state,   c.d_conv,
+          c.dt_rank, c.bias,    c.conv_bias, c.mixer_norm_eps};
 }
 
 }  // namespace

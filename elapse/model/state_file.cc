@@ -95,4 +95,16 @@ State load_state(const std::string& path, const LanguageModel& model) {
   return load_state_and_logits(path, model).state;
 }
 
+std::optional<StateSummary> summarize_state(const WeightFile& file) {
+  const auto owner = file.metadata.find(kModelKey);
+  if (owner == file.metadata.end()) return std::nullopt;
+  StateSummary summary{owner->second, {}};
+  for (const auto& [name, tensor] : file.tensors) {
+    if (name != kPositions) continue;
+    check_tensor(file.path, name, tensor, DType::i64, {tensor.numel()});
+    summary.positions.assign(tensor.data<int64_t>(), tensor.data<int64_t>() + tensor.numel());
+  }
+  return summary;
+}
+
 }  // namespace elapse

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <optional>
 #include <string>
+#include <vector>
 
+#include "elapse/io/weight_files.h"
 #include "elapse/model/language_model.h"
 
 namespace elapse {
@@ -20,5 +23,13 @@ struct SavedState {
 // Throws Error if the file belongs to another model or does not hold a whole state.
 SavedState load_state_and_logits(const std::string& path, const LanguageModel& model);
 State load_state(const std::string& path, const LanguageModel& model);
+
+// What a saved state says without its model.
+struct StateSummary {
+  std::string model;               // the fingerprint of the one it belongs to
+  std::vector<int64_t> positions;  // by sequence
+};
+// Nothing where the file is no saved state. Throws Error where it is not a sound one.
+std::optional<StateSummary> summarize_state(const WeightFile& file);
 
 }  // namespace elapse

@@ -32,6 +32,7 @@ void put_model(Settings& into, const ModelConfig& c) {
   put(into, "d_conv", c.d_conv);
   put(into, "dt_rank", c.dt_rank);
   put(into, "norm_eps", c.norm_eps);
+  if (c.mixer_norm_eps > 0) put(into, "mixer_norm_eps", c.mixer_norm_eps);
 }
 
 void put_schedule(Settings& into, const Schedule& s, int64_t steps) {

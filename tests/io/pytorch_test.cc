@@ -155,6 +155,15 @@ TEST(Pytorch, refuses_storages_that_are_not_what_they_claim) {
   expect_refused(with("BoolStorage", "0", 24), "\"torch.BoolStorage\" is not allowed");
 }
 
+// Entries are views of the archive, whatever their names say; no file is ever made from one.
+TEST(Pytorch, finds_storages_inside_of_the_archive_alone) {
+  for (const std::string key : {"../version", "../../../etc/passwd", "/etc/passwd", ""}) {
+    PickleBuilder pickle;
+    pickle.op("}").text("a").tensor("FloatStorage", key, 6, 0, {6}, {1}).op("s");
+    expect_refused(pickle.bytes(), "expected an entry \"model/data/" + key + "\", found none");
+  }
+}
+
 TEST(Pytorch, refuses_persistent_ids_of_other_kinds) {
   expect_refused(PickleBuilder().op("NQ").bytes(),
                  "expected a persistent id that is a tuple, found None");

@@ -110,9 +110,12 @@ TEST(Unpickler, refuses_opcodes_that_torch_does_not_write) {
   for (int opcode = 0; opcode < 256; ++opcode) {
     const char c = static_cast<char>(opcode);
     if (known.find(c) != known.npos && c != '\x80') continue;
-    expect_refused(std::string(1, c),
-                   fmt::format("0x{:02x} is none that torch.save writes", opcode));
+    expect_refused(std::string(1, c), fmt::format("0x{:02x}", opcode));
+    expect_refused(std::string(1, c), " is none that torch.save writes");
   }
+  expect_refused("\x93", "0x93 (STACK_GLOBAL) is none");
+  expect_refused("i", "0x69 (INST) is none");
+  expect_refused("\xff", "0xff is none");
   expect_error([] { unpickled("\x80\x04N."); }, "expected a pickle of protocol 2");
   expect_error([] { unpickled("N."); }, "expected a pickle of protocol 2");
 }

@@ -56,6 +56,14 @@ class CheckpointTest : public testing::Test {
   fs::path folder_;
 };
 
+TEST_F(CheckpointTest, FalconMambaRoundTrips) {
+  const auto model = load_model(device_, "tests/fixtures/falcon-mamba", DType::f32);
+  save_model(*model, folder_.string());
+  const auto loaded = load_model(device_, folder_.string(), DType::f32);
+  EXPECT_TRUE(loaded->config() == model->config());
+  EXPECT_EQ(loaded->fingerprint(), model->fingerprint());
+}
+
 TEST_F(CheckpointTest, RoundTripsInBothLayouts) {
   for (Layout layout : {Layout::original, Layout::transformers}) {
     const LanguageModel model(device_, config(layout), DType::f32, 5);
@@ -88,7 +96,7 @@ TEST_F(CheckpointTest, RefusesFoldersThatAreNoModel) {
   write("config.json", "{\"d_model\": 8");
   expect_refusal("config.json");
   write("config.json", config(Layout::original).json());
-  expect_refusal("found neither");
+  expect_refusal("found none of them");
   write("model.safetensors", "not one");
   expect_refusal("model.safetensors");
 }

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "elapse/model/checkpoint_files.h"
+
+#include <cstring>
+#include <filesystem>
+#include <map>
+
+#include "elapse/core/convert.h"
+#include "elapse/core/error.h"
+#include "elapse/io/file.h"
+#include "elapse/io/messages.h"
+
+namespace elapse {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::string_view kEmbedding = "backbone.embedding.weight";
+constexpr std::string_view kTransformersEmbedding = "backbone.embeddings.weight";
+constexpr std::string_view kHead = "lm_head.weight";
+
+using ByName = std::map<std::string_view, const Tensor*>;
+
+// The tensors by name, after their names have become those of the original layout.
+ByName name_tensors(Checkpoint& checkpoint) {
+  ByName by_name;
+  for (WeightFile& file : checkpoint.files) {
+    for (NamedTensor& t : file.tensors) {
+      if (t.name == kTransformersEmbedding) t.name = kEmbedding;
+      const bool is_new = by_name.emplace(t.name, &t.tensor).second;
+      ELAPSE_CHECK(is_new, "{}: tensor {} occurs twice", file.path, quote(t.name));
+    }
+  }
+  return by_name;
+}
+
+void check_parameter(const std::string& source, std::string_view name, const Shape& shape,
+                     const Tensor& found) {
+  ELAPSE_CHECK(found.shape() == shape, "{}: tensor \"{}\": expected shape {}, found {}", source,
+               name, shape.str(), found.shape().str());
+  ELAPSE_CHECK(is_float(found.dtype()),
+               "{}: tensor \"{}\": expected f32, f64, f16 or bf16, found {}", source, name,
+               name_of(found.dtype()));
+}
+
+// Holds the configuration to the files' tensors before anything of its sizes is made, so that a
+// model is no larger than the files that fill it.
+void check_parameters(const ModelConfig& config, ByName tensors, const std::string& source) {
+  const auto expect = [&](const std::string& name, const Shape& shape) {
+    const auto found = tensors.find(name);
+    ELAPSE_CHECK(found != tensors.end(), "{}: tensor \"{}\" {} is missing", source, name,
+                 shape.str());
+    check_parameter(source, name, shape, *found->second);
+    tensors.erase(found);
+  };
+  config.for_each_parameter(expect);
+  if (config.tied_head && tensors.contains(kHead)) {
+    expect(std::string(kHead), {config.vocab(), config.d_model});
+  }
+  ELAPSE_CHECK(tensors.empty(), "{}: tensor {} is none the model has", source,
+               quote(tensors.begin()->first));
+}
+
+const Tensor* find(const std::vector<NamedTensor>& tensors, std::string_view name) {
+  for (const NamedTensor& t : tensors) {
+    if (t.name == name) return &t.tensor;
+  }
+  return nullptr;
+}
+
+bool same_elements(const Tensor& a, const Tensor& b) {
+  if (a.dtype() != b.dtype()) return false;
+  return a.raw() == b.raw() || std::memcmp(a.raw(), b.raw(), static_cast<size_t>(a.bytes())) == 0;
+}
+
+}  // namespace
+
+std::vector<NamedTensor> Checkpoint::tensors() const {
+  std::vector<NamedTensor> all;
+  for (const WeightFile& file : files) {
+    all.insert(all.end(), file.tensors.begin(), file.tensors.end());
+  }
+  return all;
+}
+
+Checkpoint open_checkpoint(const std::string& directory) {
+  const std::string config_path = (fs::path(directory) / "config.json").string();
+  ELAPSE_CHECK(file_exists(config_path),
+               "{}: expected a model's folder with config.json, found none", directory);
+  Checkpoint checkpoint;
+  checkpoint.config = ModelConfig::parse(Json::parse(read_text(config_path), config_path));
+  auto [source, files] = open_weights(directory);
+  checkpoint.source = std::move(source);
+  checkpoint.files = std::move(files);
+  check_parameters(checkpoint.config, name_tensors(checkpoint), checkpoint.source);
+  return checkpoint;
+}
+
+void check_tied_head(const Checkpoint& checkpoint) {
+  if (!checkpoint.config.tied_head) return;
+  const std::vector<NamedTensor> tensors = checkpoint.tensors();
+  const Tensor* head = find(tensors, kHead);
+  ELAPSE_CHECK(head == nullptr || same_elements(*head, *find(tensors, kEmbedding)),
+               "{}: tensor \"{}\" differs from \"{}\", but the configuration ties the two",
+               checkpoint.source, kHead, kEmbedding);
+}
+
+std::string name_in_layout(const std::string& name, Layout layout) {
+  const bool renamed = layout == Layout::transformers && name == kEmbedding;
+  return renamed ? std::string(kTransformersEmbedding) : name;
+}
+
+}  // namespace elapse

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <string>
+#include <vector>
+
+#include "elapse/io/weight_files.h"
+#include "elapse/model/config.h"
+
+namespace elapse {
+
+// A published checkpoint as its folder holds it. Its tensors are views of mapped files: f32, f64,
+// f16 or bf16 as they lie there, under their names in the original layout.
+struct Checkpoint {
+  ModelConfig config;
+  std::string source;             // the file of weights or their index: what opens errors
+  std::vector<WeightFile> files;  // a tensor of the model is in one of them
+
+  std::vector<NamedTensor> tensors() const;  // of all files
+};
+
+// Opens DIR/config.json and the weights beside it (open_weights), in either published layout, and
+// reads no weights. Every parameter must be there in its shape and nothing else, except that a tied
+// head may be there a second time as lm_head.weight; throws Error naming the file, the tensor, what
+// was expected and what was found.
+Checkpoint open_checkpoint(const std::string& directory);
+
+// Throws Error where the configuration ties the head to the embedding, but lm_head.weight is there
+// with other elements: published readers disagree about which counts. Reads both, unless they share
+// their memory.
+void check_tied_head(const Checkpoint& checkpoint);
+
+// A parameter's name in a layout, from that in the original one.
+std::string name_in_layout(const std::string& name, Layout layout);
+
+}  // namespace elapse

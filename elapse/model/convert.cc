@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "elapse/model/convert.h"
+
+#include <algorithm>
+#include <array>
+#include <filesystem>
+
+#include "elapse/core/convert.h"
+#include "elapse/core/error.h"
+#include "elapse/io/file.h"
+#include "elapse/io/safetensors.h"
+
+namespace elapse {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::string_view kConfig = "config.json";
+constexpr std::array<const char*, 6> kCompanions = {
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json",
+    "merges.txt",     "generation_config.json"};
+constexpr int64_t kPieceElements = int64_t{1} << 18;
+
+std::vector<std::string> checkpoint_files_in(const fs::path& folder) {
+  std::vector<std::string> names;
+  std::error_code error;  // a folder that cannot be listed has none
+  for (fs::directory_iterator at(folder, error), end; !error && at != end; at.increment(error)) {
+    const std::string name = at->path().filename().string();
+    if (name == kConfig || is_weight_file(name)) names.push_back(name);
+  }
+  return names;
+}
+
+void check_target(const fs::path& from, const fs::path& to, bool replace) {
+  std::error_code error;
+  ELAPSE_CHECK(!fs::equivalent(from, to, error), "{}: the folder to write to is the one read from",
+               to.string());
+  const std::vector<std::string> present = checkpoint_files_in(to);
+  ELAPSE_CHECK(present.empty() || replace, "{}: there is a checkpoint already ({})", to.string(),
+               present.front());
+}
+
+// A folder within the one written to, for files until all are whole. Gone, with what is in it, at
+// the end of the scope, and so is a folder that was made for it and is still empty.
+class Staging {
+ public:
+  explicit Staging(const fs::path& target)
+      : target_(target),
+        made_target_(!file_exists(target.string())),
+        folder_(target / ".convert-tmp") {
+    std::error_code error;
+    fs::remove_all(folder_, error);  // of a process that was killed
+    fs::create_directories(folder_, error);
+    ELAPSE_CHECK(!error, "{}: cannot make the folder: {}", target.string(), error.message());
+  }
+  ~Staging() {
+    std::error_code error;
+    fs::remove_all(folder_, error);
+    if (made_target_) fs::remove(target_, error);  // fails where files are in it
+  }
+  Staging(const Staging&) = delete;
+  Staging& operator=(const Staging&) = delete;
+
+  std::string path(std::string_view name) {
+    names_.emplace_back(name);
+    return (folder_ / name).string();
+  }
+  // Renames the files in the order their paths were asked for. Weights that were there and have no
+  // successor go before the last, the configuration.
+  void publish();
+
+ private:
+  void publish(const std::string& name) const;
+
+  fs::path target_;
+  bool made_target_;
+  fs::path folder_;
+  std::vector<std::string> names_;
+};
+
+void Staging::publish(const std::string& name) const {
+  std::error_code error;
+  fs::rename(folder_ / name, target_ / name, error);
+  ELAPSE_CHECK(!error, "{}: cannot replace: {}", (target_ / name).string(), error.message());
+}
+
+void Staging::publish() {
+  for (size_t i = 0; i + 1 < names_.size(); ++i) publish(names_[i]);
+  for (const std::string& old : checkpoint_files_in(target_)) {
+    if (std::find(names_.begin(), names_.end(), old) != names_.end()) continue;
+    std::error_code error;
+    ELAPSE_CHECK(fs::remove(target_ / old, error) || !error, "{}: cannot remove: {}",
+                 (target_ / old).string(), error.message());
+  }
+  publish(names_.back());
+}
+
+struct Shard {
+  std::vector<TensorToWrite> tensors;
+  int64_t bytes = 0;
+};
+
+// Tensors in the order given, a new shard wherever the next would not fit. One too large for any
+// shard has one of its own.
+std::vector<Shard> shards_of(std::vector<TensorToWrite> tensors, int64_t max_bytes) {
+  std::vector<Shard> shards(1);
+  for (TensorToWrite& t : tensors) {
+    const int64_t bytes = t.bytes();
+    if (!shards.back().tensors.empty() && shards.back().bytes + bytes > max_bytes) {
+      shards.emplace_back();
+    }
+    shards.back().bytes += bytes;
+    shards.back().tensors.push_back(std::move(t));
+  }
+  return shards;
+}
+
+class Converter {
+ public:
+  Converter(const std::string& from, const ConvertOptions& options)
+      : options_(options),
+        checkpoint_(open_checkpoint(from)),
+        config_(checkpoint_.config.in_layout(options.layout.value_or(checkpoint_.config.layout))) {
+    check_tied_head(checkpoint_);
+    for (const NamedTensor& t : checkpoint_.tensors()) by_name_.emplace(t.name, t.tensor);
+  }
+
+  void write_weights(Staging& staging);
+  void write_config(Staging& staging) const;
+
+ private:
+  std::vector<TensorToWrite> tensors();
+  DType dtype_of(const Tensor& t) const { return options_.dtype.value_or(t.dtype()); }
+  void write_elements(FileWriter& file, const std::string& name, const Tensor& t);
+
+  const ConvertOptions& options_;
+  Checkpoint checkpoint_;
+  ModelConfig config_;
+  std::map<std::string, Tensor> by_name_;
+  int64_t done_ = 0;   // bytes written
+  int64_t total_ = 0;  // bytes of all tensors as written
+};
+
+std::vector<TensorToWrite> Converter::tensors() {
+  std::vector<TensorToWrite> list;
+  config_.for_each_parameter([&](const std::string& name, const Shape& shape) {
+    const Tensor& t = by_name_.at(name);
+    list.push_back({name_in_layout(name, config_.layout), dtype_of(t), shape,
+                    [this, name, &t](FileWriter& file) { write_elements(file, name, t); }});
+    total_ += list.back().bytes();
+  });
+  return list;
+}
+
+void Converter::write_elements(FileWriter& file, const std::string& name, const Tensor& t) {
+  const DType dtype = dtype_of(t);
+  const auto* from = static_cast<const std::byte*>(t.raw());
+  std::vector<std::byte> piece;
+  for (int64_t i = 0; i < t.numel(); i += kPieceElements) {
+    const int64_t count = std::min(kPieceElements, t.numel() - i);
+    piece.resize(static_cast<size_t>(count * size_of(dtype)));
+    const int64_t overflows =
+        convert_elements(t.dtype(), from + i * size_of(t.dtype()), dtype, piece.data(), count);
+    ELAPSE_CHECK(overflows == 0, "{}: tensor \"{}\" holds finite values too large for {}",
+                 checkpoint_.source, name, name_of(dtype));
+    file.write(piece);
+    done_ += static_cast<int64_t>(piece.size());
+    options_.progress(done_, total_);
+  }
+}
+
+void Converter::write_weights(Staging& staging) {
+  const std::vector<Shard> shards = shards_of(tensors(), options_.max_shard_bytes);
+  const std::map<std::string, std::string> metadata = {{"format", "pt"}};
+  if (shards.size() == 1) {
+    return stream_safetensors(staging.path("model.safetensors"), shards[0].tensors, metadata);
+  }
+  ShardIndex index;
+  for (size_t i = 0; i < shards.size(); ++i) {
+    const std::string name = fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, shards.size());
+    for (const TensorToWrite& t : shards[i].tensors) index[name].insert(t.name);
+    stream_safetensors(staging.path(name), shards[i].tensors, metadata);
+  }
+  write_file_atomically(staging.path("model.safetensors.index.json"),
+                        [&](FileWriter& file) { file.write(shard_index_json(index, total_)); });
+}
+
+void Converter::write_config(Staging& staging) const {
+  const DType dtype = dtype_of(by_name_.at("backbone.embedding.weight"));
+  write_file_atomically(staging.path(kConfig),
+                        [&](FileWriter& file) { file.write(config_.json(dtype)); });
+}
+
+void copy_companions(const fs::path& from, Staging& staging) {
+  for (const char* name : kCompanions) {
+    if (!file_exists((from / name).string())) continue;
+    const auto source = MappedFile::open((from / name).string());
+    write_file_atomically(staging.path(name),
+                          [&](FileWriter& file) { file.write(source->bytes()); });
+  }
+}
+
+}  // namespace
+
+void convert_checkpoint(const std::string& from, const std::string& to,
+                        const ConvertOptions& options) {
+  Converter converter(from, options);
+  check_target(from, to, options.replace);
+  Staging staging(to);
+  converter.write_weights(staging);
+  copy_companions(from, staging);
+  converter.write_config(staging);
+  staging.publish();
+}
+
+}  // namespace elapse

@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "elapse/model/config.h"
+
+#include <gtest/gtest.h>
+
+#include "elapse/model/language_model.h"
+#include "tests/io/expect_error.h"
+
+namespace elapse {
+namespace {
+
+ModelConfig parsed(const std::string& text) {
+  return ModelConfig::parse(Json::parse(text, "config.json"));
+}
+
+void expect_refused(const std::string& text, const std::string& part) {
+  expect_error([&] { parsed(text); }, part);
+}
+
+// The start of a configuration in each layout; `more` opens with a comma.
+std::string original(const std::string& more) {
+  return R"({"d_model": 8, "n_layer": 2, "vocab_size": 13)" + more + "}";
+}
+std::string transformers(const std::string& more, const std::string& type = "mamba") {
+  return R"({"model_type": ")" + type +
+         R"(", "hidden_size": 8, "num_hidden_layers": 2, "vocab_size": 13)" + more + "}";
+}
+
+// state-spaces/mamba-130m, as published.
+constexpr const char* kMamba130m = R"({"d_model": 768, "n_layer": 24, "vocab_size": 50277,
+  "ssm_cfg": {}, "rms_norm": true, "residual_in_fp32": true, "fused_add_norm": true,
+  "pad_vocab_size_multiple": 8})";
+
+// state-spaces/mamba-130m-hf, as published.
+constexpr const char* kMamba130mHf = R"({"architectures": ["MambaForCausalLM"], "bos_token_id": 0,
+  "conv_kernel": 4, "d_inner": 1536, "d_model": 768, "eos_token_id": 0, "expand": 2,
+  "fused_add_norm": true, "hidden_act": "silu", "hidden_size": 768, "initializer_range": 0.1,
+  "intermediate_size": 1536, "layer_norm_epsilon": 1e-05, "model_type": "mamba", "n_layer": 24,
+  "num_hidden_layers": 24, "pad_token_id": 0, "pad_vocab_size_multiple": 8,
+  "rescale_prenorm_residual": false, "residual_in_fp32": true, "rms_norm": true, "ssm_cfg": {},
+  "state_size": 16, "time_step_floor": 0.0001, "time_step_init_scheme": "random",
+  "time_step_max": 0.1, "time_step_min": 0.001, "time_step_rank": 48, "time_step_scale": 1.0,
+  "torch_dtype": "float32", "transformers_version": "4.39.0.dev0", "use_bias": false,
+  "use_cache": true, "use_conv_bias": true, "vocab_size": 50280})";
+
+// tiiuae/falcon-mamba-7b, as published: its expand is not the one meant.
+constexpr const char* kFalconMamba7b = R"({"_name_or_path": "./",
+  "architectures": ["FalconMambaForCausalLM"], "bos_token_id": 0, "conv_kernel": 4,
+  "eos_token_id": 11, "expand": 16, "hidden_act": "silu", "hidden_size": 4096,
+  "initializer_range": 0.1, "intermediate_size": 8192, "layer_norm_epsilon": 1e-05,
+  "model_type": "falcon_mamba", "num_hidden_layers": 64, "pad_token_id": 11,
+  "rescale_prenorm_residual": false, "residual_in_fp32": true, "state_size": 16,
+  "tie_word_embeddings": false, "time_step_floor": 0.0001, "time_step_init_scheme": "random",
+  "time_step_max": 0.1, "time_step_min": 0.001, "time_step_rank": 256, "time_step_scale": 1.0,
+  "torch_dtype": "bfloat16", "transformers_version": "4.43.0.dev0", "use_bias": false,
+  "use_cache": true, "use_conv_bias": true, "vocab_size": 65024})";
+
+TEST(ModelConfig, mamba_130m_in_both_layouts) {
+  for (const char* text : {kMamba130m, kMamba130mHf}) {
+    const ModelConfig c = parsed(text);
+    EXPECT_EQ(c.vocab(), 50280);
+    EXPECT_EQ(c.d_inner, 1536);
+    EXPECT_EQ(c.dt_rank, 48);
+    EXPECT_EQ(c.parameter_count(), 129135360);
+    EXPECT_EQ(c.state_bytes(), 24 * 1536 * (16 + 3) * 4);
+    EXPECT_TRUE(c.tied_head);
+    EXPECT_EQ(c.architecture(), "mamba");
+  }
+  EXPECT_EQ(parsed(kMamba130m).vocab_size, 50277);
+  EXPECT_EQ(parsed(kMamba130mHf).vocab_size, 50280);
+}
+
+TEST(ModelConfig, falcon_mamba_7b) {
+  const ModelConfig c = parsed(kFalconMamba7b);
+  EXPECT_EQ(c.architecture(), "falcon_mamba");
+  EXPECT_EQ(c.mixer_norm_eps, 1e-6);
+  EXPECT_EQ(c.d_inner, 8192);
+  EXPECT_EQ(c.special_tokens, (SpecialTokens{0, 11, 11}));
+  EXPECT_FALSE(c.tied_head);
+  EXPECT_EQ(c.parameter_count(), 7272665088);
+  EXPECT_EQ(parsed(c.json(DType::bf16)), c);
+  EXPECT_NE(c.json(DType::bf16).find("\"torch_dtype\": \"bfloat16\""), std::string::npos);
+}
+
+TEST(ModelConfig, comes_back_from_either_layout) {
+  const ModelConfig c = parsed(kMamba130m);
+  const ModelConfig hf = parsed(c.in_layout(Layout::transformers).json());
+  EXPECT_EQ(hf.layout, Layout::transformers);
+  EXPECT_EQ(hf.vocab_size, 50277);  // although transformers does not pad
+  EXPECT_EQ(parsed(hf.in_layout(Layout::original).json()), c);
+  const ModelConfig full = parsed(R"({"d_model": 8, "n_layer": 2, "vocab_size": 16})");
+  EXPECT_EQ(parsed(full.in_layout(Layout::transformers).json()).in_layout(Layout::original), full);
+}
+
+TEST(ModelConfig, says_what_the_original_layout_cannot_state) {
+  const auto refused = [](const std::string& text, const std::string& part) {
+    expect_error([&] { parsed(text).in_layout(Layout::original); }, part);
+  };
+  refused(kFalconMamba7b, "no weightless norms");
+  refused(transformers(R"(, "layer_norm_epsilon": 1e-6)"), "the norms' epsilon");
+  refused(transformers(R"(, "intermediate_size": 12)"), "a multiple of d_model 8: found 12");
+}
+
+TEST(ModelConfig, names_the_architecture_it_does_not_know) {
+  const std::string known = "expected \"mamba\" or \"falcon_mamba\" (the architectures known)";
+  expect_refused(transformers("", "mamba2"), known + ", found \"mamba2\"");
+  expect_refused(R"({"model_type": "llama"})", known + ", found \"llama\"");
+  expect_refused(transformers(R"(, "architectures": ["MambaModel"])"),
+                 "field \"architectures[0]\": expected \"MambaForCausalLM\" for model_type "
+                 "\"mamba\", found \"MambaModel\"");
+  for (const std::string layer : {"Mamba2", "Mamba3"}) {
+    const std::string cfg = R"(, "ssm_cfg": {"layer": ")" + layer + "\"}";
+    expect_refused(original(cfg), "expected \"Mamba1\" (the mixer known), found \"" + layer + "\"");
+    expect_refused(transformers(cfg), "found \"" + layer + "\"");
+  }
+  expect_refused(R"({"dim": 4096})", "expected a field \"model_type\"");
+}
+
+TEST(ModelConfig, refuses_what_it_does_not_have) {
+  expect_refused(original(R"(, "rms_norm": false)"), "\"rms_norm\": only true is supported");
+  expect_refused(original(R"(, "d_intermediate": 32)"), "\"d_intermediate\": only 0 (no MLP)");
+  expect_refused(original(R"(, "attn_layer_idx": [1])"),
+                 "\"attn_layer_idx\": only an empty list (no attention layers)");
+  expect_refused(original(R"(, "ssm_cfg": {"headdim": 64})"),
+                 "\"headdim\" is no field of a Mamba1");
+  expect_refused(transformers(R"(, "hidden_act": "gelu")"), "expected \"silu\", found \"gelu\"");
+  EXPECT_EQ(parsed(original(R"(, "attn_layer_idx": [], "attn_cfg": {}, "d_intermediate": 0)")),
+            parsed(original("")));
+}
+
+TEST(ModelConfig, refuses_contradictions) {
+  expect_refused(transformers(R"(, "expand": 2, "intermediate_size": 17)"),
+                 "\"intermediate_size\": 17 contradicts expand 2 times hidden_size 8");
+  expect_refused(transformers(R"(, "d_model": 9)"), "\"d_model\": 9 contradicts hidden_size 8");
+  expect_refused(transformers(R"(, "n_layer": 3)"), "3 contradicts num_hidden_layers 2");
+  expect_refused(transformers(R"(, "d_inner": 24)"), "24 contradicts intermediate_size 16");
+  expect_refused(transformers(R"(, "unpadded_vocab_size": 9, "pad_vocab_size_multiple": 8)"),
+                 "9 padded to a multiple of 8 contradicts vocab_size 13");
+}
+
+TEST(ModelConfig, holds_sizes_to_what_products_of_them_can_take) {
+  expect_refused(transformers(R"(, "expand": 16777216, "state_size": 4)"), "an inner width of");
+  expect_refused(transformers(R"(, "intermediate_size": 99999999)"), "at most 16777216");
+  expect_refused(original(R"(, "ssm_cfg": {"expand": 16000000})"), "an inner width of");
+  expect_refused(transformers(R"(, "layer_norm_epsilon": 0)"), "a number from 0 to 1, found 0");
+  expect_refused(transformers(R"(, "mixer_rms_eps": -1)", "falcon_mamba"), "mixer_rms_eps");
+}
+
+TEST(ModelConfig, lists_the_parameters_and_the_state_of_the_model_made_from_it) {
+  Device device("ref");
+  for (const bool variant : {false, true}) {
+    ModelConfig c = ModelConfig::mamba(8, 2, 13);
+    c.bias = variant;
+    c.conv_bias = c.tied_head = !variant;
+    const LanguageModel model(device, c, DType::f32, 1);
+    size_t i = 0;
+    c.for_each_parameter([&](const std::string& name, const Shape& shape) {
+      const Parameter* p = model.parameters().find(name);
+      ASSERT_NE(p, nullptr) << name;
+      EXPECT_EQ(p->var.value().shape(), shape) << name;
+      ++i;
+    });
+    EXPECT_EQ(i, model.parameters().all().size());
+    EXPECT_EQ(c.parameter_count(), model.parameters().count());
+    EXPECT_EQ(c.state_bytes(), model.make_state(3).bytes_per_slot());
+  }
+}
+
+}  // namespace
+}  // namespace elapse

@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "elapse/model/convert.h"
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <map>
+
+#include "elapse/core/convert.h"
+#include "elapse/io/file.h"
+#include "elapse/io/safetensors.h"
+#include "elapse/model/checkpoint.h"
+#include "tests/io/expect_error.h"
+#include "tests/io/temporary_folder.h"
+
+namespace elapse {
+namespace {
+
+namespace fs = std::filesystem;
+
+const std::string kPickle = "tests/fixtures/original-pickle";
+const std::string kFalcon = "tests/fixtures/falcon-mamba";
+
+using Bytes = std::map<std::string, std::string>;
+
+// The elements of a checkpoint's parameters, and their dtypes, by name.
+Bytes bytes_of(const std::string& folder) {
+  const Checkpoint checkpoint = open_checkpoint(folder);
+  Bytes bytes;
+  for (const auto& [name, tensor] : checkpoint.tensors()) {
+    if (checkpoint.config.tied_head && name == "lm_head.weight") continue;
+    bytes[name] =
+        std::string(name_of(tensor.dtype())) +
+        std::string(static_cast<const char*>(tensor.raw()), static_cast<size_t>(tensor.bytes()));
+  }
+  return bytes;
+}
+
+std::map<std::string, std::string> contents(const std::string& folder) {
+  std::map<std::string, std::string> files;
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    files[entry.path().filename().string()] =
+        entry.is_regular_file() ? read_text(entry.path().string()) : "a folder";
+  }
+  return files;
+}
+
+class ConvertCheckpoint : public testing::Test {
+ protected:
+  std::string in(const std::string& name) const { return folder_ / name; }
+  // Converts a folder into a new one here, whose path is returned.
+  std::string convert(const std::string& from, const ConvertOptions& options = {}) {
+    const std::string to = in(fmt::format("made-{}", ++made_));
+    convert_checkpoint(from, to, options);
+    return to;
+  }
+  // A checkpoint of f32 with one weight set to `value`.
+  std::string with_weight(float value) {
+    Device device("ref");
+    const LanguageModel model(device, ModelConfig::mamba(8, 1, 13), DType::f32, 1);
+    model.parameters().find("backbone.norm_f.weight")->var.value().data<float>()[3] = value;
+    save_model(model, in("weight"));
+    return in("weight");
+  }
+
+  TemporaryFolder folder_;
+  int made_ = 0;
+};
+
+TEST_F(ConvertCheckpoint, a_round_trip_between_layouts_loses_no_bit) {
+  const std::string hf = convert(kPickle, {.layout = Layout::transformers});
+  EXPECT_EQ(open_checkpoint(hf).config.layout, Layout::transformers);
+  const std::string back = convert(hf, {.layout = Layout::original});
+  EXPECT_EQ(bytes_of(hf), bytes_of(kPickle));
+  EXPECT_EQ(bytes_of(back), bytes_of(kPickle));
+  EXPECT_EQ(open_checkpoint(back).config, open_checkpoint(kPickle).config);
+  EXPECT_EQ(open_safetensors(back + "/model.safetensors").find("lm_head.weight"), nullptr);
+  // From here on the bytes of the files themselves.
+  EXPECT_EQ(contents(convert(convert(back, {.layout = Layout::transformers}),
+                             {.layout = Layout::original})),
+            contents(back));
+}
+
+TEST_F(ConvertCheckpoint, every_small_dtype_widens_and_comes_back) {
+  for (const DType dtype : {DType::bf16, DType::f16}) {
+    const std::string small = convert(kPickle, {.dtype = dtype});
+    const std::string wide = convert(small, {.dtype = DType::f32});
+    EXPECT_EQ(bytes_of(convert(wide, {.dtype = dtype})), bytes_of(small));
+    EXPECT_EQ(bytes_of(convert(small)), bytes_of(small));
+    for (const auto& [name, bytes] : bytes_of(small))
+      EXPECT_TRUE(bytes.starts_with(name_of(dtype)));
+  }
+}
+
+TEST_F(ConvertCheckpoint, falcon_mamba_keeps_what_makes_it_one) {
+  const std::string to = convert(kFalcon, {.dtype = DType::bf16});
+  EXPECT_EQ(open_checkpoint(to).config, open_checkpoint(kFalcon).config);
+  expect_error([&] { convert(kFalcon, {.layout = Layout::original}); }, "no weightless norms");
+}
+
+TEST_F(ConvertCheckpoint, shards_hold_at_most_what_is_asked) {
+  constexpr int64_t kMax = 2500;
+  const std::string whole = convert(kPickle);
+  const std::string sharded = convert(kPickle, {.max_shard_bytes = kMax});
+  EXPECT_EQ(bytes_of(sharded), bytes_of(whole));
+  const Checkpoint checkpoint = open_checkpoint(sharded);
+  EXPECT_EQ(checkpoint.source, sharded + "/model.safetensors.index.json");
+  ASSERT_EQ(checkpoint.files.size(), 5u);
+  EXPECT_EQ(checkpoint.files[0].path, sharded + "/model-00001-of-00005.safetensors");
+  for (const WeightFile& file : checkpoint.files) {
+    int64_t bytes = 0;
+    for (const NamedTensor& t : file.tensors) bytes += t.tensor.bytes();
+    EXPECT_LE(bytes, kMax);
+  }
+  EXPECT_EQ(contents(convert(sharded)), contents(whole));
+  // Each tensor a shard of its own.
+  EXPECT_EQ(bytes_of(convert(sharded, {.max_shard_bytes = 1})), bytes_of(whole));
+}
+
+TEST_F(ConvertCheckpoint, reads_a_model_that_loads_the_same) {
+  Device device("ref");
+  const std::string to =
+      convert(kPickle, {.layout = Layout::transformers, .max_shard_bytes = 2500});
+  const auto a = load_model(device, kPickle, DType::f32), b = load_model(device, to, DType::f32);
+  for (const Parameter& p : a->parameters().all()) {
+    const Tensor& other = b->parameters().find(p.name)->var.value();
+    EXPECT_EQ(std::memcmp(p.var.value().raw(), other.raw(), static_cast<size_t>(other.bytes())), 0);
+  }
+}
+
+TEST_F(ConvertCheckpoint, refuses_values_too_large_for_the_dtype) {
+  const std::string from = with_weight(65520.0f);
+  expect_error(
+      [&] { convert_checkpoint(from, in("to"), {.dtype = DType::f16}); },
+      "weight/model.safetensors: tensor \"backbone.norm_f.weight\" holds finite values too "
+      "large for f16");
+  EXPECT_FALSE(fs::exists(in("to")));
+  convert(with_weight(65519.0f), {.dtype = DType::f16});
+  convert(with_weight(INFINITY), {.dtype = DType::f16});
+  expect_error([&] { convert(with_weight(3.4e38f), {.dtype = DType::bf16}); },
+               "too large for bf16");
+}
+
+TEST_F(ConvertCheckpoint, copies_the_tokenizer) {
+  const std::string from = convert(kPickle);
+  std::ofstream(from + "/tokenizer.json") << "any bytes";
+  std::ofstream(from + "/generation_config.json") << "{}";
+  std::ofstream(from + "/notes.txt") << "no part of a checkpoint";
+  const auto files = contents(convert(from));
+  EXPECT_EQ(files.size(), 4u);
+  EXPECT_EQ(files.at("tokenizer.json"), "any bytes");
+  EXPECT_EQ(files.at("generation_config.json"), "{}");
+}
+
+TEST_F(ConvertCheckpoint, replaces_a_checkpoint_only_where_asked) {
+  const std::string to = convert(kPickle, {.max_shard_bytes = 2500});
+  std::ofstream(to + "/notes.txt") << "mine";
+  const auto before = contents(to);
+  expect_error([&] { convert_checkpoint(kFalcon, to, {}); }, "there is a checkpoint already (");
+  EXPECT_EQ(contents(to), before);
+  convert_checkpoint(kFalcon, to, {.replace = true});
+  EXPECT_EQ(bytes_of(to), bytes_of(kFalcon));
+  const auto after = contents(to);
+  EXPECT_EQ(after.size(), 3u);  // the shards are gone
+  EXPECT_EQ(after.at("notes.txt"), "mine");
+  convert_checkpoint(kPickle, to, {.max_shard_bytes = 2500, .replace = true});
+  EXPECT_EQ(contents(to), before);
+}
+
+TEST_F(ConvertCheckpoint, never_writes_where_it_reads) {
+  const std::string from = convert(kPickle);
+  expect_error([&] { convert_checkpoint(from, from + "/.", {.replace = true}); },
+               "the folder to write to is the one read from");
+}
+
+TEST_F(ConvertCheckpoint, leaves_all_as_it_was_when_it_fails) {
+  const auto fail_late = [](int64_t done, int64_t total) {
+    if (done > total / 2) fail("enough");
+  };
+  expect_error([&] { convert_checkpoint(kPickle, in("new"), {.progress = fail_late}); }, "enough");
+  EXPECT_FALSE(fs::exists(in("new")));
+  const std::string old = convert(kFalcon);
+  const auto before = contents(old);
+  ConvertOptions options;
+  options.max_shard_bytes = 2500;
+  options.replace = true;
+  options.progress = fail_late;
+  expect_error([&] { convert_checkpoint(kPickle, old, options); }, "enough");
+  EXPECT_EQ(contents(old), before);
+}
+
+TEST_F(ConvertCheckpoint, tells_how_far_it_has_come) {
+  int64_t last = 0, all = 0;
+  ConvertOptions options;
+  options.progress = [&](int64_t done, int64_t total) {
+    EXPECT_GT(done, last);
+    last = done;
+    all = total;
+  };
+  convert(kPickle, options);
+  EXPECT_EQ(last, all);
+  EXPECT_EQ(all, 4 * open_checkpoint(kPickle).config.parameter_count());
+}
+
+}  // namespace
+}  // namespace elapse
