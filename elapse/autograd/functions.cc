@@ -66,7 +66,8 @@ void broadcast_backward(Tape& tape, const Var& x, const Tensor& dout, const Tens
 
 Var gather_rows(Tape& tape, const Var& table, const Tensor& index) {
   Device& device = tape.device();
-  const Var out = tape.result(device.empty(table.dtype(), {index.numel(), table.dim(1)}), {&table});
+  const DType dtype = table.dtype() == DType::f64 ? DType::f64 : DType::f32;
+  const Var out = tape.result(device.empty(dtype, {index.numel(), table.dim(1)}), {&table});
   gather_rows(device, GatherRows{table.value(), index, out.value()});
   tape.record(out, [&tape, table, index, out] {
     scatter_add_rows(tape.device(), {out.grad(), index, tape.accumulated_grad(table)});

@@ -11,6 +11,15 @@ Var Parameters::add(std::string name, Tensor value, bool decay) {
   return var;
 }
 
+Var Parameters::add(std::string name, Shape shape, ParameterUse use,
+                    const std::function<Tensor()>& start) {
+  const bool decay = use != ParameterUse::other;
+  if (!source_.value) return add(std::move(name), start(), decay);
+  Var var(source_.value(name, shape, use), source_.needs_grad);
+  all_.push_back({std::move(name), var, decay});
+  return var;
+}
+
 const Parameter* Parameters::find(std::string_view name) const {
   for (const Parameter& p : all_) {
     if (p.name == name) return &p;

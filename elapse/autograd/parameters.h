@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -14,10 +15,28 @@ struct Parameter {
   bool decay = true;  // whether weight decay applies
 };
 
+// What a model does with a parameter.
+enum class ParameterUse : uint8_t {
+  matrix,       // a linear map or a table of rows: decays, and may be of 16 bits
+  convolution,  // decays
+  other,        // does not decay
+};
+
 // Parameters in the order they were made, which is the order of files and reductions.
 class Parameters {
  public:
+  // Where the values come from, if not from `start` below.
+  struct Source {
+    std::function<Tensor(const std::string& name, const Shape& shape, ParameterUse use)> value;
+    bool needs_grad = true;
+  };
+
+  Parameters() = default;
+  explicit Parameters(Source source) : source_(std::move(source)) {}
+
   Var add(std::string name, Tensor value, bool decay);
+  // The source's value, or what `start` makes for a new model.
+  Var add(std::string name, Shape shape, ParameterUse use, const std::function<Tensor()>& start);
 
   const std::vector<Parameter>& all() const { return all_; }
   const Parameter* find(std::string_view name) const;  // null if there is none
@@ -25,6 +44,7 @@ class Parameters {
   void zero_grad(Device& device) const;
 
  private:
+  Source source_;
   std::vector<Parameter> all_;
 };
 

@@ -72,38 +72,39 @@ Mamba::Mamba(Device& device, const MambaConfig& config, int64_t n_layers, DType 
              const std::string& prefix, Random& random, Parameters& parameters)
     : config_(config), dtype_(dtype) {
   const auto [d_model, d_inner, d_state, d_conv, dt_rank, bias, conv_bias, norm_eps] = config;
-  const auto add = [&](const char* name, const Values& values, Shape shape, bool decay) {
-    return parameters.add(prefix + name, upload(device, dtype, values, shape), decay);
+  using Use = ParameterUse;
+  const auto add = [&](const char* name, Shape shape, Use use, auto&& start) {
+    return parameters.add(prefix + name, shape, use,
+                          [&] { return upload(device, dtype, start(shape.numel()), shape); });
+  };
+  const auto constant = [](double value) {
+    return [value](int64_t count) { return Values(static_cast<size_t>(count), value); };
+  };
+  const auto uniform_within = [&](double bound) {
+    return [&random, bound](int64_t count) { return uniform(random, count, bound); };
   };
   const auto linear_bound = [](int64_t in) { return 1 / std::sqrt(static_cast<double>(in)); };
-  const double conv_bound = linear_bound(d_conv);
-
-  A_log_ = add("A_log", A_log_values(d_inner, d_state), {d_inner, d_state}, false);
-  D_ = add("D", Values(static_cast<size_t>(d_inner), 1.0), {d_inner}, false);
-  in_proj_ = add("in_proj.weight", uniform(random, 2 * d_inner * d_model, linear_bound(d_model)),
-                 {2 * d_inner, d_model}, true);
-  if (bias) {
-    in_proj_bias_ =
-        add("in_proj.bias", Values(static_cast<size_t>(2 * d_inner), 0.0), {2 * d_inner}, false);
-  }
-  conv_weight_ = add("conv1d.weight", uniform(random, d_inner * d_conv, conv_bound),
-                     {d_inner, 1, d_conv}, true);
+  A_log_ = add("A_log", {d_inner, d_state}, Use::other,
+               [&](int64_t) { return A_log_values(d_inner, d_state); });
+  D_ = add("D", {d_inner}, Use::other, constant(1));
+  in_proj_ = add("in_proj.weight", {2 * d_inner, d_model}, Use::matrix,
+                 uniform_within(linear_bound(d_model)));
+  if (bias) in_proj_bias_ = add("in_proj.bias", {2 * d_inner}, Use::other, constant(0));
+  conv_weight_ = add("conv1d.weight", {d_inner, 1, d_conv}, Use::convolution,
+                     uniform_within(linear_bound(d_conv)));
   if (conv_bias) {
-    conv_bias_ = add("conv1d.bias", uniform(random, d_inner, conv_bound), {d_inner}, false);
+    conv_bias_ =
+        add("conv1d.bias", {d_inner}, Use::other, uniform_within(linear_bound(d_conv)));
   }
-  x_proj_ = add("x_proj.weight",
-                uniform(random, (dt_rank + 2 * d_state) * d_inner, linear_bound(d_inner)),
-                {dt_rank + 2 * d_state, d_inner}, true);
-  dt_proj_ = add("dt_proj.weight", uniform(random, d_inner * dt_rank, linear_bound(dt_rank)),
-                 {d_inner, dt_rank}, true);
-  dt_bias_ = add("dt_proj.bias", dt_bias_values(random, d_inner), {d_inner}, false);
-  const double out_bound = linear_bound(d_inner) / std::sqrt(static_cast<double>(n_layers));
-  out_proj_ = add("out_proj.weight", uniform(random, d_model * d_inner, out_bound),
-                  {d_model, d_inner}, true);
-  if (bias) {
-    out_proj_bias_ =
-        add("out_proj.bias", Values(static_cast<size_t>(d_model), 0.0), {d_model}, false);
-  }
+  x_proj_ = add("x_proj.weight", {dt_rank + 2 * d_state, d_inner}, Use::matrix,
+                uniform_within(linear_bound(d_inner)));
+  dt_proj_ = add("dt_proj.weight", {d_inner, dt_rank}, Use::matrix,
+                 uniform_within(linear_bound(dt_rank)));
+  dt_bias_ = add("dt_proj.bias", {d_inner}, Use::other,
+                 [&](int64_t count) { return dt_bias_values(random, count); });
+  out_proj_ = add("out_proj.weight", {d_model, d_inner}, Use::matrix,
+                  uniform_within(linear_bound(d_inner) / std::sqrt(static_cast<double>(n_layers))));
+  if (bias) out_proj_bias_ = add("out_proj.bias", {d_model}, Use::other, constant(0));
   if (norm_eps > 0) {
     dt_ones_ = Var(upload(device, dtype, Values(static_cast<size_t>(dt_rank), 1.0), {dt_rank}));
     state_ones_ = Var(upload(device, dtype, Values(static_cast<size_t>(d_state), 1.0), {d_state}));

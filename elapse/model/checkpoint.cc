@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "elapse/model/checkpoint.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <map>
 
+#include "elapse/core/convert.h"
 #include "elapse/io/file.h"
 #include "elapse/io/safetensors.h"
 #include "elapse/model/checkpoint_files.h"
@@ -13,26 +15,26 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// `t` in the parameter's dtype and on its device.
+// `t` in this dtype and on the device.
 Tensor converted(Device& device, const Tensor& t, DType dtype) {
   if (t.dtype() == dtype) return device.upload_bytes(t.raw(), dtype, t.shape());
-  std::vector<double> values(static_cast<size_t>(t.numel()));
-  for (size_t i = 0; i < values.size(); ++i) {
-    values[i] =
-        t.dtype() == DType::f32 ? static_cast<double>(t.data<float>()[i]) : t.data<double>()[i];
-  }
-  if (dtype == DType::f64) return device.upload(values, t.shape());
-  return device.upload(std::vector<float>(values.begin(), values.end()), t.shape());
+  std::vector<char> bytes(static_cast<size_t>(t.numel() * size_of(dtype)));
+  convert_elements(t.dtype(), t.raw(), dtype, bytes.data(), t.numel());
+  return device.upload_bytes(bytes.data(), dtype, t.shape());
+}
+
+void check_parameter(const std::string& name, const Tensor& t, const Shape& shape,
+                     const std::string& source) {
+  ELAPSE_CHECK(t.shape() == shape, "{}: tensor \"{}\": expected shape {}, found {}", source, name,
+               shape.str(), t.shape().str());
+  ELAPSE_CHECK(is_float(t.dtype()), "{}: tensor \"{}\": expected f32, f64, f16 or bf16, found {}",
+               source, name, name_of(t.dtype()));
 }
 
 void set_parameter(Device& device, const Parameter& parameter, const Tensor& t,
                    const std::string& source) {
   const Tensor& into = parameter.var.value();
-  ELAPSE_CHECK(t.shape() == into.shape(), "{}: tensor \"{}\": expected shape {}, found {}", source,
-               parameter.name, into.shape().str(), t.shape().str());
-  ELAPSE_CHECK(t.dtype() == DType::f32 || t.dtype() == DType::f64,
-               "{}: tensor \"{}\": expected f32 or f64, found {}", source, parameter.name,
-               name_of(t.dtype()));
+  check_parameter(parameter.name, t, into.shape(), source);
   copy(device, {converted(device, t, into.dtype()), into});
 }
 
@@ -63,13 +65,27 @@ void set_parameters(const LanguageModel& model, const std::vector<NamedTensor>& 
                by_name.begin()->first);
 }
 
-std::unique_ptr<LanguageModel> load_model(Device& device, const std::string& directory,
-                                          DType dtype) {
+std::unique_ptr<LanguageModel> load_model(Device& device, const std::string& directory, DType dtype,
+                                          WeightMemory memory) {
   const Checkpoint checkpoint = open_checkpoint(directory);
   check_tied_head(checkpoint);
-  auto model = std::make_unique<LanguageModel>(device, checkpoint.config, dtype, 0);
-  set_parameters(*model, checkpoint.tensors(), checkpoint.source);
-  return model;
+  std::map<std::string, Tensor, std::less<>> tensors;
+  for (const NamedTensor& t : checkpoint.tensors()) tensors.emplace(t.name, t.tensor);
+  const bool any_16_bits = std::any_of(tensors.begin(), tensors.end(), [](const auto& t) {
+    return size_of(t.second.dtype()) == 2;
+  });
+  const bool mapped = memory == WeightMemory::mapped && device.host_memory();
+  const auto value = [&](const std::string& name, const Shape& shape, ParameterUse use) {
+    const Tensor& t = tensors.at(name);  // open_checkpoint has seen to it that all are there
+    check_parameter(name, t, shape, checkpoint.source);
+    const bool as_it_is = dtype == DType::f32 && use == ParameterUse::matrix &&
+                          (t.dtype() == DType::f16 || t.dtype() == DType::bf16);
+    const DType wanted = as_it_is ? t.dtype() : dtype;
+    return mapped && t.dtype() == wanted ? t : converted(device, t, wanted);
+  };
+  const bool needs_grad = dtype != DType::f32 || !any_16_bits;
+  return std::make_unique<LanguageModel>(device, checkpoint.config, dtype,
+                                         Parameters::Source{value, needs_grad});
 }
 
 Tensor to_host(Device& device, const Tensor& t) {

@@ -9,9 +9,19 @@
 
 namespace elapse {
 
-// Loads what open_checkpoint opens (elapse/model/checkpoint_files.h), throwing what it throws.
-std::unique_ptr<LanguageModel> load_model(Device& device, const std::string& directory,
-                                          DType dtype);
+// Where a loaded model's weights lie.
+enum class WeightMemory {
+  owned,   // in memory of the model's own
+  mapped,  // in the mapped file, as far as dtype and device allow: read as they are touched, shared
+           // with other processes, and not to be written to, so that the model cannot be trained
+};
+
+// Loads what open_checkpoint opens (elapse/model/checkpoint_files.h), throwing what it throws. The
+// model computes in `dtype`. In float32 its matrices stay in the dtype of the file, f16 and bf16
+// included; such a model gives its activations gradients, but not its parameters. All else is
+// converted.
+std::unique_ptr<LanguageModel> load_model(Device& device, const std::string& directory, DType dtype,
+                                          WeightMemory memory = WeightMemory::owned);
 
 // Writes DIR/config.json and DIR/model.safetensors in the layout of the model's configuration,
 // each atomically, making DIR if there is none.

@@ -45,26 +45,36 @@ MambaConfig mixer_config(const ModelConfig& c) {
 }  // namespace
 
 LanguageModel::LanguageModel(Device& device, const ModelConfig& config, DType dtype, uint64_t seed)
-    : device_(device), config_(config), dtype_(dtype) {
+    : LanguageModel(device, config, dtype, seed, Parameters()) {}
+
+LanguageModel::LanguageModel(Device& device, const ModelConfig& config, DType dtype,
+                             Parameters::Source source)
+    : LanguageModel(device, config, dtype, 0, Parameters(std::move(source))) {}
+
+LanguageModel::LanguageModel(Device& device, const ModelConfig& config, DType dtype, uint64_t seed,
+                             Parameters parameters)
+    : device_(device), config_(config), dtype_(dtype), parameters_(std::move(parameters)) {
+  using Use = ParameterUse;
   Random random(seed);
-  const Shape vocab_shape = {config.vocab(), config.d_model};
+  const Shape vocab_shape = {config.vocab(), config.d_model}, width = {config.d_model};
+  const auto norm = [&] { return ones(device, dtype, width); };
   const std::string backbone = "backbone.";
-  embedding_ = parameters_.add(backbone + "embedding.weight",
-                               normal_values(device, dtype, random, vocab_shape), true);
+  embedding_ =
+      parameters_.add(backbone + "embedding.weight", vocab_shape, Use::matrix,
+                      [&] { return normal_values(device, dtype, random, vocab_shape); });
   for (int64_t i = 0; i < config.n_layers; ++i) {
     const std::string prefix = fmt::format("{}layers.{}.", backbone, i);
-    const Var norm =
-        parameters_.add(prefix + "norm.weight", ones(device, dtype, {config.d_model}), false);
+    const Var weight = parameters_.add(prefix + "norm.weight", width, Use::other, norm);
     layers_.push_back(
-        {norm, std::make_unique<Mamba>(device, mixer_config(config), config.n_layers, dtype,
-                                       prefix + "mixer.", random, parameters_)});
+        {weight, std::make_unique<Mamba>(device, mixer_config(config), config.n_layers, dtype,
+                                         prefix + "mixer.", random, parameters_)});
   }
-  norm_f_ =
-      parameters_.add(backbone + "norm_f.weight", ones(device, dtype, {config.d_model}), false);
+  norm_f_ = parameters_.add(backbone + "norm_f.weight", width, Use::other, norm);
   head_ = config.tied_head
               ? embedding_
-              : parameters_.add("lm_head.weight",
-                                uniform_values(device, dtype, random, vocab_shape), true);
+              : parameters_.add("lm_head.weight", vocab_shape, Use::matrix, [&] {
+                  return uniform_values(device, dtype, random, vocab_shape);
+                });
   list_points();
 }
 

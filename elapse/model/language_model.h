@@ -31,6 +31,8 @@ class LanguageModel {
  public:
   // The published initialisation, drawn from `seed`.
   LanguageModel(Device& device, const ModelConfig& config, DType dtype, uint64_t seed);
+  // Parameters from a source, matrices in whatever dtype it has for them.
+  LanguageModel(Device& device, const ModelConfig& config, DType dtype, Parameters::Source source);
 
   // Logits (rows, vocab). With a state, sequences start and end in its slots, and its positions
   // move on. Throws Error on tokens outside the vocabulary, slots the state does not have, and
@@ -58,6 +60,8 @@ class LanguageModel {
     std::unique_ptr<Mixer> mixer;
   };
 
+  LanguageModel(Device& device, const ModelConfig& config, DType dtype, uint64_t seed,
+                Parameters parameters);
   Var run(Tape& tape, const Batch& batch, State* state, Points* points) const;
   Normed enter_layer(Tape& tape, size_t i, const Var& x, const Var& residual,
                      const PointScope& all) const;

@@ -21,6 +21,12 @@ void ArgumentCheck::contiguous(std::string_view name, const Tensor& t, Shape sha
   ELAPSE_CHECK(t.is_contiguous(), "{}: {} is not contiguous", name_of(op_), name);
 }
 
+void ArgumentCheck::weight(std::string_view name, const Tensor& t, Shape shape) const {
+  const bool narrow = t.dtype() == DType::f16 || t.dtype() == DType::bf16;
+  const ArgumentCheck check(op_, narrow && dtype_ == DType::f32 ? t.dtype() : dtype_);
+  check.contiguous(name, t, shape);
+}
+
 void ArgumentCheck::indices(std::string_view name, const Tensor& t, Shape shape) const {
   typed(name, t, DType::i64, shape);
   ELAPSE_CHECK(t.is_contiguous(), "{}: {} is not contiguous", name_of(op_), name);

@@ -17,6 +17,8 @@ class ArgumentCheck {
   void matrix(std::string_view name, const Tensor& t, Shape shape) const;
   // Contiguous as well.
   void contiguous(std::string_view name, const Tensor& t, Shape shape) const;
+  // Contiguous, of the operation's dtype or, where that is f32, of 16 bits.
+  void weight(std::string_view name, const Tensor& t, Shape shape) const;
   void indices(std::string_view name, const Tensor& t, Shape shape) const;  // i64, contiguous
   // A pool of states (slots, inner...): contiguous, at least `slots` slots; empty where 0 are used.
   void pool(std::string_view name, const Tensor& t, int64_t slots, int64_t rows,

@@ -9,7 +9,7 @@ void linear_forward(Device& device, const LinearForward& args) {
   const ArgumentCheck check(args.kOp, args.x.dtype());
   const int64_t rows = args.x.dim(0), in = args.x.dim(1), out = args.weight.dim(0);
   check.matrix("x", args.x, {rows, in});
-  check.contiguous("weight", args.weight, {out, in});
+  check.weight("weight", args.weight, {out, in});
   if (args.bias) check.contiguous("bias", args.bias, {out});
   check.matrix("y", args.y, {rows, out});
   device.launch(args.x.dtype(), args);
@@ -19,7 +19,7 @@ void linear_backward_input(Device& device, const LinearBackwardInput& args) {
   const ArgumentCheck check(args.kOp, args.dy.dtype());
   const int64_t rows = args.dy.dim(0), in = args.weight.dim(1), out = args.weight.dim(0);
   check.matrix("dy", args.dy, {rows, out});
-  check.contiguous("weight", args.weight, {out, in});
+  check.weight("weight", args.weight, {out, in});
   check.matrix("dx", args.dx, {rows, in});
   device.launch(args.dy.dtype(), args);
 }

@@ -8,10 +8,10 @@ namespace {
 
 template <class Args>
 void check_rows(Device& device, const Args& args, const Tensor& table, const Tensor& rows) {
-  const ArgumentCheck check(Args::kOp, table.dtype());
+  const ArgumentCheck check(Args::kOp, rows.dtype());
   const int64_t count = args.index.numel();
   check.indices("index", args.index, {count});
-  check.contiguous("table", table, {table.dim(0), table.dim(1)});
+  check.weight("table", table, {table.dim(0), table.dim(1)});
   check.matrix("rows", rows, {count, table.dim(1)});
   if (!device.host_memory()) return;
   for (int64_t i = 0; i < count; ++i) {
@@ -25,7 +25,7 @@ void check_rows(Device& device, const Args& args, const Tensor& table, const Ten
 
 void gather_rows(Device& device, const GatherRows& args) {
   check_rows(device, args, args.table, args.out);
-  device.launch(args.table.dtype(), args);
+  device.launch(args.out.dtype(), args);
 }
 
 void scatter_add_rows(Device& device, const ScatterAddRows& args) {

@@ -91,6 +91,12 @@ constexpr Benchmark kBenchmarks[] = {
 
 std::span<const Benchmark> machine_benchmarks() { return kBenchmarks; }
 
+void read_bytes(std::span<const std::byte> bytes) {
+  constexpr size_t kMultiple = 256;  // of floats: see machine_kernels.h
+  const size_t floats = bytes.size() / sizeof(float) / kMultiple * kMultiple;
+  use(sum_of(reinterpret_cast<const float*>(bytes.data()), static_cast<int64_t>(floats)));
+}
+
 LimitProbe::LimitProbe(Limit limit) : limit_(limit) {
   if (limit == Limit::read || limit == Limit::copy) memory_ = filled_memory({kParts, kPartFloats});
   if (limit == Limit::read_cached) memory_ = filled_memory({1, kCachedFloats});

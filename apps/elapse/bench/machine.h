@@ -2,6 +2,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <span>
 
 #include "elapse/core/tensor.h"
 
@@ -15,6 +16,9 @@ enum class Limit : uint8_t {
   multiply_f32,  // fused multiply-adds
 };
 inline constexpr size_t kLimits = 4;
+
+// Reads them and does nothing else.
+void read_bytes(std::span<const std::byte> bytes);
 
 // Something that does nothing but run into one of them. Runs take a millisecond or so: on a busy
 // machine the least of many short ones is an undisturbed one.

@@ -36,7 +36,7 @@ float SumOf(const float* data, int64_t count) {
   for (int64_t at = 0; at < count; at += kReaders * lanes) {
     HWY_UNROLL(8)
     for (int i = 0; i < kReaders; ++i) {
-      sums[i] = hn::Add(sums[i], hn::Load(d, data + at + i * lanes));
+      sums[i] = hn::Add(sums[i], hn::LoadU(d, data + at + i * lanes));
     }
   }
   return TotalOf(sums);

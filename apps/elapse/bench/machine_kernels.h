@@ -6,7 +6,7 @@
 // of 256.
 namespace elapse::bench {
 
-float sum_of(const float* data, int64_t count);
+float sum_of(const float* data, int64_t count);  // of any alignment
 // Writes past the caches: a store does not first fetch what it overwrites.
 void stream(const float* from, float* to, int64_t count);  // 64-byte aligned
 

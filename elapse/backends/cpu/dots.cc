@@ -3,6 +3,9 @@
 // weights, which are kept in vectors against all of the few rows.
 #include "elapse/backends/cpu/dots.h"
 
+#include <algorithm>
+#include <cstring>
+
 #include "elapse/backends/cpu/blocks.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -19,21 +22,35 @@ namespace {
 using D = hn::ScalableTag<float>;
 using V = hn::Vec<D>;
 
-// The kFew x kMany results from (i, j) on.
-template <int kFew, int kMany>
+// `lanes` of p, widened to float.
+HWY_INLINE V Widened(WholeLanes<D> lanes, const float* p) { return lanes.load(p); }
+HWY_INLINE V Widened(FirstLanes<D> lanes, const float* p) { return lanes.load(p); }
+template <class Half>
+HWY_INLINE V Widened(WholeLanes<D> lanes, const Half* p) {
+  return hn::PromoteTo(lanes.d, hn::LoadU(hn::Rebind<Half, D>(), p));
+}
+template <class Half>
+HWY_INLINE V Widened(FirstLanes<D> lanes, const Half* p) {
+  HWY_ALIGN Half buffer[hn::MaxLanes(D())] = {};
+  std::memcpy(buffer, p, lanes.count * sizeof(Half));
+  return Widened(WholeLanes<D>{lanes.d}, buffer);
+}
+
+// The kFew x kMany results from (i, j) on. `many`: of Weight.
+template <class Weight, int kFew, int kMany>
 HWY_INLINE void Tile(const DotsOfFewRows& args, int64_t i, int64_t j) {
   V sums[kFew][kMany];
   HWY_UNROLL(4) for (int r = 0; r < kFew; ++r) {
     HWY_UNROLL(4) for (int c = 0; c < kMany; ++c) sums[r][c] = hn::Zero(D());
   }
   const float* few = row(args.few, i);
-  const float* many = row(args.many, j);
+  const auto* many = static_cast<const Weight*>(args.many.raw()) + j * args.many.stride(0);
   const int64_t few_stride = args.few.stride(0), many_stride = args.many.stride(0);
   ForLanes(D(), args.few.dim(1), [&](int64_t k, auto lanes) HWY_ATTR {
     V a[kFew];
     HWY_UNROLL(4) for (int r = 0; r < kFew; ++r) a[r] = lanes.load(few + r * few_stride + k);
     HWY_UNROLL(4) for (int c = 0; c < kMany; ++c) {
-      const V b = lanes.load(many + c * many_stride + k);
+      const V b = Widened(lanes, many + c * many_stride + k);
       HWY_UNROLL(4) for (int r = 0; r < kFew; ++r) sums[r][c] = hn::MulAdd(a[r], b, sums[r][c]);
     }
   });
@@ -48,22 +65,54 @@ HWY_INLINE void Tile(const DotsOfFewRows& args, int64_t i, int64_t j) {
   }
 }
 
-template <int kMany>
+template <class Weight, int kMany>
 HWY_INLINE void AllFew(const DotsOfFewRows& args, int64_t j) {
   const int64_t n_few = args.few.dim(0);
   int64_t i = 0;
-  for (; i + 4 <= n_few; i += 4) Tile<4, kMany>(args, i, j);
+  for (; i + 4 <= n_few; i += 4) Tile<Weight, 4, kMany>(args, i, j);
   if (i + 2 <= n_few) {
-    Tile<2, kMany>(args, i, j);
+    Tile<Weight, 2, kMany>(args, i, j);
     i += 2;
   }
-  if (i < n_few) Tile<1, kMany>(args, i, j);
+  if (i < n_few) Tile<Weight, 1, kMany>(args, i, j);
+}
+
+template <class Weight>
+void DotsWith(const DotsOfFewRows& args, int64_t begin, int64_t end) {
+  int64_t j = begin;
+  for (; j + 4 <= end; j += 4) AllFew<Weight, 4>(args, j);
+  for (; j < end; ++j) AllFew<Weight, 1>(args, j);
 }
 
 void DotsWithMany(const DotsOfFewRows& args, int64_t begin, int64_t end) {
-  int64_t j = begin;
-  for (; j + 4 <= end; j += 4) AllFew<4>(args, j);
-  for (; j < end; ++j) AllFew<1>(args, j);
+  switch (args.many.dtype()) {
+    case DType::bf16:
+      return DotsWith<hwy::bfloat16_t>(args, begin, end);
+    case DType::f16:
+      return DotsWith<hwy::float16_t>(args, begin, end);
+    default:
+      return DotsWith<float>(args, begin, end);
+  }
+}
+
+// to[i] = from[i] in bf16, to nearest, ties to even.
+void RoundToBf16(const float* from, int64_t count, uint16_t* to) {
+  const hn::RebindToUnsigned<D> bits;
+  const hn::RebindToSigned<D> integers;
+  ForLanes(D(), count, [&](int64_t i, auto lanes) HWY_ATTR {
+    const V v = lanes.load(from + i);
+    const auto u = hn::BitCast(bits, v);
+    const auto high = hn::ShiftRight<16>(u);
+    const auto to_even = hn::Add(hn::Set(bits, 0x7FFF), hn::And(high, hn::Set(bits, 1)));
+    const auto rounded = hn::ShiftRight<16>(hn::Add(u, to_even));
+    const auto quiet_nan = hn::Or(high, hn::Set(bits, 0x40));
+    const auto nan = hn::MaskFromVec(hn::BitCast(bits, hn::VecFromMask(D(), hn::IsNaN(v))));
+    const auto result = hn::BitCast(integers, hn::IfThenElse(nan, quiet_nan, rounded));
+    HWY_ALIGN uint16_t narrow[hn::MaxLanes(D())];
+    hn::Store(hn::DemoteTo(hn::Rebind<uint16_t, D>(), result), hn::Rebind<uint16_t, D>(), narrow);
+    const int64_t left = std::min<int64_t>(count - i, hn::Lanes(D()));
+    std::memcpy(to + i, narrow, static_cast<size_t>(left) * sizeof(uint16_t));
+  });
 }
 
 }  // namespace
@@ -74,6 +123,7 @@ HWY_AFTER_NAMESPACE();
 namespace elapse::cpu {
 namespace {
 HWY_EXPORT(DotsWithMany);
+HWY_EXPORT(RoundToBf16);
 }
 
 void dots_of_few_rows(Device& device, const DotsOfFewRows& args) {
@@ -81,6 +131,10 @@ void dots_of_few_rows(Device& device, const DotsOfFewRows& args) {
                  [&](int64_t begin, int64_t end) {
                    HWY_DYNAMIC_DISPATCH(DotsWithMany)(args, begin, end);
                  });
+}
+
+void round_to_bf16(const float* from, int64_t count, uint16_t* to) {
+  HWY_DYNAMIC_DISPATCH(RoundToBf16)(from, count, to);
 }
 
 }  // namespace elapse::cpu

@@ -13,7 +13,7 @@ inline constexpr int64_t kFewRows = 8;
 // Each result is the same whatever else is in the call.
 struct DotsOfFewRows {
   Tensor few;         // (n_few, length), n_few <= kFewRows
-  Tensor many;        // (n_many, length), read once
+  Tensor many;        // (n_many, length), contiguous if of f16 or bf16; read once
   const float* bias;  // (n_many), or null: zeros
   float* out;
   int64_t out_few;  // strides, in elements
@@ -21,5 +21,8 @@ struct DotsOfFewRows {
 };
 
 void dots_of_few_rows(Device& device, const DotsOfFewRows& args);
+
+// to[i] = from[i] as bf16, to nearest, ties to even.
+void round_to_bf16(const float* from, int64_t count, uint16_t* to);
 
 }  // namespace elapse::cpu

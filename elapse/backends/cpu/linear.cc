@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Matrix products by oneDNN, each on one thread: the tiles are ours, fixed by shapes alone, so that
 // results do not depend on the number of threads. A few rows, as in decoding, go to dots.h.
+//
+// Weights of bf16 are multiplied as they are where the processor does that, and many rows of x are
+// rounded to bf16 for it; elsewhere, and those of f16, they are widened.
 #include <hwy/targets.h>
 #include <omp.h>
 
@@ -12,6 +15,7 @@
 #include "elapse/backends/cpu/column_sums.h"
 #include "elapse/backends/cpu/dots.h"
 #include "elapse/backends/cpu/kernels.h"
+#include "elapse/core/convert.h"
 
 namespace elapse::cpu {
 namespace {
@@ -33,22 +37,27 @@ struct Strides {
   auto operator<=>(const Strides&) const = default;
 };
 
-// c (m, n) = or += a (m, k) b (k, n); the columns of c are contiguous.
+// c (m, n) = or += a (m, k) b (k, n), in f32; the columns of c are contiguous.
 struct Product {
   int64_t m, n, k;
   Strides a, b;
   int64_t c_row;
   bool accumulates;
+  bool bf16 = false;  // a and b
   auto operator<=>(const Product&) const = default;
 };
 
-dnnl::memory::desc describe_matrix(int64_t rows, int64_t columns, Strides strides) {
-  return {{rows, columns}, dnnl::memory::data_type::f32, {strides.row, strides.column}};
+using DnnlType = dnnl::memory::data_type;
+
+dnnl::memory::desc describe_matrix(int64_t rows, int64_t columns, DnnlType type, Strides strides) {
+  return {{rows, columns}, type, {strides.row, strides.column}};
 }
 
 dnnl::matmul::primitive_desc describe_product(const Product& p, const dnnl::engine& engine) {
-  const auto a = describe_matrix(p.m, p.k, p.a), b = describe_matrix(p.k, p.n, p.b);
-  const auto c = describe_matrix(p.m, p.n, {p.c_row, 1});
+  const DnnlType factors = p.bf16 ? DnnlType::bf16 : DnnlType::f32;
+  const auto a = describe_matrix(p.m, p.k, factors, p.a);
+  const auto b = describe_matrix(p.k, p.n, factors, p.b);
+  const auto c = describe_matrix(p.m, p.n, DnnlType::f32, {p.c_row, 1});
   dnnl::primitive_attr attributes;
   if (p.accumulates) {
     dnnl::post_ops sum;
@@ -66,10 +75,10 @@ dnnl::matmul::primitive_desc describe_product(const Product& p, const dnnl::engi
 // made it.
 class CompiledProducts {
  public:
-  void run(const Product& p, const float* a, const float* b, float* c) {
+  void run(const Product& p, const void* a, const void* b, float* c) {
     Compiled& compiled = find(p);
-    compiled.a.set_data_handle(const_cast<float*>(a));
-    compiled.b.set_data_handle(const_cast<float*>(b));
+    compiled.a.set_data_handle(const_cast<void*>(a));
+    compiled.b.set_data_handle(const_cast<void*>(b));
     compiled.c.set_data_handle(c);
     compiled.matmul.execute(
         stream_,
@@ -102,7 +111,7 @@ class CompiledProducts {
 };
 
 // On this thread alone.
-void multiply(const Product& p, const float* a, const float* b, float* c) {
+void multiply(const Product& p, const void* a, const void* b, float* c) {
   if (p.m == 0 || p.n == 0) return;
   if (p.k == 0) {
     for (int64_t r = 0; r < p.m && !p.accumulates; ++r) std::fill_n(c + r * p.c_row, p.n, 0.0f);
@@ -204,6 +213,44 @@ Tensor packed(Device& device, const Tensor& matrix) {
   return out;
 }
 
+// x, its rows one after the other, in bf16.
+Tensor rounded_to_bf16(Device& device, const Tensor& x) {
+  const Tensor out = device.empty(DType::bf16, x.shape());
+  const int64_t width = x.dim(1);
+  for_each_block(device, x.dim(0), rows_per_block(width), [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
+      round_to_bf16(row(x, r), width, static_cast<uint16_t*>(out.raw()) + r * width);
+    }
+  });
+  return out;
+}
+
+// A weight of 16 bits as f32; any other as it is.
+Tensor widened(Device& device, const Tensor& weight) {
+  if (weight.dtype() == DType::f32) return weight;
+  const Tensor out = device.empty(DType::f32, weight.shape());
+  for_each_block(device, weight.dim(0), rows_per_block(weight.dim(1)),
+                 [&](int64_t begin, int64_t end) {
+                   const Tensor from = weight.rows(begin, end);
+                   convert_elements(from.dtype(), from.raw(), DType::f32, row(out, begin),
+                                    from.numel());
+                 });
+  return out;
+}
+
+bool multiplies_bf16() {
+#if defined(__x86_64__)
+  return __builtin_cpu_supports("avx512bf16") != 0;
+#else
+  return false;
+#endif
+}
+
+const std::byte* row_bytes(const Tensor& matrix, int64_t r) {
+  return static_cast<const std::byte*>(matrix.raw()) +
+         r * matrix.stride(0) * size_of(matrix.dtype());
+}
+
 }  // namespace
 
 void linear_forward(Device& device, const LinearForward& args) {
@@ -217,7 +264,9 @@ void linear_forward(Device& device, const LinearForward& args) {
                                      .out_few = args.y.stride(0),
                                      .out_many = 1});
   }
-  const Tensor x = packed(device, args.x);
+  const bool bf16 = args.weight.dtype() == DType::bf16 && multiplies_bf16();
+  const Tensor x = bf16 ? rounded_to_bf16(device, args.x) : packed(device, args.x);
+  const Tensor weight = bf16 ? args.weight : widened(device, args.weight);
   parallel_for(tile_count(rows, out), threads_for(device, rows, out, in), [&](int64_t i) {
     const Tile tile = tile_at(i, rows, out);
     for (int64_t r = tile.row_begin; bias != nullptr && r < tile.row_end; ++r) {
@@ -229,16 +278,18 @@ void linear_forward(Device& device, const LinearForward& args) {
                              .a = {in, 1},
                              .b = {1, in},
                              .c_row = args.y.stride(0),
-                             .accumulates = bias != nullptr};
-    multiply(product, row(x, tile.row_begin), row(args.weight, tile.begin),
+                             .accumulates = bias != nullptr,
+                             .bf16 = bf16};
+    multiply(product, row_bytes(x, tile.row_begin), row_bytes(weight, tile.begin),
              row(args.y, tile.row_begin) + tile.begin);
   });
 }
 
 void linear_backward_input(Device& device, const LinearBackwardInput& args) {
+  const Tensor weight = widened(device, args.weight);
   const int64_t rows = args.dy.dim(0), in = args.weight.dim(1), out = args.weight.dim(0);
   if (in <= kFewRows) {
-    const Tensor columns = transposed(device, args.weight);
+    const Tensor columns = transposed(device, weight);
     return dots_of_few_rows(device, {.few = columns,
                                      .many = args.dy,
                                      .bias = nullptr,
@@ -255,7 +306,7 @@ void linear_backward_input(Device& device, const LinearBackwardInput& args) {
                              .b = {in, 1},
                              .c_row = args.dx.stride(0),
                              .accumulates = false};
-    multiply(product, row(args.dy, tile.row_begin), args.weight.data<float>() + tile.begin,
+    multiply(product, row(args.dy, tile.row_begin), weight.data<float>() + tile.begin,
              row(args.dx, tile.row_begin) + tile.begin);
   });
 }

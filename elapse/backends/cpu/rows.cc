@@ -3,6 +3,7 @@
 
 #include "elapse/backends/cpu/blocks.h"
 #include "elapse/backends/cpu/kernels.h"
+#include "elapse/core/convert.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "elapse/backends/cpu/rows.cc"
@@ -44,7 +45,9 @@ void gather_rows(Device& device, const GatherRows& args) {
   for_each_block(device, args.index.numel(), rows_per_block(width),
                  [&](int64_t begin, int64_t end) {
                    for (int64_t i = begin; i < end; ++i) {
-                     std::copy_n(row(args.table, index[i]), width, row(args.out, i));
+                     const Tensor from = args.table.rows(index[i], index[i] + 1);
+                     convert_elements(from.dtype(), from.raw(), DType::f32, row(args.out, i),
+                                      width);
                    }
                  });
 }

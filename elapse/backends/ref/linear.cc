@@ -3,13 +3,24 @@
 
 #include "elapse/backends/ref/kernels.h"
 #include "elapse/backends/ref/math.h"
+#include "elapse/core/convert.h"
 
 namespace elapse::ref {
 namespace {
 
+// A weight of 16 bits as T; any other as it is.
 template <class T>
-void linear_forward(Device&, const LinearForward& a) {
-  const Matrix<T> x(a.x), weight(a.weight), y(a.y);
+Tensor widened(Device& device, const Tensor& weight) {
+  if (weight.dtype() == dtype_of<T>()) return weight;
+  const Tensor wide = device.empty(dtype_of<T>(), weight.shape());
+  convert_elements(weight.dtype(), weight.raw(), wide.dtype(), wide.raw(), weight.numel());
+  return wide;
+}
+
+template <class T>
+void linear_forward(Device& device, const LinearForward& a) {
+  const Tensor wide = widened<T>(device, a.weight);
+  const Matrix<T> x(a.x), weight(wide), y(a.y);
   for (int64_t r = 0; r < a.y.dim(0); ++r) {
     for (int64_t o = 0; o < a.y.dim(1); ++o) {
       double sum = a.bias ? static_cast<double>(a.bias.data<T>()[o]) : 0;
@@ -20,8 +31,9 @@ void linear_forward(Device&, const LinearForward& a) {
 }
 
 template <class T>
-void linear_backward_input(Device&, const LinearBackwardInput& a) {
-  const Matrix<T> dy(a.dy), weight(a.weight), dx(a.dx);
+void linear_backward_input(Device& device, const LinearBackwardInput& a) {
+  const Tensor wide = widened<T>(device, a.weight);
+  const Matrix<T> dy(a.dy), weight(wide), dx(a.dx);
   for (int64_t r = 0; r < a.dx.dim(0); ++r) {
     for (int64_t i = 0; i < a.dx.dim(1); ++i) {
       double sum = 0;

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "elapse/ops/rows.h"
 
-#include <algorithm>
-
 #include "elapse/backends/ref/kernels.h"
 #include "elapse/backends/ref/math.h"
+#include "elapse/core/convert.h"
 
 namespace elapse::ref {
 namespace {
@@ -12,9 +11,10 @@ namespace {
 template <class T>
 void gather_rows(Device&, const GatherRows& a) {
   const int64_t* index = a.index.data<int64_t>();
-  const Matrix<T> table(a.table), out(a.out);
+  const Matrix<T> out(a.out);
   for (int64_t i = 0; i < a.out.dim(0); ++i) {
-    std::copy_n(table.row(index[i]), a.out.dim(1), out.row(i));
+    const Tensor from = a.table.rows(index[i], index[i] + 1);
+    convert_elements(from.dtype(), from.raw(), dtype_of<T>(), out.row(i), a.out.dim(1));
   }
 }
 
