@@ -37,7 +37,9 @@ struct BpeTokenizer::Encoder {
   std::vector<Bpe::Found> scratch;
   WordCache cache;
 
-  void append(std::span<const int32_t> ids) { tokens.insert(tokens.end(), ids.begin(), ids.end()); }
+  void append(std::span<const int32_t> ids) {
+    for (const int32_t id : ids) tokens.push_back(id);
+  }
 };
 
 // An encoder that nobody else uses meanwhile. After an exception it is not used again.
@@ -113,6 +115,7 @@ std::vector<int64_t> BpeTokenizer::encode(std::string_view text) const {
   LentEncoder lent(*this);
   Encoder& encoder = *lent;
   encoder.tokens.clear();
+  encoder.tokens.reserve(text.size() / 4);  // what English takes, about
   while (!text.empty()) {
     const size_t characters = run_length(text, true);
     encode_characters(encoder, text.substr(0, characters));

@@ -31,9 +31,9 @@ class WordCache {
   const Entry* find(std::string_view piece) {
     key_ = key_of(piece);
     Entry* pair = &entries_[2 * (hash(key_) >> (64 - kPairBits))];
-    if (pair[0].key == key_) return &pair[0];
+    if (equal(pair[0].key, key_)) return &pair[0];
     place_ = &pair[0];
-    if (pair[1].key != key_) return nullptr;
+    if (!equal(pair[1].key, key_)) return nullptr;
     std::swap(pair[0], pair[1]);
     return &pair[0];
   }
@@ -51,11 +51,34 @@ class WordCache {
   static constexpr int kPairBits = 14;
   using Key = std::array<uint64_t, 4>;
 
+  // The calls of memcpy and memcmp for sizes not known would take longer than all the rest.
+  static bool equal(const Key& a, const Key& b) {
+    return ((a[0] ^ b[0]) | (a[1] ^ b[1]) | (a[2] ^ b[2]) | (a[3] ^ b[3])) == 0;
+  }
   static Key key_of(std::string_view piece) {
     Key key{};
-    std::memcpy(key.data(), piece.data(), piece.size());
-    key[3] |= static_cast<uint64_t>(piece.size()) << 56;
+    const size_t size = piece.size(), whole = size / 8, rest = size % 8;
+    for (size_t i = 0; i < whole; ++i) key[i] = load<uint64_t>(piece.data() + 8 * i);
+    if (rest > 0) {
+      const char* end = piece.data() + size;
+      key[whole] = size > 8 ? load<uint64_t>(end - 8) >> (64 - 8 * rest) : load_few(piece);
+    }
+    key[3] |= static_cast<uint64_t>(size) << 56;
     return key;
+  }
+  // Of 1 to 7 bytes: two loads that may overlap.
+  static uint64_t load_few(std::string_view bytes) {
+    const size_t n = bytes.size();
+    const char* const begin = bytes.data();
+    if (n == 1) return static_cast<unsigned char>(*begin);
+    if (n < 4) return load<uint16_t>(begin) | load<uint16_t>(begin + n - 2) << (8 * n - 16);
+    return load<uint32_t>(begin) | load<uint32_t>(begin + n - 4) << (8 * n - 32);
+  }
+  template <class Word>
+  static uint64_t load(const char* from) {
+    Word word;
+    std::memcpy(&word, from, sizeof(word));
+    return word;
   }
   static uint64_t hash(const Key& key) {
     uint64_t h = 0;
