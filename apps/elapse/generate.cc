@@ -87,6 +87,14 @@ std::vector<int64_t> parse_tokens(std::string_view list) {
   return tokens;
 }
 
+ModelText open_text(const Arguments& args, int64_t vocab_size) {
+  try {
+    return open_model_text(args.model, vocab_size, args.tokenizer);
+  } catch (const Error& error) {
+    fail("{}; --tokenizer takes another, --prompt-tokens needs none", error.what());
+  }
+}
+
 // What is not there yet of a text's beginning, if it is one, and the prompt.
 std::vector<int64_t> encode_prompt(const Tokenizer& tokenizer, const std::string& prompt,
                                    bool begins) {
@@ -147,7 +155,7 @@ void run_generate(const Arguments& args) {
   const auto model = load_model(device, args.model, DType::f32);
   ModelText text;
   if (!args.prompt_tokens) {
-    text = open_model_text(args.model, model->config().vocab_size, args.tokenizer);
+    text = open_text(args, model->config().vocab_size);
     tokens = encode_prompt(*text.tokenizer, prompt, args.load_state.empty());
   }
   ELAPSE_CHECK(!tokens.empty() || !args.load_state.empty() || args.max_tokens == 0,
