@@ -76,6 +76,7 @@ BpeTokenizer::BpeTokenizer(BpeDescription description, const std::string& name)
       pre_tokenizer_(std::move(description.pre_tokenizer)),
       prefix_(std::move(description.prefix)),
       suffix_(std::move(description.suffix)) {
+  bytes_.reserve(vocabulary_.tokens().size());
   for (const auto& token : vocabulary_.tokens()) {
     const std::string text = token.value_or("");
     bytes_.push_back(byte_level_bytes(text).value_or(text));

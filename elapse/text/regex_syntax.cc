@@ -70,6 +70,7 @@ class Translation {
   }
 
   void open_group() {
+    if (comes("(*")) refuse(quote(rest_.substr(0, 2)));
     if (!comes("(?")) return copy(1);
     for (const auto group : kGroups) {
       if (comes(group)) return copy(group.size());

@@ -193,7 +193,7 @@ Bpe::Merge parse_merge(const Json& merge, const Vocabulary& vocabulary) {
 
 // unk_token and fuse_unk are for what has no token; every byte of UTF-8 text must have one.
 void parse_model(const Json& model, BpeDescription& result) {
-  expect_text(model, "type", {"BPE"});
+  if (model.has("type")) expect_text(model, "type", {"BPE"});  // GPT-2's own file has none
   expect_fields(model,
                 {"type", "dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix",
                  "fuse_unk", "byte_fallback", "ignore_merges", "vocab", "merges"});

@@ -14,7 +14,7 @@ namespace elapse {
 class Vocabulary {
  public:
   // Numbers lie below this, so that a file cannot ask for more memory than tokenizers take.
-  static constexpr int64_t kMostTokens = int64_t{1} << 20;
+  static constexpr int64_t kMostTokens = int64_t{1} << 19;
 
   // Adding what is there already, token and number, does nothing. `where` opens the errors of what
   // contradicts it.
