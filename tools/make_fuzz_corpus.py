@@ -109,6 +109,43 @@ def seeds():
     yield "shard_index/outside", b'{"weight_map": {"a": "../a.bin", "b": "/etc/passwd"}}'
 
 
+    def byte_character(byte):
+        shown = 0x21 <= byte <= 0x7e or 0xa1 <= byte <= 0xac or 0xae <= byte
+        return chr(byte if shown else 0x100 + sum(
+            not (0x21 <= b <= 0x7e or 0xa1 <= b <= 0xac or 0xae <= b) for b in range(byte)))
+    yield from tokenizers([byte_character(byte) for byte in range(256)])
+    yield "encode/english", b"It's 1995, isn't it?  \n\n the cat\t<|end|>  !!"
+    yield "encode/unicode", "e\u0301 \u1100\u1161 \U0001f600\u200d \u3000x\u0663".encode()
+    yield "encode/bytes", b"\xff\xc3(\xe2\x82 \xf0\x9f\x98a\xc0\x80\xed\xa0\x80"
+
+
+def tokenizers(byte_characters):
+    """A tokenizer.json with what steps there are, and one that does the least."""
+    vocabulary = {c: i for i, c in enumerate([*byte_characters, "ab", "abc"])}
+    byte_level = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True}
+    model = {"type": "BPE", "vocab": vocabulary, "merges": ["a b", ["ab", "c"]],
+             "ignore_merges": True}
+    added = {"id": 300, "content": "<|end|>", "single_word": True, "lstrip": True, "rstrip": True,
+             "normalized": True, "special": True}
+    least = {"pre_tokenizer": byte_level, "decoder": byte_level,
+             "model": {"type": "BPE", "vocab": vocabulary, "merges": []}}
+    regex = r"(?i:'s)|[^\r\n\p{L}]?\w+|\p{N}{1,3}|\s+(?!\S)"
+    split = {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False}
+    steps = [split, byte_level, {"type": "Digits", "individual_digits": False},
+             {"type": "Punctuation", "behavior": "Contiguous"}]
+    special = {"SpecialToken": {"id": "<|end|>", "type_id": 0}}
+    template = {"type": "TemplateProcessing", "single": [special, {"Sequence": {"id": "A"}}],
+                "pair": [], "special_tokens": {"<|end|>": {"ids": [300]}}}
+    most = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": [added],
+            "normalizer": {"type": "Sequence",
+                           "normalizers": [{"type": "NFC"}, {"type": "Prepend", "prepend": "x"}]},
+            "pre_tokenizer": {"type": "Sequence", "pretokenizers": steps},
+            "post_processor": template, "decoder": byte_level, "model": model}
+    for name, settings in (("least", least), ("most", most)):
+        # The vocabulary last, so that what mutations reach first are the settings.
+        yield f"tokenizer_json/{name}", json.dumps(settings, ensure_ascii=False).encode()
+
+
 def main():
     for path, data in seeds():
         target = CORPUS / path

@@ -9,6 +9,7 @@ packages=(
   libhwy-dev libdnnl-dev                              # elapse/backends/cpu
   ocl-icd-opencl-dev                                  # asked for by the CMake files of libdnnl-dev
   rapidjson-dev libcli11-dev libfmt-dev
+  libpcre2-dev libutf8proc-dev                        # elapse/text
   libgtest-dev python3                                # tests
   clang libclang-rt-dev                               # fuzzing: libFuzzer and its sanitizers
   clang-format-14                                     # one version everywhere: layouts differ

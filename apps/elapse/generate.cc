@@ -4,20 +4,20 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
-#include <cerrno>
+#include <algorithm>
 #include <charconv>
 #include <chrono>
 #include <cstdio>
-#include <cstring>
 #include <memory>
 #include <optional>
 
 #include "apps/elapse/interrupt.h"
+#include "apps/elapse/output.h"
 #include "apps/elapse/verbs.h"
+#include "elapse/generate/model_text.h"
 #include "elapse/io/file.h"
 #include "elapse/io/messages.h"
 #include "elapse/model/checkpoint.h"
-#include "elapse/text/byte_tokenizer.h"
 #include "elapse/text/text_stream.h"
 
 namespace elapse {
@@ -31,6 +31,8 @@ struct Arguments {
   int64_t max_tokens = 256;
   SamplerOptions sampler;
   std::vector<std::string> stops;
+  std::string tokenizer;
+  bool ignore_eos = false;
   std::string save_state, load_state;
   std::string device = "cpu";
   int threads = 0;
@@ -38,7 +40,9 @@ struct Arguments {
 };
 
 constexpr const char* kFooter =
-    "The text goes to standard output as it is made. By default it is drawn from the model's own "
+    "The text goes to standard output as it is made. It is cut into tokens by the tokenizer in the "
+    "model's folder, or into bytes, and is over at an end-of-text token. By default it is drawn "
+    "from the model's own "
     "distribution; --temp, --top-k, --top-p and --min-p act as in llama.cpp.\n"
     "A state saved with --save-state holds all the model has read and written, in a file of "
     "constant "
@@ -64,13 +68,6 @@ Pace time(Body&& body) {
   return {tokens, std::chrono::duration<double>(Clock::now() - start).count()};
 }
 
-// At once, so that a reader sees the text as it is made.
-void show(std::string_view text) {
-  const bool written = std::fwrite(text.data(), 1, text.size(), stdout) == text.size();
-  ELAPSE_CHECK(written && std::fflush(stdout) == 0, "standard output: cannot write: {}",
-               std::strerror(errno));
-}
-
 // "3,1,4"; nothing for "".
 std::vector<int64_t> parse_tokens(std::string_view list) {
   std::vector<int64_t> tokens;
@@ -90,27 +87,39 @@ std::vector<int64_t> parse_tokens(std::string_view list) {
   return tokens;
 }
 
-void check_vocabulary(const Arguments& args, const LanguageModel& model) {
-  const int64_t vocab_size = model.config().vocab_size;
-  ELAPSE_CHECK(args.prompt_tokens || vocab_size == ByteTokenizer::kVocabSize,
-               "{}/config.json: field \"vocab_size\": expected {} (bytes, the only tokenizer known "
-               "so far), found {}; --prompt-tokens reads and prints token numbers instead",
-               args.model, ByteTokenizer::kVocabSize, vocab_size);
+ModelText open_text(const Arguments& args, int64_t vocab_size) {
+  try {
+    return open_model_text(args.model, vocab_size, args.tokenizer);
+  } catch (const Error& error) {
+    fail("{}; --tokenizer takes another, --prompt-tokens needs none", error.what());
+  }
 }
 
-std::vector<int64_t> prompt_of(const Arguments& args) {
-  if (args.prompt_tokens) return parse_tokens(*args.prompt_tokens);
-  const ByteTokenizer tokenizer;
-  if (args.prompt_file) return tokenizer.encode(read_text(*args.prompt_file));
-  return tokenizer.encode(args.prompt.value_or(""));
+// What is not there yet of a text's beginning, if it is one, and the prompt.
+std::vector<int64_t> encode_prompt(const Tokenizer& tokenizer, const std::string& prompt,
+                                   bool begins) {
+  std::vector<int64_t> tokens = begins ? tokenizer.prefix() : std::vector<int64_t>();
+  const std::vector<int64_t> encoded = tokenizer.encode(prompt);
+  tokens.insert(tokens.end(), encoded.begin(), encoded.end());
+  return tokens;
 }
 
-int64_t write_text(const Arguments& args, const Interrupt& interrupt, Session& session) {
-  const ByteTokenizer tokenizer;
+// A model may have classes that its tokenizer has no tokens for.
+std::string text_of(const Tokenizer& tokenizer, int64_t token) {
+  return token < tokenizer.vocab_size() ? tokenizer.decode(token) : "";
+}
+
+int64_t write_text(const Arguments& args, const ModelText& text, const Interrupt& interrupt,
+                   Session& session) {
   TextStream stream(args.stops);
+  const auto ends = [&](int64_t token) {
+    return !args.ignore_eos &&
+           std::find(text.ends.begin(), text.ends.end(), token) != text.ends.end();
+  };
   const int64_t count =
       generate(session, Sampler(args.sampler), args.max_tokens, [&](int64_t token) {
-        show(stream.push(tokenizer.decode(token)));
+        if (ends(token)) return false;
+        show(stream.push(text_of(*text.tokenizer, token)));
         return !stream.stopped() && !interrupt.asked();
       });
   show(stream.finish());
@@ -139,25 +148,31 @@ void report(const Pace& prompt, const Pace& text, const Session& session) {
 }
 
 void run_generate(const Arguments& args) {
-  const std::vector<int64_t> tokens = prompt_of(args);
-  ELAPSE_CHECK(!tokens.empty() || !args.load_state.empty() || args.max_tokens == 0,
-               "the prompt is empty: there is nothing to continue");
+  std::vector<int64_t> tokens = parse_tokens(args.prompt_tokens.value_or(""));
+  const std::string prompt =
+      args.prompt_file ? read_text(*args.prompt_file) : args.prompt.value_or("");
   Device device(args.device, args.threads);
   const auto model = load_model(device, args.model, DType::f32);
-  check_vocabulary(args, *model);
+  ModelText text;
+  if (!args.prompt_tokens) {
+    text = open_text(args, model->config().vocab_size);
+    tokens = encode_prompt(*text.tokenizer, prompt, args.load_state.empty());
+  }
+  ELAPSE_CHECK(!tokens.empty() || !args.load_state.empty() || args.max_tokens == 0,
+               "the prompt is empty: there is nothing to continue");
   Session session =
       args.load_state.empty() ? Session(*model) : Session::load(args.load_state, *model);
   const Interrupt interrupt;
-  const Pace prompt = time([&] {
+  const Pace read = time([&] {
     session.prefill(tokens);
     return static_cast<int64_t>(tokens.size());
   });
-  const Pace text = time([&] {
+  const Pace written = time([&] {
     return args.prompt_tokens ? write_tokens(args, interrupt, session)
-                              : write_text(args, interrupt, session);
+                              : write_text(args, text, interrupt, session);
   });
   if (!args.save_state.empty()) session.save(args.save_state);
-  if (args.verbose) report(prompt, text, session);
+  if (args.verbose) report(read, written, session);
 }
 
 void add_prompt_options(CLI::App& verb, Arguments& args) {
@@ -167,6 +182,12 @@ void add_prompt_options(CLI::App& verb, Arguments& args) {
                                  "Token numbers to continue, as 3,1,4; prints numbers as well");
   prompt->excludes(file)->excludes(tokens);
   file->excludes(tokens);
+  verb.add_option("--tokenizer", args.tokenizer,
+                  "A tokenizer.json or a folder with one, in place of the model's own")
+      ->excludes(tokens)
+      ->default_str("");
+  verb.add_flag("--ignore-eos", args.ignore_eos, "Go on after an end-of-text token")
+      ->excludes(tokens);
   verb.add_option("--stop", args.stops, "Ends the text before this string; repeatable")
       ->excludes(tokens)
       ->allow_extra_args(false)

@@ -23,6 +23,7 @@ constexpr const char* kFooter =
     "  elapse train --text book.txt --out run      train a model on a text's bytes\n"
     "  elapse generate --model run --prompt Once   stream text from it\n"
     "  elapse info mamba-130m                      what is in a checkpoint\n"
+    "  elapse tokenize --model run --text Once     the tokens a text is to it\n"
     "  elapse experiment induction --quick         a published result, in two minutes\n"
     "  elapse train --help                         every flag of a verb, with its default";
 

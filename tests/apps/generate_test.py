@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """`elapse generate` from outside: what it writes, how it goes on, what it says when it cannot."""
+import json
 import pathlib
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -14,6 +16,8 @@ unittest.addModuleCleanup(SCRATCH.cleanup)
 FOLDER = pathlib.Path(SCRATCH.name)
 BYTES = FOLDER / "bytes"  # a model of bytes
 HEADS = FOLDER / "heads"  # a model of 16 classes
+WORDS = FOLDER / "words"  # a model of the tokens of a tokenizer.json
+TOKENIZERS = pathlib.Path(__file__).resolve().parents[1] / "fixtures/tokenizers"
 
 
 def setUpModule():
@@ -78,6 +82,44 @@ class Text(unittest.TestCase):
         self.assertIn("at position 8", result.stderr)
 
 
+class Tokenizers(unittest.TestCase):
+    """The same model, its bytes called tokens by a tokenizer's file."""
+
+    @classmethod
+    def setUpClass(cls):
+        shutil.copytree(BYTES, WORDS)
+        made = json.loads((TOKENIZERS / "gpt2/vocab.json").read_text())
+        (WORDS / "vocab.json").write_text(json.dumps(
+            {token: number for token, number in made.items() if number < 256}))
+        (WORDS / "merges.txt").write_text("#version: 0.2\n")
+        cls.whole = text("-p", "to be")
+
+    def setUp(self):
+        (WORDS / "generation_config.json").unlink(missing_ok=True)
+
+    def test_of_the_models_folder_is_used(self):
+        self.assertEqual(text("-p", "to be", model=WORDS), self.whole)
+        (FOLDER / "copy").mkdir()
+        shutil.copy(WORDS / "vocab.json", FOLDER / "copy")
+        (FOLDER / "copy/merges.txt").write_text("")
+        self.assertEqual(text("-p", "to be", "--tokenizer", FOLDER / "copy"), self.whole)
+
+    def test_the_text_is_over_at_its_end_token(self):
+        end = self.whole[20]
+        (WORDS / "generation_config.json").write_text(json.dumps({"eos_token_id": end}))
+        expected = self.whole[:self.whole.index(end)]
+        self.assertEqual(text("-p", "to be", model=WORDS), expected)
+        self.assertEqual(text("-p", "to be", "--ignore-eos", model=WORDS), self.whole)
+
+    def test_a_file_that_is_none_is_named(self):
+        bad = FOLDER / "bad.json"
+        bad.write_text("{}")
+        result = run(*command("-p", "x", "--tokenizer", bad))
+        self.assertEqual(result.returncode, 1)
+        self.assertIn(str(bad), result.stderr)
+        self.assertEqual(result.stderr.count("\n"), 1)
+
+
 class States(unittest.TestCase):
     state = FOLDER / "state"
 
@@ -122,6 +164,8 @@ class Mistakes(unittest.TestCase):
                      ["-p", "x", "--temp", "-1"], ["-p", "x", "--temp", "nan"],
                      ["-p", "x", "--top-k", "-1"], ["-p", "x", "--top-p", "1.1"],
                      ["-p", "x", "--min-p", "-0.1"], ["-p", "x", "-n", "-1"],
+                     ["--prompt-tokens", "1", "--ignore-eos"],
+                     ["--prompt-tokens", "1", "--tokenizer", "x"],
                      ["--prompt-tokens", "1", "--stop", "x"]):
             self.assert_fails(more, status=2)
         for numbers in ("x", "1,,2", "1,", ",1", "1 2", "1.5", "99999999999999999999"):
@@ -130,9 +174,11 @@ class Mistakes(unittest.TestCase):
     def test_nothing_to_continue(self):
         self.assert_fails(["-p", ""], "the prompt is empty")
 
-    def test_a_vocabulary_that_is_not_bytes(self):
-        self.assert_fails(["-p", "x"], HEADS / "config.json", "vocab_size", "256", "found 16",
-                          "--prompt-tokens", model=HEADS)
+    def test_a_vocabulary_without_a_tokenizer(self):
+        self.assert_fails(["-p", "x"], HEADS, "tokenizer.json", "vocab.json", "256", "and 16",
+                          "--tokenizer", "--prompt-tokens", model=HEADS)
+        self.assert_fails(["-p", "x", "--tokenizer", TOKENIZERS / "gpt2"], TOKENIZERS / "gpt2",
+                          "below 16", HEADS / "config.json", "407 tokens", model=HEADS)
         self.assert_fails(["--prompt-tokens", "3,16"], "token 1", "0 to 15", "found 16",
                           model=HEADS)
 
