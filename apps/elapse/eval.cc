@@ -110,9 +110,7 @@ class Watch {
                  unit_, found);
     progress_.update(done, found);
   }
-  double seconds() const {
-    return std::chrono::duration<double>(Clock::now() - started_).count();
-  }
+  double seconds() const { return std::chrono::duration<double>(Clock::now() - started_).count(); }
 
  private:
   std::string unit_;
@@ -130,6 +128,8 @@ void measure_text(const Arguments& args, const LanguageModel& model, Measures& m
   const auto tokenizer = open_tokenizer_of(args, model);
   std::vector<int64_t> tokens = tokenizer->encode(read_input(args.text));
   keep_at_most(args.limit, tokens);
+  ELAPSE_CHECK(tokens.size() >= 2, "{}: too short: expected at least 2 tokens, found {}", args.text,
+               tokens.size());
   const Windows windows = windows_of(args);
   Watch watch("token", windows.scored_tokens(static_cast<int64_t>(tokens.size())));
   const TextEvaluation found = evaluate_text(

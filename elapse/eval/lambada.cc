@@ -44,7 +44,7 @@ EncodedContinuation encode(const Tokenizer& tokenizer, const Continuation& examp
   const size_t words = example.context.find_last_not_of(kSpace) + 1;  // 0 where there are none
   const std::string context = example.context.substr(0, words);
   std::string seam = example.context.substr(words);
-  if (seam.empty() && example.continuation.find_first_of(kSpace) != 0) seam = " ";
+  if (seam.empty() && example.continuation.find_first_of(kSpace) != 0) seam += ' ';
   std::vector<int64_t> tokens = tokenizer.encode(context);
   const auto whole = tokenizer.encode(context + seam + example.continuation);
   const size_t first = tokens.size();

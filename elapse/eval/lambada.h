@@ -21,9 +21,9 @@ EncodedContinuation encode(const Tokenizer& tokenizer, const Continuation& examp
 // LAMBADA (Paperno et al., 2016): the last word of a passage that takes the whole of it to guess.
 // As lm-evaluation-harness measures lambada_openai.
 struct LambadaEvaluation {
-  RunningMean accuracy;          // 1 where every token of the continuation was the likeliest
-  RunningMean log_probability;   // of a continuation, in nats: its tokens' together
-  int64_t tokens = 0;            // of the continuations
+  RunningMean accuracy;         // 1 where every token of the continuation was the likeliest
+  RunningMean log_probability;  // of a continuation, in nats: its tokens' together
+  int64_t tokens = 0;           // of the continuations
 
   double perplexity() const;        // by continuation, not by token
   double perplexity_error() const;  // standard error, to first order

@@ -20,7 +20,8 @@ struct TokenScore {
 
 // Scores the tokens of many sequences. The model reads them packed, some `batch_tokens` at once; a
 // longer sequence is read in pieces, its state carried from each to the next. Memory depends on
-// neither the sequences' lengths nor their number, and the packing changes scores by rounding alone.
+// neither the sequences' lengths nor their number, and the packing changes scores by rounding
+// alone.
 //
 // Probabilities are over all rows of the head, padded classes included, as published evaluations
 // of these models have it. The softmax is taken in double.
@@ -39,10 +40,10 @@ class Scorer {
 
  private:
   struct Pending {
-    std::vector<int64_t> tokens;                // (tokens)
+    std::vector<int64_t> tokens;                 // (tokens)
     std::vector<int64_t> lengths, starts, ends;  // (n_seqs)
-    std::vector<int64_t> rows;                  // (rows): packed tokens that predict
-    std::vector<TokenScore> scores;             // (rows): the predicted, yet to be scored
+    std::vector<int64_t> rows;                   // (rows): packed tokens that predict
+    std::vector<TokenScore> scores;              // (rows): the predicted, yet to be scored
   };
 
   int64_t room() const { return batch_tokens_ - static_cast<int64_t>(pending_.tokens.size()); }
