@@ -83,7 +83,8 @@ class LambadaTest : public testing::TestWithParam<Kind> {
   std::string words(int64_t length, uint64_t seed) const {
     Random random(seed);
     std::string text;
-    for (int64_t i = 0; i < length; ++i) text += characters_[static_cast<size_t>(6 + random.below(10))];
+    for (int64_t i = 0; i < length; ++i)
+      text += characters_[static_cast<size_t>(6 + random.below(10))];
     return text;
   }
 
@@ -101,10 +102,10 @@ class LambadaTest : public testing::TestWithParam<Kind> {
     return text;
   }
 
-  // Contexts of one to sixty characters; where the model would begin a new word, its own.
+  // Contexts of one to thirty characters; where the model would begin a new word, its own.
   std::vector<Continuation> examples() const {
     std::vector<Continuation> all;
-    for (uint64_t i = 0; i < 60; ++i) {
+    for (uint64_t i = 0; i < 30; ++i) {
       const std::string context = words(static_cast<int64_t>(1 + i), i);
       const std::string likeliest = likeliest_after(context);
       const bool a_word = characters_.find(likeliest[0]) < 6 && characters_.find(likeliest[1]) >= 6;
@@ -115,11 +116,9 @@ class LambadaTest : public testing::TestWithParam<Kind> {
 
   LambadaEvaluation evaluate(const std::vector<Continuation>& all, int64_t batch_tokens) const {
     int64_t seen = 0;
-    const auto found =
-        evaluate_lambada(model_, tokenizer(), all, batch_tokens,
-                         [&](const LambadaEvaluation& so_far) {
-                           EXPECT_EQ(so_far.accuracy.count(), ++seen);
-                         });
+    const auto found = evaluate_lambada(
+        model_, tokenizer(), all, batch_tokens,
+        [&](const LambadaEvaluation& so_far) { EXPECT_EQ(so_far.accuracy.count(), ++seen); });
     EXPECT_EQ(seen, found.accuracy.count());
     return found;
   }
@@ -145,9 +144,9 @@ TEST_P(LambadaTest, IsWhatOneStepAfterTheOtherFinds) {
     log_probability.add(sum);
   }
   EXPECT_GT(accuracy.sum(), 0);
-  EXPECT_LT(accuracy.sum(), 60);
-  const double tolerance = 4 * score_tolerance(model_, 64);  // a continuation has up to 4 tokens
-  for (int64_t batch_tokens : {1, 50, 64, 10'000}) {
+  EXPECT_LT(accuracy.sum(), 30);
+  const double tolerance = 4 * score_tolerance(model_, 34);  // a continuation has up to 4 tokens
+  for (int64_t batch_tokens : {1, 30, 10'000}) {
     SCOPED_TRACE(batch_tokens);
     const LambadaEvaluation found = evaluate(all, batch_tokens);
     EXPECT_EQ(found.tokens, tokens);
@@ -161,9 +160,12 @@ TEST_P(LambadaTest, IsWhatOneStepAfterTheOtherFinds) {
 }
 
 TEST_P(LambadaTest, NamesTheExampleWithoutTokens) {
-  expect_error([&] { evaluate({{"a", "b"}, {"  ", "b"}}, 8); },
-               "example 2: expected tokens of the context and more with the continuation, found 0 "
-               "and 3");
+  expect_error(
+      [&] {
+        evaluate({{"a", "b"}, {"  ", "b"}}, 8);
+      },
+      "example 2: expected tokens of the context and more with the continuation, found 0 "
+      "and 3");
 }
 
 INSTANTIATE_TEST_SUITE_P(Kinds, LambadaTest, testing::ValuesIn(every_kind()), KindName());

@@ -10,8 +10,8 @@
 
 namespace elapse {
 
-// A small random model whose vocabulary of 16 is not padded, so that a session's logits are all. Its
-// head is its own: a tied one foresees above all the token just read.
+// A small random model whose vocabulary of 16 is not padded, so that a session's logits are all.
+// Its head is its own: a tied one foresees above all the token just read.
 inline ModelConfig eval_config() {
   ModelConfig config = tiny_config();
   config.vocab_size = 16;
