@@ -69,6 +69,11 @@ def seeds():
     yield "json/utf8", json.dumps(config, ensure_ascii=False, indent=1).encode()
     yield "json/numbers", b"[0, -0, -0.0, 1e300, 9223372036854775808, -9223372036854775808, 1E-5]"
 
+    pairs = [{"context": "To be, or not", "continuation": "to be"},
+             {"domain": [1], "continuation": " caf\u00e9", "context": "\"x\" \n"}]
+    yield "continuations/pairs", "".join(json.dumps(pair) + "\n" for pair in pairs).encode()
+    yield "continuations/utf8", b"\r\n" + json.dumps(pairs[1], ensure_ascii=False).encode()
+
     plain = pickled(b"}" + text("a") + tensor("FloatStorage", "0", 6, [2, 3], [3, 1]) + b"s")
     strided = pickled(
         b"ccollections\nOrderedDict\n)Rq\x01(" +

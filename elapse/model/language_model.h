@@ -46,6 +46,8 @@ class LanguageModel {
   const ModelConfig& config() const { return config_; }
   DType dtype() const { return dtype_; }
   const Parameters& parameters() const { return parameters_; }
+  // (vocab, d_model): gives logits of what passes norm_f. For those who want few rows at a time.
+  const Var& head() const { return head_; }
   const std::vector<PointInfo>& points() const { return points_; }
   const PathCounts& path_counts() const { return path_counts_; }
   void count_restored() const { ++path_counts_.restored; }

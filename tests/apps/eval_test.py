@@ -1,0 +1,218 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""`elapse eval` from outside: what it measures, and what it says when it cannot."""
+import json
+import math
+import os
+import pathlib
+import pty
+import re
+import signal
+import subprocess
+import tempfile
+import unittest
+
+from program import PROGRAM, run, tiny_training
+
+SCRATCH = tempfile.TemporaryDirectory()
+unittest.addModuleCleanup(SCRATCH.cleanup)
+FOLDER = pathlib.Path(SCRATCH.name)
+BYTES = FOLDER / "bytes"  # a model of bytes
+HEADS = FOLDER / "heads"  # a model of 16 classes
+TEXT = FOLDER / "text"
+PAIRS = FOLDER / "pairs"
+LENGTH = 16  # of the sequences the model was trained and evaluated on
+held_out_loss = None  # nats a byte, as training said at its end
+
+
+def setUpModule():
+    global held_out_loss
+    words = "to be or not to be " * 40
+    TEXT.write_text(words)
+    made = run(PROGRAM, "train", "--text", TEXT, "--out", BYTES, "--device", "ref", "--d-model", 8,
+               "--layers", 1, "--batch-tokens", 64, "--length", LENGTH, "--steps", 100,
+               "--schedule", "constant", "--lr", 3e-2, "--warmup", 2, "--eval-every", 0,
+               "--eval-length", LENGTH)
+    assert made.returncode == 0, made.stderr
+    held_out_loss = float(re.search(r"held-out loss (\S+) nats", made.stdout)[1])
+    made = run(*tiny_training(HEADS, steps=3))
+    assert made.returncode == 0, made.stderr
+    pairs = [("to be or not to", "be"), ("to be or", "not"), ("or not ", "to"), ("not to", "do")]
+    PAIRS.write_text("".join(
+        json.dumps({"context": context, "continuation": continuation}) + "\n"
+        for context, continuation in pairs))
+
+
+def command(*more, model=BYTES, device="ref"):
+    return [str(c) for c in (PROGRAM, "eval", "-m", model, "--device", device, *more)]
+
+
+def measured(*more, device="ref", **options):
+    """The numbers of the JSON file; the table must have been printed too."""
+    file = FOLDER / "result.json"
+    result = run(*command(*more, "--json", file, device=device), **options)
+    assert result.returncode == 0, result.stderr
+    assert "perplexity" in result.stdout, result.stdout
+    numbers = json.loads(file.read_text())
+    assert f"{numbers['perplexity']:.4f}" in result.stdout, result.stdout
+    return numbers
+
+
+class Text(unittest.TestCase):
+    def test_measures_follow_from_each_other(self):
+        found = measured("--text", TEXT)
+        self.assertEqual((found["window"], found["stride"], found["windows"]), (1024, 1024, 1))
+        self.assertEqual(found["tokens"], TEXT.stat().st_size - 1)
+        self.assertEqual(found["bytes"], found["tokens"])
+        self.assertAlmostEqual(found["perplexity"], math.exp(found["nats_per_token"]))
+        self.assertAlmostEqual(found["bits_per_token"], found["nats_per_token"] / math.log(2))
+        self.assertAlmostEqual(found["bits_per_byte"], found["bits_per_token"])
+
+    def test_loss_is_the_one_that_training_found(self):
+        size = TEXT.stat().st_size
+        held_out = FOLDER / "held_out"
+        held_out.write_bytes(TEXT.read_bytes()[size - (size + 9) // 10:])
+        found = measured("--text", held_out, "--window", LENGTH + 1, "--stride", LENGTH)
+        self.assertEqual(found["tokens"], held_out.stat().st_size - 1)
+        self.assertAlmostEqual(found["nats_per_token"], held_out_loss, delta=1e-4)
+
+    def test_numbers_are_the_same_whatever_the_batch_and_the_device(self):
+        for window in (("--window", 100), ("--window", 50, "--stride", 20), ("--window", 0)):
+            whole = measured("--text", TEXT, *window)
+            for device, batch_tokens in (("ref", 7), ("ref", 100), ("cpu", 64), ("cpu", 4096)):
+                with self.subTest(window=window, device=device, batch_tokens=batch_tokens):
+                    found = measured("--text", TEXT, *window, "--batch-tokens", batch_tokens,
+                                     device=device)
+                    self.assertEqual(found["windows"], whole["windows"])
+                    self.assertEqual(found["tokens"], whole["tokens"])
+                    self.assertAlmostEqual(found["nats_per_token"], whole["nats_per_token"],
+                                           delta=1e-5)
+
+    def test_window_zero_is_one_window_of_the_whole(self):
+        found = measured("--text", TEXT, "--window", 0)
+        longest = measured("--text", TEXT, "--window", TEXT.stat().st_size)
+        self.assertEqual(found["windows"], 1)
+        self.assertEqual(found["nats_per_token"], longest["nats_per_token"])
+
+    def test_from_standard_input_up_to_a_limit(self):
+        expected = FOLDER / "beginning"
+        expected.write_bytes(TEXT.read_bytes()[:50])
+        whole = measured("--text", expected)
+        found = measured("--text", "-", "--limit", 50, input=TEXT.read_text())
+        self.assertEqual(found["nats_per_token"], whole["nats_per_token"])
+        self.assertEqual(measured("--text", TEXT, "--limit", 10**12)["tokens"],
+                         TEXT.stat().st_size - 1)
+
+
+class Lambada(unittest.TestCase):
+    def test_measures(self):
+        found = measured("--task", "lambada", PAIRS)
+        self.assertEqual((found["task"], found["examples"]), ("lambada", 4))
+        self.assertEqual(found["tokens"], len(" be not to do"))
+        self.assertIn(found["accuracy"], (0, 0.25, 0.5, 0.75))  # " do" is not what follows
+        part = found["accuracy"]
+        self.assertAlmostEqual(found["accuracy_stderr"], math.sqrt(part * (1 - part) / 3))
+
+    def test_perplexity_is_of_continuations_as_texts_have_them(self):
+        examples = [json.loads(line) for line in PAIRS.read_text().splitlines()]
+        file = FOLDER / "one"
+
+        def nats(text):
+            file.write_text(text)
+            found = measured("--text", file, "--window", 0)
+            return found["nats_per_token"] * found["tokens"]
+
+        total = 0
+        for example in examples:
+            context = example["context"].rstrip()
+            total += nats(f"{context} {example['continuation']}") - nats(context)
+        found = measured("--task", "lambada", PAIRS)
+        self.assertAlmostEqual(math.log(found["perplexity"]), total / 4, delta=1e-4)
+
+    def test_limit(self):
+        self.assertEqual(measured("--task", "lambada", PAIRS, "--limit", 2)["examples"], 2)
+        found = measured("--task", "lambada", PAIRS, "--limit", 1)
+        self.assertIsNone(found["accuracy_stderr"])
+
+
+class Mistakes(unittest.TestCase):
+    def assert_fails(self, more, *parts, status=1, **options):
+        result = run(*command(*more, **options))
+        self.assertEqual(result.returncode, status, result.stderr)
+        for part in parts:
+            self.assertIn(str(part), result.stderr)
+        if status == 1:
+            self.assertEqual(result.stderr[:8], "elapse: ")
+            self.assertEqual(result.stderr.count("\n"), 1)
+            self.assertEqual(result.stdout, "")
+
+    def test_wrong_usage(self):
+        for more in ([], ["--text", TEXT, "--task", "lambada", PAIRS], ["--task", "lambada"],
+                     ["--task", "other", PAIRS], ["--text", TEXT, "--window", 1],
+                     ["--text", TEXT, "--window", -1], ["--text", TEXT, "--stride", 0],
+                     ["--text", TEXT, "--window", 8, "--stride", 9],
+                     ["--text", TEXT, "--window", 0, "--stride", 9],
+                     ["--text", TEXT, "--batch-tokens", 0], ["--text", TEXT, "--limit", 0],
+                     ["--task", "lambada", PAIRS, "--window", 8]):
+            with self.subTest(more):
+                self.assert_fails(more, status=2)
+        self.assert_fails(["--text", TEXT, "--window", 8, "--stride", 9],
+                          "stride: expected 1 to 8 tokens (the window), found 9", status=2)
+
+    def test_a_text_that_is_too_short(self):
+        short = FOLDER / "short"
+        for text in ("", "x"):
+            short.write_text(text)
+            self.assert_fails(["--text", short], short, "at least 2 tokens", f"found {len(text)}")
+
+    def test_pairs_that_are_none(self):
+        wrong = FOLDER / "wrong"
+        for line, part in (("{", "line 5: not JSON"), ("[]", "line 5: expected an object"),
+                           ('{"context": "a"}', 'line 5: expected a field "continuation"'),
+                           ('{"context": "a", "continuation": 1}',
+                            'line 5: field "continuation": expected text, found 1')):
+            wrong.write_text(PAIRS.read_text() + line)
+            self.assert_fails(["--task", "lambada", wrong], wrong, part)
+        wrong.write_text("")
+        self.assert_fails(["--task", "lambada", wrong], wrong, "found an empty file")
+
+    def test_a_vocabulary_that_is_not_bytes(self):
+        for more in (["--text", TEXT], ["--task", "lambada", PAIRS]):
+            self.assert_fails(more, HEADS / "config.json", "vocab_size", "256", "found 16",
+                              model=HEADS)
+
+    def test_files_that_are_not_there(self):
+        missing = FOLDER / "missing"
+        self.assert_fails(["--text", missing], missing)
+        self.assert_fails(["--task", "lambada", missing], missing)
+        self.assert_fails(["--text", TEXT], missing, model=missing)
+
+    def test_numbers_that_cannot_be_kept(self):
+        missing = FOLDER / "missing" / "result.json"
+        result = run(*command("--text", TEXT, "--json", missing))
+        self.assertEqual(result.returncode, 1)
+        self.assertIn(str(missing), result.stderr)
+        self.assertIn("perplexity", result.stdout)  # what was measured is not lost
+
+    def test_interrupted(self):
+        long = FOLDER / "long"
+        long.write_bytes(TEXT.read_bytes() * 10_000)
+        here, there = pty.openpty()  # on a terminal progress shows at once
+        with subprocess.Popen(command("--text", long, "--window", 0), stdout=subprocess.PIPE,
+                              stderr=there) as process:
+            os.close(there)
+            shown = b""
+            while b"perplexity" not in shown:
+                shown = os.read(here, 1 << 16)
+            process.send_signal(signal.SIGINT)
+            while b"elapse: " not in shown:
+                shown = os.read(here, 1 << 16)
+            self.assertEqual(process.stdout.read(), b"")
+        os.close(here)
+        self.assertEqual(process.returncode, 1)
+        self.assertRegex(
+            shown, rb"elapse: interrupted after \d+ of \d+ tokens: perplexity \S+ so far")
+
+
+if __name__ == "__main__":
+    unittest.main()
