@@ -10,11 +10,11 @@
 #include "apps/elapse/verbs.h"
 #include "elapse/eval/lambada.h"
 #include "elapse/eval/text_evaluation.h"
+#include "elapse/generate/model_text.h"
 #include "elapse/io/file.h"
 #include "elapse/io/json_writer.h"
 #include "elapse/model/checkpoint.h"
 #include "elapse/report/table.h"
-#include "elapse/text/byte_tokenizer.h"
 
 namespace elapse {
 namespace {
@@ -24,6 +24,7 @@ using Column = Table::Column;
 
 struct Arguments {
   std::string model;
+  std::string tokenizer;
   std::string text;
   std::pair<std::string, std::string> task;  // name and file
   int64_t window = 1024;
@@ -49,15 +50,8 @@ constexpr const char* kFooter =
     "  head -c 100000 book.txt | elapse eval -m run --text -\n"
     "  elapse eval -m run --task lambada lambada.jsonl --limit 500";
 
-// The one place that chooses how the model's text becomes tokens.
 std::unique_ptr<Tokenizer> open_tokenizer_of(const Arguments& args, const LanguageModel& model) {
-  auto tokenizer = std::make_unique<ByteTokenizer>();
-  const int64_t classes = model.config().vocab_size;
-  ELAPSE_CHECK(tokenizer->vocab_size() == classes,
-               "{}/config.json: field \"vocab_size\": expected {} (bytes, the only tokenizer known "
-               "so far), found {}",
-               args.model, tokenizer->vocab_size(), classes);
-  return tokenizer;
+  return open_model_text(args.model, model.config().vocab_size, args.tokenizer).tokenizer;
 }
 
 std::string read_input(const std::string& path) {
@@ -176,7 +170,7 @@ void measure_lambada(const Arguments& args, const LanguageModel& model, Measures
 
 void run_eval(const Arguments& args) {
   Device device(args.device, args.threads);
-  const auto model = load_model(device, args.model, DType::f32);
+  const auto model = load_model(device, args.model, DType::f32, WeightMemory::mapped);
   Measures measures;
   measures.note("model", args.model);
   if (args.text.empty()) {
@@ -226,6 +220,9 @@ void add_eval_verb(CLI::App& app) {
   verb->footer(kFooter);
   const auto args = std::make_shared<Arguments>();
   verb->add_option("-m,--model", args->model, "Folder of the model")->required();
+  verb->add_option("--tokenizer", args->tokenizer,
+                   "tokenizer.json or a folder, where the model's folder has none")
+      ->type_name("FILE");
   add_input_options(*verb, *args);
   verb->add_option("--json", args->json, "Write the numbers here as well")->type_name("FILE");
   verb->add_option("--batch-tokens", args->batch_tokens,

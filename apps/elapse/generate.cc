@@ -152,7 +152,7 @@ void run_generate(const Arguments& args) {
   const std::string prompt =
       args.prompt_file ? read_text(*args.prompt_file) : args.prompt.value_or("");
   Device device(args.device, args.threads);
-  const auto model = load_model(device, args.model, DType::f32);
+  const auto model = load_model(device, args.model, DType::f32, WeightMemory::mapped);
   ModelText text;
   if (!args.prompt_tokens) {
     text = open_text(args, model->config().vocab_size);

@@ -93,13 +93,12 @@ Mamba::Mamba(Device& device, const MambaConfig& config, int64_t n_layers, DType 
   conv_weight_ = add("conv1d.weight", {d_inner, 1, d_conv}, Use::convolution,
                      uniform_within(linear_bound(d_conv)));
   if (conv_bias) {
-    conv_bias_ =
-        add("conv1d.bias", {d_inner}, Use::other, uniform_within(linear_bound(d_conv)));
+    conv_bias_ = add("conv1d.bias", {d_inner}, Use::other, uniform_within(linear_bound(d_conv)));
   }
   x_proj_ = add("x_proj.weight", {dt_rank + 2 * d_state, d_inner}, Use::matrix,
                 uniform_within(linear_bound(d_inner)));
-  dt_proj_ = add("dt_proj.weight", {d_inner, dt_rank}, Use::matrix,
-                 uniform_within(linear_bound(dt_rank)));
+  dt_proj_ =
+      add("dt_proj.weight", {d_inner, dt_rank}, Use::matrix, uniform_within(linear_bound(dt_rank)));
   dt_bias_ = add("dt_proj.bias", {d_inner}, Use::other,
                  [&](int64_t count) { return dt_bias_values(random, count); });
   out_proj_ = add("out_proj.weight", {d_model, d_inner}, Use::matrix,

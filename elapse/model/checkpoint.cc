@@ -71,9 +71,8 @@ std::unique_ptr<LanguageModel> load_model(Device& device, const std::string& dir
   check_tied_head(checkpoint);
   std::map<std::string, Tensor, std::less<>> tensors;
   for (const NamedTensor& t : checkpoint.tensors()) tensors.emplace(t.name, t.tensor);
-  const bool any_16_bits = std::any_of(tensors.begin(), tensors.end(), [](const auto& t) {
-    return size_of(t.second.dtype()) == 2;
-  });
+  const bool any_16_bits = std::any_of(
+      tensors.begin(), tensors.end(), [](const auto& t) { return size_of(t.second.dtype()) == 2; });
   const bool mapped = memory == WeightMemory::mapped && device.host_memory();
   const auto value = [&](const std::string& name, const Shape& shape, ParameterUse use) {
     const Tensor& t = tensors.at(name);  // open_checkpoint has seen to it that all are there

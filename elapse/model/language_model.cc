@@ -59,9 +59,8 @@ LanguageModel::LanguageModel(Device& device, const ModelConfig& config, DType dt
   const Shape vocab_shape = {config.vocab(), config.d_model}, width = {config.d_model};
   const auto norm = [&] { return ones(device, dtype, width); };
   const std::string backbone = "backbone.";
-  embedding_ =
-      parameters_.add(backbone + "embedding.weight", vocab_shape, Use::matrix,
-                      [&] { return normal_values(device, dtype, random, vocab_shape); });
+  embedding_ = parameters_.add(backbone + "embedding.weight", vocab_shape, Use::matrix,
+                               [&] { return normal_values(device, dtype, random, vocab_shape); });
   for (int64_t i = 0; i < config.n_layers; ++i) {
     const std::string prefix = fmt::format("{}layers.{}.", backbone, i);
     const Var weight = parameters_.add(prefix + "norm.weight", width, Use::other, norm);
@@ -70,11 +69,10 @@ LanguageModel::LanguageModel(Device& device, const ModelConfig& config, DType dt
                                          prefix + "mixer.", random, parameters_)});
   }
   norm_f_ = parameters_.add(backbone + "norm_f.weight", width, Use::other, norm);
-  head_ = config.tied_head
-              ? embedding_
-              : parameters_.add("lm_head.weight", vocab_shape, Use::matrix, [&] {
-                  return uniform_values(device, dtype, random, vocab_shape);
-                });
+  head_ = config.tied_head ? embedding_
+                           : parameters_.add("lm_head.weight", vocab_shape, Use::matrix, [&] {
+                               return uniform_values(device, dtype, random, vocab_shape);
+                             });
   list_points();
 }
 

@@ -4,10 +4,9 @@
 
 namespace elapse {
 
-// out[i] = table[index[i]]: the embedding, and the choice of some tokens' rows. Where out is f32, the
-// table may be f16 or bf16.
-// Indices outside [0, rows) are an Error where the device's memory is the host's; elsewhere the
-// caller answers for them.
+// out[i] = table[index[i]]: the embedding, and the choice of some tokens' rows. Where out is f32,
+// the table may be f16 or bf16. Indices outside [0, rows) are an Error where the device's memory is
+// the host's; elsewhere the caller answers for them.
 struct GatherRows {
   static constexpr Op kOp = Op::gather_rows;
   Tensor table;  // (rows, width)

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "elapse/ops/linear.h"
 
+#include <cmath>
+
+#include "elapse/core/convert.h"
+
 #include "tests/ops/op_test.h"
 
 namespace elapse {
@@ -104,6 +108,69 @@ TEST(Linear, FewRowsAreIndependent) {
     linear_forward(cpu, {x.rows(0, rows), weight, bias, y});
     EXPECT_EQ(values(y), values(alone.rows(0, rows))) << rows << " rows";
   }
+}
+
+// `t` rounded to a dtype of 16 bits, and that as double.
+Tensor rounded(Device& device, const Tensor& t, DType dtype) {
+  const Tensor out = device.empty(dtype, t.shape());
+  convert_elements(t.dtype(), t.raw(), dtype, out.raw(), t.numel());
+  return out;
+}
+Tensor in_double(Device& device, const Tensor& t) {
+  const Tensor out = device.empty(DType::f64, t.shape());
+  convert_elements(t.dtype(), t.raw(), DType::f64, out.raw(), t.numel());
+  return out;
+}
+
+// One row is multiplied as it is; of many rows, x too may have been rounded to bf16.
+double narrow_tolerance(const Case& c, DType dtype) {
+  constexpr double kBf16Epsilon = 1.0 / 256;
+  const auto length = static_cast<double>(c.in);
+  const double rounding = kEpsilon * (length + 2);
+  const bool rounds_x = dtype == DType::bf16 && c.rows > 8;
+  return rounds_x ? rounding + kBf16Epsilon * std::sqrt(length) : rounding;
+}
+
+TEST(Linear, NarrowWeightsAgreeWithRefInDouble) {
+  Device cpu("cpu", 2), ref("ref", 1);
+  for (const DType dtype : {DType::bf16, DType::f16}) {
+    for (const Case& c : kCases) {
+      SCOPED_TRACE(::testing::Message() << name_of(dtype) << ", " << c.rows << " rows, " << c.in
+                                        << " to " << c.out);
+      Operands o(DType::f32);
+      Call call = make_call(o, {c.rows, c.in, c.out, c.bias});
+      const Tensor weight = rounded(cpu, call.forward.weight, dtype);
+      const LinearForward wide = {in_double(ref, call.forward.x), in_double(ref, weight),
+                                  c.bias ? in_double(ref, call.forward.bias) : Tensor(),
+                                  ref.zeros(DType::f64, {c.rows, c.out})};
+      linear_forward(ref, wide);
+      const LinearBackwardInput wide_back = {in_double(ref, call.backward_input.dy), wide.weight,
+                                             ref.zeros(DType::f64, {c.rows, c.in})};
+      linear_backward_input(ref, wide_back);
+      for (Device* device : {&cpu, &ref}) {
+        call.forward.weight = call.backward_input.weight = weight;
+        linear_forward(*device, call.forward);
+        linear_backward_input(*device, call.backward_input);
+        o.expect_guards_intact();
+        expect_close(call.forward.y, wide.y, narrow_tolerance(c, dtype), "y");
+        expect_close(call.backward_input.dx, wide_back.dx,
+                     kEpsilon * static_cast<double>(c.out + 2), "dx");
+      }
+    }
+  }
+}
+
+// Where x is rounded, it is to the nearest bf16: sums of products of bf16 are then those of ref.
+TEST(Linear, ManyRowsOfBf16AreExactFactors) {
+  Device cpu("cpu", 2), ref("ref", 1);
+  Operands o(DType::f32);
+  const Tensor x = o.input({40, 130}), weight = rounded(cpu, o.input({33, 130}), DType::bf16);
+  const Tensor exact = rounded(cpu, x, DType::bf16), same = cpu.empty(DType::f32, x.shape());
+  convert_elements(DType::bf16, exact.raw(), DType::f32, same.raw(), same.numel());
+  const Tensor y = o.assigned({40, 33}), expected = ref.zeros(DType::f64, {40, 33});
+  linear_forward(cpu, {same, weight, {}, y});
+  linear_forward(ref, {in_double(ref, same), in_double(ref, weight), {}, expected});
+  expect_close(y, expected, 132 * kEpsilon, "y");
 }
 
 TEST(Linear, WhatIsNotFinitePropagates) {

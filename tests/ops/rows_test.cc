@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "elapse/ops/rows.h"
 
+#include "elapse/core/convert.h"
 #include "tests/ops/op_test.h"
 
 namespace elapse {
@@ -50,6 +51,24 @@ TEST(Rows, AnIndexOutsideTheTableIsAnError) {
   for (const int64_t index : {int64_t{-1}, int64_t{4}, INT64_MIN, INT64_MAX}) {
     EXPECT_THROW(gather_rows(cpu, {table, o.indices({index}), out}), Error);
     EXPECT_THROW(scatter_add_rows(cpu, {out, o.indices({index}), table}), Error);
+  }
+}
+
+TEST(Rows, NarrowTablesAreGatheredAsTheyAre) {
+  for (const char* name : {"cpu", "ref"}) {
+    Device device(name, 2);
+    Operands o(DType::f32);
+    const Tensor wide = o.input({5, 21}), index = o.indices({4, 0, 4, 2});
+    for (const DType dtype : {DType::bf16, DType::f16}) {
+      const Tensor table = device.empty(dtype, wide.shape());
+      convert_elements(DType::f32, wide.raw(), dtype, table.raw(), wide.numel());
+      const Tensor same = device.empty(DType::f32, wide.shape());
+      convert_elements(dtype, table.raw(), DType::f32, same.raw(), wide.numel());
+      const Tensor out = o.assigned({4, 21}, 3), expected = o.assigned({4, 21});
+      gather_rows(device, GatherRows{table, index, out});
+      gather_rows(device, GatherRows{same, index, expected});
+      EXPECT_EQ(values(out), values(expected)) << name << ", " << name_of(dtype);
+    }
   }
 }
 

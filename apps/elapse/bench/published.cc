@@ -33,8 +33,8 @@ class LoadedModels {
   LoadedModels(Context& context, const Benchmark& self)
       : files_(mamba_130m(), dtype_of_name(self)) {
     for (size_t i = 0; i < context.size(); ++i) {
-      models_.push_back(load_model(context.device(i), files_.folder(), DType::f32,
-                                   WeightMemory::mapped));
+      models_.push_back(
+          load_model(context.device(i), files_.folder(), DType::f32, WeightMemory::mapped));
     }
   }
   const LanguageModel& operator[](size_t i) const { return *models_[i]; }
@@ -128,8 +128,7 @@ std::vector<Row> time_prefill(Context& context, const Benchmark& self) {
   for (size_t i = 0; i < models.size(); ++i) {
     calls.push_back([&prompt, &model = models[i]] { Session(model).prefill(prompt); });
   }
-  const Work work = {
-      .multiplications = prefill_multiplications(models[0], dtype_of_name(self))};
+  const Work work = {.multiplications = prefill_multiplications(models[0], dtype_of_name(self))};
   const Measure tokens{Measure::Kind::rate, "tokens/s", kPrompt};
   return make_rows(context, self, tokens, work, least_seconds(calls));
 }

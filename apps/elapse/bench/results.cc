@@ -16,18 +16,12 @@ struct Published {
   double value;
 };
 constexpr Published kPublished[] = {
-    {"scan.forward.f32", 1, 55},
-    {"train.induction", 2, 108},
-    {"train.mamba-256x4", 2, 797},
-    {"weights.mamba-130m.f32", 1, 76},
-    {"weights.mamba-130m.f32", 2, 92},
-    {"weights.mamba-130m.bf16", 1, 155},
-    {"generate.mamba-130m.f32", 1, 61.5},
-    {"generate.mamba-130m.bf16", 1, 82},
-    {"prefill.mamba-130m.f32", 1, 228},
-    {"prefill.mamba-130m.f32", 2, 423},
-    {"prefill.mamba-130m.bf16", 1, 252},
-    {"prefill.mamba-130m.bf16", 2, 473},
+    {"scan.forward.f32", 1, 55},          {"train.induction", 2, 108},
+    {"train.mamba-256x4", 2, 797},        {"weights.mamba-130m.f32", 1, 76},
+    {"weights.mamba-130m.f32", 2, 92},    {"weights.mamba-130m.bf16", 1, 155},
+    {"generate.mamba-130m.f32", 1, 61.5}, {"generate.mamba-130m.bf16", 1, 82},
+    {"prefill.mamba-130m.f32", 1, 228},   {"prefill.mamba-130m.f32", 2, 423},
+    {"prefill.mamba-130m.bf16", 1, 252},  {"prefill.mamba-130m.bf16", 2, 473},
 };
 
 double published(const Row& row) {
@@ -84,7 +78,8 @@ std::string_view legend() {
          "counts.\n"
          "ratio: how many times longer than the floor. gain: how many times faster than one "
          "thread.\n"
-         "others, on two cores of a Zen 5: train, PyTorch 1.13.1; weights, a bare pass by hand-written\n"
+         "others, on two cores of a Zen 5: train, PyTorch 1.13.1; weights, a bare pass by "
+         "hand-written\n"
          "matrix-vector kernels; the rest, llama.cpp (ggml 0.25.1).\n";
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Decoding multiplies one row, or a few, with each weight matrix: bound by the reading of the
-// weights, which are kept in vectors against all of the few rows.
+// weights, which are kept in vectors against all of the few rows. While kMany of their rows are read
+// the next ones are asked for: in a mapped file no hardware looks beyond a page of 4 KiB.
 #include "elapse/backends/cpu/dots.h"
 
 #include <algorithm>
@@ -10,6 +11,7 @@
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "elapse/backends/cpu/dots.cc"
+#include <hwy/cache_control.h>
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
@@ -39,6 +41,7 @@ HWY_INLINE V Widened(FirstLanes<D> lanes, const Half* p) {
 // The kFew x kMany results from (i, j) on. `many`: of Weight.
 template <class Weight, int kFew, int kMany>
 HWY_INLINE void Tile(const DotsOfFewRows& args, int64_t i, int64_t j) {
+  constexpr int64_t kLineWeights = 64 / sizeof(Weight);  // in a cache line
   V sums[kFew][kMany];
   HWY_UNROLL(4) for (int r = 0; r < kFew; ++r) {
     HWY_UNROLL(4) for (int c = 0; c < kMany; ++c) sums[r][c] = hn::Zero(D());
@@ -47,6 +50,11 @@ HWY_INLINE void Tile(const DotsOfFewRows& args, int64_t i, int64_t j) {
   const auto* many = static_cast<const Weight*>(args.many.raw()) + j * args.many.stride(0);
   const int64_t few_stride = args.few.stride(0), many_stride = args.many.stride(0);
   ForLanes(D(), args.few.dim(1), [&](int64_t k, auto lanes) HWY_ATTR {
+    if (k % kLineWeights == 0) {
+      HWY_UNROLL(4) for (int c = 0; c < kMany; ++c) {
+        hwy::Prefetch(many + (kMany + c) * many_stride + k);
+      }
+    }
     V a[kFew];
     HWY_UNROLL(4) for (int r = 0; r < kFew; ++r) a[r] = lanes.load(few + r * few_stride + k);
     HWY_UNROLL(4) for (int c = 0; c < kMany; ++c) {
@@ -124,7 +132,7 @@ namespace elapse::cpu {
 namespace {
 HWY_EXPORT(DotsWithMany);
 HWY_EXPORT(RoundToBf16);
-}
+}  // namespace
 
 void dots_of_few_rows(Device& device, const DotsOfFewRows& args) {
   for_each_block(device, args.many.dim(0), rows_per_block(args.many.dim(1)),

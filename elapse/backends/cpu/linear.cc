@@ -229,12 +229,11 @@ Tensor rounded_to_bf16(Device& device, const Tensor& x) {
 Tensor widened(Device& device, const Tensor& weight) {
   if (weight.dtype() == DType::f32) return weight;
   const Tensor out = device.empty(DType::f32, weight.shape());
-  for_each_block(device, weight.dim(0), rows_per_block(weight.dim(1)),
-                 [&](int64_t begin, int64_t end) {
-                   const Tensor from = weight.rows(begin, end);
-                   convert_elements(from.dtype(), from.raw(), DType::f32, row(out, begin),
-                                    from.numel());
-                 });
+  for_each_block(
+      device, weight.dim(0), rows_per_block(weight.dim(1)), [&](int64_t begin, int64_t end) {
+        const Tensor from = weight.rows(begin, end);
+        convert_elements(from.dtype(), from.raw(), DType::f32, row(out, begin), from.numel());
+      });
   return out;
 }
 

@@ -42,14 +42,13 @@ HWY_EXPORT(ScatterAddColumns);
 void gather_rows(Device& device, const GatherRows& args) {
   const int64_t width = args.table.dim(1);
   const int64_t* index = args.index.data<int64_t>();
-  for_each_block(device, args.index.numel(), rows_per_block(width),
-                 [&](int64_t begin, int64_t end) {
-                   for (int64_t i = begin; i < end; ++i) {
-                     const Tensor from = args.table.rows(index[i], index[i] + 1);
-                     convert_elements(from.dtype(), from.raw(), DType::f32, row(args.out, i),
-                                      width);
-                   }
-                 });
+  for_each_block(
+      device, args.index.numel(), rows_per_block(width), [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) {
+          const Tensor from = args.table.rows(index[i], index[i] + 1);
+          convert_elements(from.dtype(), from.raw(), DType::f32, row(args.out, i), width);
+        }
+      });
 }
 
 // Threads share the columns, so that the additions to one element keep the order of the index.

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+// Models whose matrices stay in bf16 or f16, against the same numbers computed in double.
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "elapse/model/checkpoint.h"
+#include "elapse/model/convert.h"
+#include "tests/io/temporary_folder.h"
+
+namespace elapse {
+namespace {
+
+constexpr const char* kFixture = "tests/fixtures/transformers";
+
+std::vector<double> logits_of(const LanguageModel& model, const std::vector<int64_t>& tokens) {
+  Device& device = model.device();
+  Tape tape(device, false);
+  const auto count = static_cast<int64_t>(tokens.size());
+  const Tensor logits =
+      model.forward(tape, {device.upload(tokens, {count}), make_sequences(device, {count}), {}})
+          .value();
+  std::vector<double> values(static_cast<size_t>(logits.numel()));
+  if (logits.dtype() == DType::f64) {
+    device.download_bytes(logits, values.data());
+    return values;
+  }
+  std::vector<float> narrow(values.size());
+  device.download_bytes(logits, narrow.data());
+  return {narrow.begin(), narrow.end()};
+}
+
+double largest_difference(const std::vector<double>& a, const std::vector<double>& b) {
+  double largest = 0, scale = 0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    largest = std::max(largest, std::abs(a[i] - b[i]));
+    scale = std::max(scale, std::abs(b[i]));
+  }
+  return largest / scale;
+}
+
+class NarrowWeights : public testing::TestWithParam<DType> {
+ protected:
+  void SetUp() override {
+    convert_checkpoint(kFixture, folder_.path(), {.layout = {}, .dtype = GetParam()});
+  }
+  std::unique_ptr<LanguageModel> load(Device& device, DType dtype, WeightMemory memory) {
+    return load_model(device, folder_.path(), dtype, memory);
+  }
+  TemporaryFolder folder_;
+};
+
+// Few tokens multiply x as it is: the error is that of float32.
+TEST_P(NarrowWeights, FewTokensAreThoseOfDouble) {
+  Device ref("ref"), cpu("cpu", 2);
+  const std::vector<int64_t> tokens = {3, 1, 4, 1, 5};
+  const auto exact = logits_of(*load(ref, DType::f64, WeightMemory::owned), tokens);
+  for (const WeightMemory memory : {WeightMemory::owned, WeightMemory::mapped}) {
+    EXPECT_LT(largest_difference(logits_of(*load(cpu, DType::f32, memory), tokens), exact), 1e-5);
+    EXPECT_LT(largest_difference(logits_of(*load(ref, DType::f32, memory), tokens), exact), 1e-5);
+  }
+}
+
+// Many tokens may round x to bf16, to 1/256 at most: errors of many factors average out.
+TEST_P(NarrowWeights, ManyTokensAreWithinWhatRoundingAllows) {
+  Device ref("ref"), cpu("cpu", 2);
+  std::vector<int64_t> tokens;
+  for (int64_t i = 0; i < 40; ++i) tokens.push_back(i * 7 % 11);
+  const auto exact = logits_of(*load(ref, DType::f64, WeightMemory::owned), tokens);
+  const auto found = logits_of(*load(cpu, DType::f32, WeightMemory::mapped), tokens);
+  EXPECT_LT(largest_difference(found, exact), 1.0 / 64);
+}
+
+TEST_P(NarrowWeights, MatricesStayNarrowAndTheRestIsWidened) {
+  Device cpu("cpu", 1);
+  const auto model = load(cpu, DType::f32, WeightMemory::mapped);
+  for (const Parameter& p : model->parameters().all()) {
+    const bool matrix = p.decay && p.name.find("conv1d") == std::string::npos;
+    EXPECT_EQ(p.var.dtype(), matrix ? GetParam() : DType::f32) << p.name;
+    EXPECT_FALSE(p.var.needs_grad()) << p.name;
+  }
+}
+
+// What people dissect are activations: their gradients pass through narrow weights.
+TEST_P(NarrowWeights, ActivationsHaveGradients) {
+  Device cpu("cpu", 1);
+  const auto model = load(cpu, DType::f32, WeightMemory::mapped);
+  State state = model->make_state(1, /*needs_grad=*/true);
+  Tape tape(cpu);
+  const Var logits =
+      model->forward(tape, {cpu.upload(std::vector<int64_t>{2, 7}, {2}),
+                            make_sequences(cpu, {2}, {0}, {-1}), {}}, &state);
+  Var end = logits;
+  end.set_grad(cpu.zeros(DType::f32, logits.value().shape()));
+  end.grad().data<float>()[0] = 1;
+  tape.backward();
+  double size = 0;
+  const Tensor gradient = state.layers()[0].part("h").grad();
+  ASSERT_TRUE(gradient);
+  for (int64_t i = 0; i < gradient.numel(); ++i) {
+    size += std::abs(static_cast<double>(gradient.data<float>()[i]));
+  }
+  EXPECT_GT(size, 0);
+}
+
+INSTANTIATE_TEST_SUITE_P(Dtypes, NarrowWeights, testing::Values(DType::bf16, DType::f16),
+                         [](const auto& info) { return std::string(name_of(info.param)); });
+
+}  // namespace
+}  // namespace elapse
