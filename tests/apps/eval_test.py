@@ -178,8 +178,8 @@ class Mistakes(unittest.TestCase):
 
     def test_a_vocabulary_that_is_not_bytes(self):
         for more in (["--text", TEXT], ["--task", "lambada", PAIRS]):
-            self.assert_fails(more, HEADS / "config.json", "vocab_size", "256", "found 16",
-                              model=HEADS)
+            self.assert_fails(more, HEADS, "expected tokenizer.json", '"vocab_size" of 256',
+                              "found neither file and 16", model=HEADS)
 
     def test_files_that_are_not_there(self):
         missing = FOLDER / "missing"

@@ -87,9 +87,9 @@ TEST_P(NarrowWeights, ActivationsHaveGradients) {
   const auto model = load(cpu, DType::f32, WeightMemory::mapped);
   State state = model->make_state(1, /*needs_grad=*/true);
   Tape tape(cpu);
-  const Var logits =
-      model->forward(tape, {cpu.upload(std::vector<int64_t>{2, 7}, {2}),
-                            make_sequences(cpu, {2}, {0}, {-1}), {}}, &state);
+  const Var logits = model->forward(
+      tape, {cpu.upload(std::vector<int64_t>{2, 7}, {2}), make_sequences(cpu, {2}, {0}, {-1}), {}},
+      &state);
   Var end = logits;
   end.set_grad(cpu.zeros(DType::f32, logits.value().shape()));
   end.grad().data<float>()[0] = 1;
@@ -104,7 +104,7 @@ TEST_P(NarrowWeights, ActivationsHaveGradients) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Dtypes, NarrowWeights, testing::Values(DType::bf16, DType::f16),
-                         [](const auto& info) { return std::string(name_of(info.param)); });
+                         [](const auto& dtype) { return std::string(name_of(dtype.param)); });
 
 }  // namespace
 }  // namespace elapse

@@ -4,7 +4,6 @@
 #include <cmath>
 
 #include "elapse/core/convert.h"
-
 #include "tests/ops/op_test.h"
 
 namespace elapse {
@@ -135,8 +134,8 @@ TEST(Linear, NarrowWeightsAgreeWithRefInDouble) {
   Device cpu("cpu", 2), ref("ref", 1);
   for (const DType dtype : {DType::bf16, DType::f16}) {
     for (const Case& c : kCases) {
-      SCOPED_TRACE(::testing::Message() << name_of(dtype) << ", " << c.rows << " rows, " << c.in
-                                        << " to " << c.out);
+      SCOPED_TRACE(::testing::Message()
+                   << name_of(dtype) << ", " << c.rows << " rows, " << c.in << " to " << c.out);
       Operands o(DType::f32);
       Call call = make_call(o, {c.rows, c.in, c.out, c.bias});
       const Tensor weight = rounded(cpu, call.forward.weight, dtype);

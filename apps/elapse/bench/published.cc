@@ -154,13 +154,13 @@ std::vector<Row> time_loading(Context& context, const Benchmark& self) {
 }
 
 constexpr Benchmark kBenchmarks[] = {
-    {"weights.mamba-130m.f32", "a bare pass over the mapped weights of mamba-130m, float32",
-     "their bytes", time_pass},
-    {"weights.mamba-130m.bf16", "the same, bfloat16", "their bytes", time_pass},
     {"generate.mamba-130m.f32", "decoding 32 tokens with mamba-130m, float32 weights, batch 1",
      "a bare pass a token", time_decoding},
     {"generate.mamba-130m.bf16", "the same, bfloat16 weights", "a bare pass a token",
      time_decoding},
+    {"weights.mamba-130m.f32", "a bare pass over the mapped weights of mamba-130m, float32",
+     "their bytes", time_pass},
+    {"weights.mamba-130m.bf16", "the same, bfloat16", "their bytes", time_pass},
     {"prefill.mamba-130m.f32", "reading 512 tokens, the head on the last only, float32 weights",
      "multiplications", time_prefill},
     {"prefill.mamba-130m.bf16", "the same, bfloat16 weights",

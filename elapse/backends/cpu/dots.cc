@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Decoding multiplies one row, or a few, with each weight matrix: bound by the reading of the
-// weights, which are kept in vectors against all of the few rows. While kMany of their rows are read
-// the next ones are asked for: in a mapped file no hardware looks beyond a page of 4 KiB.
+// weights, which are kept in vectors against all of the few rows. While kMany of their rows are
+// read the next ones are asked for: in a mapped file no hardware looks beyond a page of 4 KiB.
 #include "elapse/backends/cpu/dots.h"
 
 #include <algorithm>
