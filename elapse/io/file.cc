@@ -134,6 +134,15 @@ bool file_exists(const std::string& path) {
   return std::filesystem::exists(path, error);
 }
 
+void page_in(std::span<const std::byte> mapped) {
+#ifdef MADV_POPULATE_READ  // Linux 5.14
+  static const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  const auto begin = reinterpret_cast<uintptr_t>(mapped.data()) / page * page;
+  const auto end = reinterpret_cast<uintptr_t>(mapped.data() + mapped.size());
+  if (!mapped.empty()) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_POPULATE_READ);
+#endif
+}
+
 std::string read_text(const std::string& path) {
   const Descriptor file(open_to_read(path));
   std::string text;

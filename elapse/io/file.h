@@ -33,6 +33,10 @@ class MappedFile {
 // Whether there is a file or folder; false too where nobody may look.
 bool file_exists(const std::string& path);
 
+// Pages in a part of a mapped file at once, which costs less than a fault for each few pages it is
+// touched in; where the system cannot, does nothing.
+void page_in(std::span<const std::byte> mapped);
+
 std::string read_text(const std::string& path);
 
 // Buffered, checked writing to an open file descriptor, which it does not own. The destructor

@@ -4,8 +4,10 @@
 #include <algorithm>
 #include <filesystem>
 #include <map>
+#include <span>
 
 #include "elapse/core/convert.h"
+#include "elapse/core/parallel.h"
 #include "elapse/io/file.h"
 #include "elapse/io/safetensors.h"
 #include "elapse/model/checkpoint_files.h"
@@ -21,6 +23,20 @@ Tensor converted(Device& device, const Tensor& t, DType dtype) {
   std::vector<char> bytes(static_cast<size_t>(t.numel() * size_of(dtype)));
   convert_elements(t.dtype(), t.raw(), dtype, bytes.data(), t.numel());
   return device.upload_bytes(bytes.data(), dtype, t.shape());
+}
+
+// A first token reads every weight.
+void page_in_weights(const Device& device, const std::vector<NamedTensor>& tensors) {
+  constexpr size_t kPart = size_t{16} << 20;
+  std::vector<std::span<const std::byte>> parts;
+  for (const NamedTensor& t : tensors) {
+    std::span<const std::byte> rest(static_cast<const std::byte*>(t.tensor.raw()),
+                                    static_cast<size_t>(t.tensor.bytes()));
+    for (; rest.size() > kPart; rest = rest.subspan(kPart)) parts.push_back(rest.first(kPart));
+    parts.push_back(rest);
+  }
+  parallel_for(static_cast<int64_t>(parts.size()), device.threads(),
+               [&](int64_t i) { page_in(parts[static_cast<size_t>(i)]); });
 }
 
 void check_parameter(const std::string& name, const Tensor& t, const Shape& shape,
@@ -74,6 +90,7 @@ std::unique_ptr<LanguageModel> load_model(Device& device, const std::string& dir
   const bool any_16_bits = std::any_of(
       tensors.begin(), tensors.end(), [](const auto& t) { return size_of(t.second.dtype()) == 2; });
   const bool mapped = memory == WeightMemory::mapped && device.host_memory();
+  if (mapped) page_in_weights(device, checkpoint.tensors());
   const auto value = [&](const std::string& name, const Shape& shape, ParameterUse use) {
     const Tensor& t = tensors.at(name);  // open_checkpoint has seen to it that all are there
     check_parameter(name, t, shape, checkpoint.source);
