@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Lanes are channels, rows are walked as they lie in memory, once in each direction. Forward
+// Lanes are channels; rows are walked once in each direction, a tile of channels at a time. Forward
 // filters four tokens at a time, which share the loads of the weights and of all but the first
 // rows. Backward does the same to conv and its gradient dconv, multiplies that with x for dweight
 // while both are in registers, and filters it the other way, together with that of the last
@@ -25,7 +25,38 @@ namespace {
 using D = hn::ScalableTag<float>;
 using V = hn::Vec<D>;
 
-constexpr int kTogether = 4;  // tokens
+constexpr int kTogether = 4;    // tokens
+constexpr int64_t kTile = 512;  // channels
+
+// Few enough that the weights, sums and rows kept for them stay in the first-level cache; the rest
+// of a token's row comes later, so the rows needed next are asked for.
+struct Channels {
+  int64_t begin, end;
+};
+
+template <class Body>
+HWY_INLINE void ForChannels(const Channels& channels, bool streamed, Body&& body) {
+  ForLanes(D(), channels.end - channels.begin, streamed,
+           [&](int64_t i, auto lanes) HWY_ATTR { body(channels.begin + i, lanes); });
+}
+template <class Body>
+HWY_INLINE void ForChannels(const Channels& channels, Body&& body) {
+  ForLanes(D(), channels.end - channels.begin,
+           [&](int64_t i, auto lanes) HWY_ATTR { body(channels.begin + i, lanes); });
+}
+
+// Calls body(Channels) for all of them.
+template <class Body>
+HWY_INLINE void ForTiles(int64_t d_inner, Body&& body) {
+  for (int64_t begin = 0; begin < d_inner; begin += kTile) {
+    body(Channels{begin, std::min(d_inner, begin + kTile)});
+  }
+}
+
+HWY_INLINE bool StreamsToAll(const Tensor& whole, float* const (&rows)[kTogether]) {
+  return std::all_of(rows, rows + kTogether,
+                     [&](const float* p) { return StreamsTo(D(), whole, p); });
+}
 
 // The taps, (d_conv, d_inner), and the bias, (d_inner), that filter x.
 struct Weights {
@@ -100,9 +131,9 @@ HWY_INLINE V UneditedGradient(Lanes lanes, const Tap& tap, int64_t i, V gradient
 
 // y of token t, from the d_conv rows of x that end with it.
 void FilterToken(const CausalConvForward& args, const Weights& w, const float* const* rows,
-                 int64_t t) {
+                 int64_t t, const Channels& channels) {
   float* y = row(args.y, t);
-  ForLanes(D(), w.d_inner, [&](int64_t e, auto lanes) HWY_ATTR {
+  ForChannels(channels, [&](int64_t e, auto lanes) HWY_ATTR {
     const int64_t i = t * w.d_inner + e;
     const V conv = Edited(lanes, args.conv_tap, i, FilterX(lanes, w, rows, e));
     if (args.conv_tap.watch) lanes.store(conv, args.conv_tap.watch.data<float>() + i);
@@ -112,18 +143,20 @@ void FilterToken(const CausalConvForward& args, const Weights& w, const float* c
 
 // The same for kTogether tokens from t on, four taps and no tap that is active.
 void FilterTogether(const CausalConvForward& args, const Weights& w, const float* const* rows,
-                    int64_t t) {
-  const float* x_rows[kTogether + 3];
+                    int64_t t, const Channels& channels) {
+  const float *x_rows[kTogether + 3], *next_x[kTogether];
   float* y_rows[kTogether];
   std::copy_n(rows, kTogether + 3, x_rows);
+  std::copy_n(rows + kTogether + 3, kTogether, next_x);
   for (int i = 0; i < kTogether; ++i) y_rows[i] = row(args.y, t + i);
-  ForLanes(D(), w.d_inner, [&](int64_t e, auto lanes) HWY_ATTR {
+  ForChannels(channels, StreamsToAll(args.y, y_rows), [&](int64_t e, auto lanes) HWY_ATTR {
     V taps[4], x[kTogether + 3];
     LoadTaps(lanes, w, e, taps);
     LoadRows(lanes, x_rows, e, x);
     const V bias = lanes.load(w.bias + e);
     HWY_UNROLL(4) for (int i = 0; i < kTogether; ++i) {
-      lanes.store(Silu(D(), FilterFour(taps, x + i, bias)), y_rows[i] + e);
+      PrefetchToL2(next_x[i] + e);
+      lanes.put(Silu(D(), FilterFour(taps, x + i, bias)), y_rows[i] + e);
     }
   });
 }
@@ -132,29 +165,33 @@ void ForwardSpan(const CausalConvForward& args, const SequenceRows& x, const Ten
                  const Span& span) {
   const Weights w{taps.data<float>(), args.bias ? args.bias.data<float>() : x.zeros(), taps.dim(0),
                   taps.dim(1)};
-  const auto rows = x.range(span.sequence, span.begin - (w.d_conv - 1), span.end);
-  int64_t t = span.begin;
-  if (w.four() && !args.conv_tap.active()) {
-    for (; t + kTogether <= span.end; t += kTogether) {
-      FilterTogether(args, w, rows.data() + (t - span.begin), t);
+  const auto rows = x.range(span.sequence, span.begin - (w.d_conv - 1), span.end + kTogether);
+  ForTiles(w.d_inner, [&](const Channels& channels) HWY_ATTR {
+    int64_t t = span.begin;
+    if (w.four() && !args.conv_tap.active()) {
+      for (; t + kTogether <= span.end; t += kTogether) {
+        FilterTogether(args, w, rows.data() + (t - span.begin), t, channels);
+      }
     }
-  }
-  for (; t < span.end; ++t) FilterToken(args, w, rows.data() + (t - span.begin), t);
+    for (; t < span.end; ++t) FilterToken(args, w, rows.data() + (t - span.begin), t, channels);
+  });
+  hwy::FlushStream();
 }
 
 // What backward reads and writes as it comes to token `t`: the tokens up to it, the oldest first.
 struct Step {
   int64_t t;
-  const float* const* x;  // d_conv rows
+  const float* const* x;  // d_conv rows, and as many later ones as are needed next
   float* const* dconv;    // d_conv rows, the last to be assigned
   float* const* dx;       // the row of token t - (d_conv - 1), to be assigned
 };
 
 // Token step.t's dconv.
-void ConvGradient(const CausalConvBackward& args, const Weights& w, const Step& step) {
+void ConvGradient(const CausalConvBackward& args, const Weights& w, const Step& step,
+                  const Channels& channels) {
   const float* dy = row(args.dy, step.t);
   float* dconv = step.dconv[w.d_conv - 1];
-  ForLanes(D(), w.d_inner, [&](int64_t e, auto lanes) HWY_ATTR {
+  ForChannels(channels, [&](int64_t e, auto lanes) HWY_ATTR {
     const int64_t i = step.t * w.d_inner + e;
     const V conv = Edited(lanes, args.conv_tap, i, FilterX(lanes, w, step.x, e));
     const V slope = SiluDerivative(D(), conv, Sigmoid(D(), conv));
@@ -165,9 +202,9 @@ void ConvGradient(const CausalConvBackward& args, const Weights& w, const Step& 
 
 // Adds to `sums`, (d_conv + 1, d_inner), token step.t's share of the gradients of the weights and,
 // last, of the bias.
-void AddGradients(const Weights& w, const Step& step, float* sums) {
+void AddGradients(const Weights& w, const Step& step, float* sums, const Channels& channels) {
   const float* dconv = step.dconv[w.d_conv - 1];
-  ForLanes(D(), w.d_inner, [&](int64_t e, auto lanes) HWY_ATTR {
+  ForChannels(channels, [&](int64_t e, auto lanes) HWY_ATTR {
     const V g = lanes.load(dconv + e);
     float* sum = sums + e;
     for (int64_t k = 0; k < w.d_conv; ++k, sum += w.d_inner) {
@@ -177,41 +214,47 @@ void AddGradients(const Weights& w, const Step& step, float* sums) {
   });
 }
 
-void Unfilter(const Weights& w, const Step& step) {
+void Unfilter(const Weights& w, const Step& step, const Channels& channels) {
   float* dx = *step.dx;
-  ForLanes(D(), w.d_inner, [&](int64_t e, auto lanes) HWY_ATTR {
-    lanes.store(Filter(lanes, w.tap(w.d_conv - 1), -w.d_inner, w.d_conv, step.dconv, e,
-                       hn::Zero(D())),
-                dx + e);
+  ForChannels(channels, [&](int64_t e, auto lanes) HWY_ATTR {
+    lanes.store(
+        Filter(lanes, w.tap(w.d_conv - 1), -w.d_inner, w.d_conv, step.dconv, e, hn::Zero(D())),
+        dx + e);
   });
 }
 
 // All that for kTogether tokens from step.t on, four taps and no tap that edits: the same sums in
 // the same order.
 void UnfilterTogether(const CausalConvBackward& args, const Weights& w, const Step& step,
-                      float* sums) {
+                      float* sums, const Channels& channels) {
   constexpr int kRows = kTogether + 3;
-  const float* x_rows[kRows];
-  const float* dy_rows[kTogether];
+  const float *x_rows[kRows], *next_x[kTogether];
+  const float *dy_rows[kTogether], *next_dy[kTogether];
   float *dconv_rows[kRows], *dx_rows[kTogether];
   std::copy_n(step.x, kRows, x_rows);
+  std::copy_n(step.x + kRows, kTogether, next_x);
   std::copy_n(step.dconv, kRows, dconv_rows);
   std::copy_n(step.dx, kTogether, dx_rows);
-  for (int i = 0; i < kTogether; ++i) dy_rows[i] = row(args.dy, step.t + i);
-  ForLanes(D(), w.d_inner, [&](int64_t e, auto lanes) HWY_ATTR {
+  for (int i = 0; i < kTogether; ++i) {
+    dy_rows[i] = row(args.dy, step.t + i);
+    next_dy[i] = row(args.dy, std::min(step.t + kTogether + i, args.dy.dim(0) - 1));
+  }
+  ForChannels(channels, StreamsToAll(args.dx, dx_rows), [&](int64_t e, auto lanes) HWY_ATTR {
     V taps[4], x[kRows], dconv[kRows];
     LoadTaps(lanes, w, e, taps);
     LoadRows(lanes, x_rows, e, x);
     const V bias = lanes.load(w.bias + e);
     HWY_UNROLL(4) for (int j = 0; j < 3; ++j) dconv[j] = lanes.load(dconv_rows[j] + e);
     HWY_UNROLL(4) for (int i = 0; i < kTogether; ++i) {
+      PrefetchToL2(next_x[i] + e);
+      PrefetchToL2(next_dy[i] + e);
       const V conv = FilterFour(taps, x + i, bias);
       const V slope = SiluDerivative(D(), conv, Sigmoid(D(), conv));
       dconv[3 + i] = hn::Mul(lanes.load(dy_rows[i] + e), slope);
     }
     const V reversed[4] = {taps[3], taps[2], taps[1], taps[0]};
     HWY_UNROLL(4) for (int i = 0; i < kTogether; ++i) {
-      lanes.store(FilterFour(reversed, dconv + i, hn::Zero(D())), dx_rows[i] + e);
+      lanes.put(FilterFour(reversed, dconv + i, hn::Zero(D())), dx_rows[i] + e);
     }
     HWY_UNROLL(4) for (int j = kTogether; j < kRows; ++j) {
       lanes.store(dconv[j], dconv_rows[j] + e);
@@ -237,7 +280,8 @@ void BackwardSpan(const CausalConvBackward& args, const SequenceRows& x, const T
                   taps.dim(1)};
   const int64_t window = w.d_conv - 1;
   const int64_t first = x.first_token(span.sequence), end = x.end_token(span.sequence);
-  const auto rows = x.range(span.sequence, span.begin - window, span.end + window);
+  const auto rows =
+      x.range(span.sequence, span.begin - window, span.end + std::max<int64_t>(window, kTogether));
   // dconv of the last d_conv tokens, taking turns; after them a row for dx that belongs to the
   // span before, or to nobody.
   float* unwanted = scratch + w.d_conv * w.d_inner;
@@ -256,16 +300,22 @@ void BackwardSpan(const CausalConvBackward& args, const SequenceRows& x, const T
     const int64_t i = t - span.begin;
     return Step{t, rows.data() + i, dconv.data() + i, dx.data() + i};
   };
-  int64_t t = span.begin;
-  if (w.four() && !args.conv_tap.edits()) {
-    for (; t + kTogether <= span.end; t += kTogether) UnfilterTogether(args, w, step(t), sums);
-  }
-  for (; t < span.end + window; ++t) {
-    if (t < end) ConvGradient(args, w, step(t));
-    else std::fill_n(step(t).dconv[window], w.d_inner, 0.0f);
-    if (t < span.end) AddGradients(w, step(t), sums);
-    Unfilter(w, step(t));
-  }
+  ForTiles(w.d_inner, [&](const Channels& channels) HWY_ATTR {
+    int64_t t = span.begin;
+    if (w.four() && !args.conv_tap.edits()) {
+      for (; t + kTogether <= span.end; t += kTogether) {
+        UnfilterTogether(args, w, step(t), sums, channels);
+      }
+    }
+    for (; t < span.end + window; ++t) {
+      float* newest = step(t).dconv[window];
+      if (t < end) ConvGradient(args, w, step(t), channels);
+      else std::fill(newest + channels.begin, newest + channels.end, 0.0f);
+      if (t < span.end) AddGradients(w, step(t), sums, channels);
+      Unfilter(w, step(t), channels);
+    }
+  });
+  hwy::FlushStream();
 }
 
 // `weight`, (d_inner, d_conv), as (d_conv, d_inner).
@@ -410,8 +460,7 @@ void causal_conv_backward(Device& device, const CausalConvBackward& args) {
   const SequenceRows x(args.x, args.seqs, window, start_windows(args, window * d_inner), zeros);
   const auto blocks = cut_into_blocks(args.seqs, block_tokens(d_inner));
   const auto n_blocks = static_cast<int64_t>(blocks.size());
-  const Tensor scratch =
-      device.empty(DType::f32, {device.threads(), (d_conv + 1) * d_inner});
+  const Tensor scratch = device.empty(DType::f32, {device.threads(), (d_conv + 1) * d_inner});
   const Tensor shares = device.zeros(DType::f32, {n_blocks, (d_conv + 1) * d_inner});
   Tensor dstart;
   if (args.dpool) dstart = device.zeros(DType::f32, {args.seqs.count(), window, d_inner});
@@ -419,8 +468,8 @@ void causal_conv_backward(Device& device, const CausalConvBackward& args) {
   parallel_for(n_blocks, device.threads(), [&](int64_t b, int worker) {
     for (const Span& span : blocks[static_cast<size_t>(b)]) {
       HWY_DYNAMIC_DISPATCH(BackwardSpan)
-      (args, x, taps, span, row(scratch, worker),
-       dstart ? row(dstart, span.sequence) : nullptr, row(shares, b));
+      (args, x, taps, span, row(scratch, worker), dstart ? row(dstart, span.sequence) : nullptr,
+       row(shares, b));
     }
   });
   add_shares(device, args, shares);
