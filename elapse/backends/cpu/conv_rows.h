@@ -14,7 +14,7 @@ struct Span {
   int64_t end;
 };
 
-inline constexpr int64_t kLongestSpan = 64;  // tokens
+inline constexpr int64_t kLongestSpan = 128;  // tokens
 
 // The sequences cut into spans, and the spans gathered into blocks of about as many tokens each.
 inline std::vector<std::vector<Span>> cut_into_blocks(const Sequences& seqs, int64_t block_tokens) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Logits are read from memory once: maximum and sum are kept over strips that fit the first-level
-// cache, the sum rescaled whenever a strip raises the maximum.
+// cache, the sum rescaled whenever a strip raises the maximum. An exponential costs about 6 cycles
+// a vector of 16, the maximum one: 0.12 ns an element at 3.7 GHz.
 #include <cmath>
 #include <limits>
 #include <numeric>
@@ -22,32 +23,36 @@ namespace elapse::cpu::HWY_NAMESPACE {
 namespace {
 
 using D = hn::ScalableTag<float>;
+using V = hn::Vec<D>;
+
+constexpr int64_t kStrip = 4096;  // logits
 
 // The largest of x[0, n) and `largest`. What becomes of a NaN here does not matter: the sum of
 // exponentials has it.
 float Largest(const float* x, int64_t n, float largest) {
   const D d;
   const auto floor = hn::Set(d, largest);
-  auto lane_largest = floor;
-  ForLanes(d, n, [&](int64_t i, auto lanes) HWY_ATTR {
-    lane_largest = hn::Max(lanes.load_or(floor, x + i), lane_largest);
-  });
+  const auto larger = [](V a, V b) HWY_ATTR { return hn::Max(a, b); };
+  const V lane_largest = FoldLanes(
+      d, n, floor,
+      [&](int64_t i, auto lanes, V v) HWY_ATTR { return larger(lanes.load_or(floor, x + i), v); },
+      larger);
   return hn::GetLane(hn::MaxOfLanes(d, lane_largest));
 }
 
-// sum of exp(x - shift)
+// sum of exp(x - shift), of a strip: asks for the one after it meanwhile.
 float SumOfExponentials(const float* x, int64_t n, float shift) {
   const D d;
   const auto subtrahend = hn::Set(d, shift);
   auto sum = hn::Zero(d);
   ForLanes(d, n, [&](int64_t i, auto lanes) HWY_ATTR {
+    PrefetchToL2(x + kStrip + i);
     sum = hn::Add(sum, lanes.keep(Exp(d, hn::Sub(lanes.load(x + i), subtrahend))));
   });
   return Sum(d, sum);
 }
 
 double LogSumExp(const float* x, int64_t n) {
-  constexpr int64_t kStrip = 4096;
   constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
   float largest = kMinusInfinity;
   double sum = 0;
@@ -76,13 +81,13 @@ double ForwardRows(const CrossEntropyForward& args, int64_t begin, int64_t end) 
 
 // dlogits = dloss * (softmax - one_hot(target)), dloss being the token's share.
 void BackwardRow(const float* logits, float logsumexp, float dloss, int64_t target, float* dlogits,
-                 int64_t n) {
+                 int64_t n, bool streamed) {
   const D d;
   const auto shift = hn::Set(d, logsumexp);
   const auto factor = hn::Set(d, dloss);
-  ForLanes(d, n, [&](int64_t i, auto lanes) HWY_ATTR {
+  ForLanes(d, n, streamed, [&](int64_t i, auto lanes) HWY_ATTR {
     const auto probability = Exp(d, hn::Sub(lanes.load(logits + i), shift));
-    lanes.store(hn::Mul(factor, probability), dlogits + i);
+    lanes.put(hn::Mul(factor, probability), dlogits + i);
   });
   dlogits[target] -= dloss;
 }
@@ -94,8 +99,11 @@ void BackwardRows(const CrossEntropyBackward& args, float dloss, int64_t begin, 
     const float logsumexp = args.logsumexp.data<float>()[t];
     float* dlogits = row(args.dlogits, t);
     if (target == kIgnoredTarget) std::fill_n(dlogits, n, 0.0f);
-    else BackwardRow(row(args.logits, t), logsumexp, dloss, target, dlogits, n);
+    else
+      BackwardRow(row(args.logits, t), logsumexp, dloss, target, dlogits, n,
+                  StreamsTo(D(), args.dlogits, dlogits));
   }
+  hwy::FlushStream();
 }
 
 }  // namespace

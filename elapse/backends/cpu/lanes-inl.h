@@ -7,16 +7,19 @@
 #define ELAPSE_BACKENDS_CPU_LANES_INL_H_
 #endif
 
+#include <hwy/cache_control.h>
 #include <hwy/highway.h>
 
 #include <cstring>
+
+#include "elapse/core/tensor.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace elapse::cpu::HWY_NAMESPACE {
 
 namespace hn = hwy::HWY_NAMESPACE;
 
-// A whole vector in memory.
+// A whole vector in memory. put() stores a result, as ForLanes says.
 template <class D>
 struct WholeLanes {
   using V = hn::Vec<D>;
@@ -25,7 +28,15 @@ struct WholeLanes {
   HWY_INLINE V load(const float* p) const { return hn::LoadU(d, p); }
   HWY_INLINE V load_or(V, const float* p) const { return hn::LoadU(d, p); }
   HWY_INLINE void store(V v, float* p) const { hn::StoreU(v, d, p); }
+  HWY_INLINE void put(V v, float* p) const { store(v, p); }
   HWY_INLINE V keep(V v) const { return v; }
+};
+
+template <class D>
+struct StreamedLanes : WholeLanes<D> {
+  using V = hn::Vec<D>;
+
+  HWY_INLINE void put(V v, float* p) const { hn::Stream(v, this->d, p); }
 };
 
 // The first `count` lanes of a vector, fewer than all: the other lanes load as 0, or as those of
@@ -39,6 +50,7 @@ struct FirstLanes {
   HWY_INLINE V load_or(V other, const float* p) const {
     return hn::IfThenElse(hn::FirstN(d, count), load(p), other);
   }
+  HWY_INLINE void put(V v, float* p) const { store(v, p); }
   HWY_INLINE V keep(V v) const { return hn::IfThenElseZero(hn::FirstN(d, count), v); }
 #if HWY_MEM_OPS_MIGHT_FAULT
   HWY_INLINE V load(const float* p) const {
@@ -67,9 +79,63 @@ HWY_INLINE void ForLanes(D d, int64_t n, Body&& body) {
   if (i < n) body(i, FirstLanes<D>{d, static_cast<size_t>(n - i)});
 }
 
+// The same, put() storing past the caches: the kernel calls hwy::FlushStream() before it returns.
+template <class D, class Body>
+HWY_INLINE void ForLanesStreamed(D d, int64_t n, Body&& body) {
+  const int64_t step = static_cast<int64_t>(hn::Lanes(d));
+  int64_t i = 0;
+  for (; i + step <= n; i += step) body(i, StreamedLanes<D>{{d}});
+  if (i < n) body(i, FirstLanes<D>{d, static_cast<size_t>(n - i)});
+}
+
+template <class D, class Body>
+HWY_INLINE void ForLanes(D d, int64_t n, bool streamed, Body&& body) {
+  if (streamed) ForLanesStreamed(d, n, body);
+  else ForLanes(d, n, body);
+}
+
+// Whether results at `row`, within `whole`, are to be streamed: nothing of so large a tensor is
+// left in the caches when it is read, and a line written whole need not be fetched first.
+template <class D>
+HWY_INLINE bool StreamsTo(D d, const Tensor& whole, const float* row) {
+  constexpr int64_t kLeast = int64_t{8} << 20;  // floats, as large as a last-level cache
+  const uintptr_t vector_bytes = hn::Lanes(d) * sizeof(float);
+  return whole.numel() >= kLeast && reinterpret_cast<uintptr_t>(row) % vector_bytes == 0;
+}
+
+// v = body(i, lanes, v) as ForLanes walks, in four chains so that no step waits for the one before;
+// each starts from `initial`. Returns join of the four.
+template <class D, class V, class Body, class Join>
+HWY_INLINE V FoldLanes(D d, int64_t n, V initial, Body&& body, Join&& join) {
+  const int64_t step = static_cast<int64_t>(hn::Lanes(d));
+  const WholeLanes<D> whole{d};
+  V v0 = initial, v1 = initial, v2 = initial, v3 = initial;
+  int64_t i = 0;
+  for (; i + 4 * step <= n; i += 4 * step) {
+    v0 = body(i, whole, v0);
+    v1 = body(i + step, whole, v1);
+    v2 = body(i + 2 * step, whole, v2);
+    v3 = body(i + 3 * step, whole, v3);
+  }
+  for (; i + step <= n; i += step) v0 = body(i, whole, v0);
+  if (i < n) v1 = body(i, FirstLanes<D>{d, static_cast<size_t>(n - i)}, v1);
+  return join(join(v0, v1), join(v2, v3));
+}
+
+// What is asked for here is found in the second-level cache later; anything may be asked for.
+HWY_INLINE void PrefetchToL2(const float* p) { __builtin_prefetch(p, 0, 2); }
+
 template <class D>
 HWY_INLINE float Sum(D d, hn::Vec<D> v) {
   return hn::GetLane(hn::SumOfLanes(d, v));
+}
+
+// The sum of all lanes of what FoldLanes adds up from zero.
+template <class D, class Body>
+HWY_INLINE float SumLanes(D d, int64_t n, Body&& body) {
+  using V = hn::Vec<D>;
+  return Sum(d,
+             FoldLanes(d, n, hn::Zero(d), body, [](V a, V b) HWY_ATTR { return hn::Add(a, b); }));
 }
 
 // out[c] = the sum of v[c]'s lanes.

@@ -17,6 +17,8 @@ namespace {
 using D = hn::ScalableTag<float>;
 using V = hn::Vec<D>;
 
+constexpr int64_t kAhead = 1024;  // floats: two inputs and an output are too much for the hardware
+
 // Loads where elements follow one another; repeats the one where step is 0.
 template <class Lanes>
 HWY_INLINE V LoadStep(Lanes lanes, const float* row, int64_t step, int64_t i) {
@@ -31,10 +33,12 @@ void MapOne(const StridedRows<2>& walk, RowBlock block, const Tensor& x, const T
     const auto at = walk.offsets(r);
     const float* x_row = x.data<float>() + at[0] + block.begin * walk.step(0);
     float* y_row = y.data<float>() + at[1] + block.begin;
-    ForLanes(D(), block.end - block.begin, [&](int64_t i, auto lanes) HWY_ATTR {
-      lanes.store(f(LoadStep(lanes, x_row, walk.step(0), i)), y_row + i);
+    const bool streamed = StreamsTo(D(), y, y_row);
+    ForLanes(D(), block.end - block.begin, streamed, [&](int64_t i, auto lanes) HWY_ATTR {
+      lanes.put(f(LoadStep(lanes, x_row, walk.step(0), i)), y_row + i);
     });
   }
+  hwy::FlushStream();
 }
 
 // out = f(a, b)
@@ -46,12 +50,16 @@ void MapTwo(const StridedRows<3>& walk, RowBlock block, const Tensor& a, const T
     const float* a_row = a.data<float>() + at[0] + block.begin * walk.step(0);
     const float* b_row = b.data<float>() + at[1] + block.begin * walk.step(1);
     float* out_row = out.data<float>() + at[2] + block.begin;
-    ForLanes(D(), block.end - block.begin, [&](int64_t i, auto lanes) HWY_ATTR {
+    const bool streamed = StreamsTo(D(), out, out_row);
+    ForLanes(D(), block.end - block.begin, streamed, [&](int64_t i, auto lanes) HWY_ATTR {
+      PrefetchToL2(a_row + i + kAhead * walk.step(0));
+      PrefetchToL2(b_row + i + kAhead * walk.step(1));
       const V va = LoadStep(lanes, a_row, walk.step(0), i);
       const V vb = LoadStep(lanes, b_row, walk.step(1), i);
-      lanes.store(f(va, vb), out_row + i);
+      lanes.put(f(va, vb), out_row + i);
     });
   }
+  hwy::FlushStream();
 }
 
 void FillBlock(const Fill& args, const StridedRows<1>& walk, RowBlock block) {

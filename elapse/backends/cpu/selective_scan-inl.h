@@ -31,9 +31,6 @@ inline constexpr int64_t kChunk = ScanForward::kCheckpointEvery;  // tokens
 
 inline constexpr int64_t kLineFloats = 16;  // in a cache line
 
-// Rows a power of two apart, as those of many models are nearly, would evict each other from L1.
-HWY_INLINE void PrefetchToL2(const float* p) { __builtin_prefetch(p, 0, 2); }
-
 // to[j * to_stride + i] = from[i * from_stride + j] for i < rows, j < columns.
 inline void Transpose(const float* from, int64_t from_stride, int64_t rows, int64_t columns,
                       float* to, int64_t to_stride) {
