@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include "apps/elapse/bench/results.h"
+#include "apps/elapse/interrupt.h"
 #include "apps/elapse/progress.h"
 #include "apps/elapse/verbs.h"
 #include "elapse/core/parallel.h"
@@ -34,10 +35,12 @@ std::vector<int> thread_counts(const Options& options) {
 std::vector<bench::Row> measure(const Options& options) {
   const std::vector<const bench::Benchmark*> selected = bench::select_benchmarks(options.names);
   bench::Context context(options.device, thread_counts(options));
+  const Interrupt interrupt;  // models in temporary files are to be cleared
   Progress progress("benchmark", 0, static_cast<int64_t>(selected.size()));
   std::vector<bench::Row> rows;
   for (size_t i = 0; i < selected.size(); ++i) {
     progress.update(static_cast<int64_t>(i), selected[i]->name);
+    ELAPSE_CHECK(!interrupt.asked(), "interrupted after {} of {} benchmarks", i, selected.size());
     for (bench::Row& row : selected[i]->run(context, *selected[i])) rows.push_back(std::move(row));
   }
   return rows;

@@ -38,6 +38,8 @@ class Parameters {
   // The source's value, or what `start` makes for a new model.
   Var add(std::string name, Shape shape, ParameterUse use, const std::function<Tensor()>& start);
 
+  void forget_source() { source_ = {}; }  // no more parameters will come from it
+
   const std::vector<Parameter>& all() const { return all_; }
   const Parameter* find(std::string_view name) const;  // null if there is none
   int64_t count() const;                               // elements of all

@@ -99,7 +99,7 @@ std::unique_ptr<LanguageModel> load_model(Device& device, const std::string& dir
     const DType wanted = as_it_is ? t.dtype() : dtype;
     return mapped && t.dtype() == wanted ? t : converted(device, t, wanted);
   };
-  const bool needs_grad = dtype != DType::f32 || !any_16_bits;
+  const bool needs_grad = !mapped && (dtype != DType::f32 || !any_16_bits);
   return std::make_unique<LanguageModel>(device, checkpoint.config, dtype,
                                          Parameters::Source{value, needs_grad});
 }

@@ -17,9 +17,9 @@ enum class WeightMemory {
 };
 
 // Loads what open_checkpoint opens (elapse/model/checkpoint_files.h), throwing what it throws. The
-// model computes in `dtype`. In float32 its matrices stay in the dtype of the file, f16 and bf16
-// included; such a model gives its activations gradients, but not its parameters. All else is
-// converted.
+// model computes in `dtype`. In float32 matrices of f16 and bf16 stay as they are; all else is
+// converted. Activations have gradients; so do parameters, unless they are mapped or, in float32,
+// any tensor of the file has 16 bits.
 std::unique_ptr<LanguageModel> load_model(Device& device, const std::string& directory, DType dtype,
                                           WeightMemory memory = WeightMemory::owned);
 

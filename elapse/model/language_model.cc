@@ -73,6 +73,7 @@ LanguageModel::LanguageModel(Device& device, const ModelConfig& config, DType dt
                            : parameters_.add("lm_head.weight", vocab_shape, Use::matrix, [&] {
                                return uniform_values(device, dtype, random, vocab_shape);
                              });
+  parameters_.forget_source();
   list_points();
 }
 

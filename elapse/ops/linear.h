@@ -5,8 +5,8 @@
 namespace elapse {
 
 // y = x W^T + b. Rows of x, y, dx, dy may be strided; W is contiguous. Where the others are f32, W
-// may be f16 or bf16: sums are of f32. A backend may then round the factors x of many rows to W's
-// dtype, which is what processors multiply fast; ref does not.
+// may be f16 or bf16: sums are of f32. A backend may then round the factors x to bf16 for a W of
+// bf16, which is what processors multiply fast; ref does not.
 struct LinearForward {
   static constexpr Op kOp = Op::linear_forward;
   Tensor x;       // (rows, in)

@@ -121,13 +121,12 @@ Tensor in_double(Device& device, const Tensor& t) {
   return out;
 }
 
-// One row is multiplied as it is; of many rows, x too may have been rounded to bf16.
+// With bf16, x too may have been rounded to it.
 double narrow_tolerance(const Case& c, DType dtype) {
   constexpr double kBf16Epsilon = 1.0 / 256;
   const auto length = static_cast<double>(c.in);
   const double rounding = kEpsilon * (length + 2);
-  const bool rounds_x = dtype == DType::bf16 && c.rows > 8;
-  return rounds_x ? rounding + kBf16Epsilon * std::sqrt(length) : rounding;
+  return dtype == DType::bf16 ? rounding + kBf16Epsilon * std::sqrt(length) : rounding;
 }
 
 TEST(Linear, NarrowWeightsAgreeWithRefInDouble) {

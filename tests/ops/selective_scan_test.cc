@@ -113,6 +113,9 @@ TEST(SelectiveScan, CpuAgreesWithRef) {
 
 TEST(SelectiveScan, CpuAgreesWithRefAtManyStatesAndOnManyThreads) {
   expect_both_directions_agree(packed(130, 16, 3));
+  for (const int64_t d_state : {8, 12, 16, 20, 24, 32, 40}) {
+    expect_both_directions_agree(packed(48, d_state));
+  }
   expect_both_directions_agree(packed(130, 3));
   expect_both_directions_agree(packed(20, 64, 1));
   expect_both_directions_agree(packed(9, 257));

@@ -165,8 +165,9 @@ constexpr Benchmark kBenchmarks[] = {
      "multiplications", time_prefill},
     {"prefill.mamba-130m.bf16", "the same, bfloat16 weights",
      "multiplications, those of weights at twice the f32 rate", time_prefill},
-    {"load.mamba-2.8b.bf16", "a 5.5 GB file in the page cache to the first token's logits",
-     "its bytes", time_loading},
+    {"load.mamba-2.8b.bf16",
+     "a file of 5.5 GB, made for it, in the page cache to the first token's logits", "its bytes",
+     time_loading},
 };
 
 }  // namespace

@@ -103,6 +103,19 @@ void DotsWithMany(const DotsOfFewRows& args, int64_t begin, int64_t end) {
   }
 }
 
+template <class Half>
+void WidenTo(const Tensor& from, float* to) {
+  const auto* halves = static_cast<const Half*>(from.raw());
+  ForLanes(D(), from.numel(), [&](int64_t i, auto lanes) HWY_ATTR {
+    lanes.store(Widened(lanes, halves + i), to + i);
+  });
+}
+
+void Widen(const Tensor& from, float* to) {
+  if (from.dtype() == DType::bf16) WidenTo<hwy::bfloat16_t>(from, to);
+  else WidenTo<hwy::float16_t>(from, to);
+}
+
 // to[i] = from[i] in bf16, to nearest, ties to even.
 void RoundToBf16(const float* from, int64_t count, uint16_t* to) {
   const hn::RebindToUnsigned<D> bits;
@@ -132,6 +145,7 @@ namespace elapse::cpu {
 namespace {
 HWY_EXPORT(DotsWithMany);
 HWY_EXPORT(RoundToBf16);
+HWY_EXPORT(Widen);
 }  // namespace
 
 void dots_of_few_rows(Device& device, const DotsOfFewRows& args) {
@@ -139,6 +153,10 @@ void dots_of_few_rows(Device& device, const DotsOfFewRows& args) {
                  [&](int64_t begin, int64_t end) {
                    HWY_DYNAMIC_DISPATCH(DotsWithMany)(args, begin, end);
                  });
+}
+
+void widen_rows(const Tensor& from, const Tensor& to) {
+  HWY_DYNAMIC_DISPATCH(Widen)(from, to.data<float>());
 }
 
 void round_to_bf16(const float* from, int64_t count, uint16_t* to) {

@@ -22,6 +22,9 @@ struct DotsOfFewRows {
 
 void dots_of_few_rows(Device& device, const DotsOfFewRows& args);
 
+// to = from, contiguous matrices of f16 or bf16 and of f32.
+void widen_rows(const Tensor& from, const Tensor& to);
+
 // to[i] = from[i] as bf16, to nearest, ties to even.
 void round_to_bf16(const float* from, int64_t count, uint16_t* to);
 

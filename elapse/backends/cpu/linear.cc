@@ -2,8 +2,9 @@
 // Matrix products by oneDNN, each on one thread: the tiles are ours, fixed by shapes alone, so that
 // results do not depend on the number of threads. A few rows, as in decoding, go to dots.h.
 //
-// Weights of bf16 are multiplied as they are where the processor does that, and many rows of x are
-// rounded to bf16 for it; elsewhere, and those of f16, they are widened.
+// Weights of bf16 are multiplied as they are where the processor does that, and x is rounded to
+// bf16 for it, few rows too: results do not depend on how many there are but in the order of sums.
+// Elsewhere, and those of f16, they are widened a tile at a time.
 #include <hwy/targets.h>
 #include <omp.h>
 
@@ -15,7 +16,6 @@
 #include "elapse/backends/cpu/column_sums.h"
 #include "elapse/backends/cpu/dots.h"
 #include "elapse/backends/cpu/kernels.h"
-#include "elapse/core/convert.h"
 
 namespace elapse::cpu {
 namespace {
@@ -225,15 +225,14 @@ Tensor rounded_to_bf16(Device& device, const Tensor& x) {
   return out;
 }
 
-// A weight of 16 bits as f32; any other as it is.
+// A contiguous matrix of 16 bits as f32; any other as it is.
 Tensor widened(Device& device, const Tensor& weight) {
   if (weight.dtype() == DType::f32) return weight;
   const Tensor out = device.empty(DType::f32, weight.shape());
-  for_each_block(
-      device, weight.dim(0), rows_per_block(weight.dim(1)), [&](int64_t begin, int64_t end) {
-        const Tensor from = weight.rows(begin, end);
-        convert_elements(from.dtype(), from.raw(), DType::f32, row(out, begin), from.numel());
-      });
+  for_each_block(device, weight.dim(0), rows_per_block(weight.dim(1)),
+                 [&](int64_t begin, int64_t end) {
+                   widen_rows(weight.rows(begin, end), out.rows(begin, end));
+                 });
   return out;
 }
 
@@ -255,19 +254,28 @@ const std::byte* row_bytes(const Tensor& matrix, int64_t r) {
 void linear_forward(Device& device, const LinearForward& args) {
   const int64_t rows = args.x.dim(0), in = args.x.dim(1), out = args.weight.dim(0);
   const float* bias = args.bias ? args.bias.data<float>() : nullptr;
+  const bool bf16 = args.weight.dtype() == DType::bf16 && multiplies_bf16();
+  const Tensor x = bf16 ? rounded_to_bf16(device, args.x) : packed(device, args.x);
   if (rows <= kFewRows) {
-    return dots_of_few_rows(device, {.few = args.x,
+    return dots_of_few_rows(device, {.few = widened(device, x),
                                      .many = args.weight,
                                      .bias = bias,
                                      .out = args.y.data<float>(),
                                      .out_few = args.y.stride(0),
                                      .out_many = 1});
   }
-  const bool bf16 = args.weight.dtype() == DType::bf16 && multiplies_bf16();
-  const Tensor x = bf16 ? rounded_to_bf16(device, args.x) : packed(device, args.x);
-  const Tensor weight = bf16 ? args.weight : widened(device, args.weight);
-  parallel_for(tile_count(rows, out), threads_for(device, rows, out, in), [&](int64_t i) {
+  const bool widens = !bf16 && args.weight.dtype() != DType::f32;
+  const int threads = threads_for(device, rows, out, in);
+  const Tensor scratch = device.empty(DType::f32, {widens ? threads * kTileColumns : 0, in});
+  parallel_for(tile_count(rows, out), threads, [&](int64_t i, int worker) {
     const Tile tile = tile_at(i, rows, out);
+    Tensor weight = args.weight.rows(tile.begin, tile.end);
+    if (widens) {
+      const int64_t first = worker * kTileColumns;
+      const Tensor wide = scratch.rows(first, first + tile.columns());
+      widen_rows(weight, wide);
+      weight = wide;
+    }
     for (int64_t r = tile.row_begin; bias != nullptr && r < tile.row_end; ++r) {
       std::copy(bias + tile.begin, bias + tile.end, row(args.y, r) + tile.begin);
     }
@@ -279,7 +287,7 @@ void linear_forward(Device& device, const LinearForward& args) {
                              .c_row = args.y.stride(0),
                              .accumulates = bias != nullptr,
                              .bf16 = bf16};
-    multiply(product, row_bytes(x, tile.row_begin), row_bytes(weight, tile.begin),
+    multiply(product, row_bytes(x, tile.row_begin), row_bytes(weight, 0),
              row(args.y, tile.row_begin) + tile.begin);
   });
 }

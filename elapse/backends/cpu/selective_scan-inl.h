@@ -30,6 +30,7 @@ inline constexpr int64_t kLanes = hn::MaxLanes(D());              // channels in
 inline constexpr int64_t kChunk = ScanForward::kCheckpointEvery;  // tokens
 
 inline constexpr int64_t kLineFloats = 16;  // in a cache line
+inline constexpr int64_t kMostStates = 16;  // in a block of states, of either direction
 
 // to[j * to_stride + i] = from[i * from_stride + j] for i < rows, j < columns.
 inline void Transpose(const float* from, int64_t from_stride, int64_t rows, int64_t columns,
@@ -100,9 +101,9 @@ struct Group {
     }
   }
 
-  // The same for checkpoints, which only the other direction of the scan reads: where no group has
-  // padding they keep the order that states have here.
-  bool keeps_order() const { return d_state % kLanes == 0 && d_inner % kLanes == 0; }
+  // The same for checkpoints, which only the other direction of the scan reads: where there is no
+  // padding in either they keep the order that states have here.
+  bool keeps_order() const { return d_state % kMostStates == 0 && d_inner % kLanes == 0; }
   void load_checkpoint(const float* checkpoint, float* states) const {
     if (keeps_order()) std::copy_n(checkpoint + first * d_state, floats(), states);
     else load(checkpoint, states);
@@ -291,11 +292,13 @@ class GroupScan {
   }
 
   // Rows lie too far apart for the hardware to see them coming. Asks for a part of row `token` of
-  // one tensor; the calls with every v ask for the whole group's part of all of them.
+  // one tensor; the calls with v = 0, 1, ... ask for the group's part of all of them (but for some
+  // of a last group's, whose vectors are no multiple of kParts).
   template <size_t kTensors>
   HWY_INLINE void prefetch(int64_t token, int64_t v,
                            const Tensor* const (&tensors)[kTensors]) const {
     constexpr int64_t kParts = 4;  // as many vectors of a row at once, and at least as many tensors
+    static_assert(kTensors <= kParts);
     const int64_t tensor = v % kParts, part = v / kParts;
     if (token < 0 || token >= in_.seqs.tokens || tensor >= int64_t{kTensors}) return;
     const float* at = row(*tensors[tensor], token) + group_.channel(part * kParts);

@@ -8,10 +8,11 @@
 //      token after token; decay = exp2(dt A log2(e)), h = decay h + (dt x) B, y += C h.
 //   4. out = (y + D x) silu(z).
 //
-// Bound: of the operations on a vector of one state at one token, 8 need a multiply-add unit (dt A,
-// 4 of exp2's, write, h, y). With two such units and 16 lanes that is 4 cycles a (token, channel)
-// at 16 states, 1.0 ns at 4 GHz; steps 2 and 4 add about 0.3. Memory: 16 bytes a (token, channel),
-// and 4 d_state / 16 more for checkpoints, which is less, but rows lie apart: they are prefetched.
+// Bound: of the operations on a vector of one state at one token, 7 need a multiply-add unit (dt A,
+// 3 of exp2's, write, h, y) and about as many the units beside it. With two of each and 16 lanes
+// that is 3.5 cycles a (token, channel) at 16 states, 0.9 ns at 4 GHz (4.2 cycles were measured);
+// steps 2 and 4 add about 1.5 cycles. Memory: 16 bytes a (token, channel), and 4 d_state / 16 more
+// for checkpoints, which is less, but rows lie apart: they are prefetched, and groups are wide.
 #include "elapse/backends/cpu/kernels.h"
 
 // States are kept in arrays of vectors, which vectors of unknown size do not allow.
@@ -156,11 +157,21 @@ class ForwardTask : GroupScan<kGroupVectors> {
   ChunkValues values_[kGroupVectors];
 };
 
+// Smaller groups where threads would be idle: results do not depend on them.
+Partition PartitionFor(const ScanInputs& in, int threads, int64_t block_states) {
+  constexpr int64_t kLeastVectors = 4;
+  int64_t vectors = kGroupVectors;
+  while (vectors > kLeastVectors && Partition(in, vectors, block_states).tasks() < 2 * threads) {
+    vectors /= 2;
+  }
+  return {in, vectors, block_states};
+}
+
 template <bool kTaps, int kStates>
 void Forward(Device& device, const ScanForward& args) {
   using Task = ForwardTask<kTaps, kStates>;
-  const Partition partition(args.in, kGroupVectors, kStates);
   const int threads = ThreadsFor(device, args.in);
+  const Partition partition = PartitionFor(args.in, threads, kStates);
   const int64_t floats = Task::scratch_floats(partition.padded);
   const Tensor scratch = device.empty(DType::f32, {threads, floats});
   parallel_for(partition.tasks(), threads, [&](int64_t index, int worker) HWY_ATTR {
