@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 
+#include "apps/elapse/input.h"
 #include "apps/elapse/interrupt.h"
 #include "apps/elapse/progress.h"
 #include "apps/elapse/verbs.h"
@@ -52,10 +53,6 @@ constexpr const char* kFooter =
 
 std::unique_ptr<Tokenizer> open_tokenizer_of(const Arguments& args, const LanguageModel& model) {
   return open_model_text(args.model, model.config().vocab_size, args.tokenizer).tokenizer;
-}
-
-std::string read_input(const std::string& path) {
-  return read_text(path == "-" ? "/dev/stdin" : path);
 }
 
 template <class T>

@@ -11,6 +11,7 @@
 #include <memory>
 #include <optional>
 
+#include "apps/elapse/input.h"
 #include "apps/elapse/interrupt.h"
 #include "apps/elapse/output.h"
 #include "apps/elapse/verbs.h"
@@ -150,7 +151,7 @@ void report(const Pace& prompt, const Pace& text, const Session& session) {
 void run_generate(const Arguments& args) {
   std::vector<int64_t> tokens = parse_tokens(args.prompt_tokens.value_or(""));
   const std::string prompt =
-      args.prompt_file ? read_text(*args.prompt_file) : args.prompt.value_or("");
+      args.prompt_file ? read_input(*args.prompt_file) : args.prompt.value_or("");
   Device device(args.device, args.threads);
   const auto model = load_model(device, args.model, DType::f32, WeightMemory::mapped);
   ModelText text;
@@ -177,7 +178,8 @@ void run_generate(const Arguments& args) {
 
 void add_prompt_options(CLI::App& verb, Arguments& args) {
   auto* prompt = verb.add_option("-p,--prompt", args.prompt, "Text to continue");
-  auto* file = verb.add_option("-f,--file", args.prompt_file, "File with the text to continue");
+  auto* file =
+      verb.add_option("-f,--file", args.prompt_file, "File with the text; -: standard input");
   auto* tokens = verb.add_option("--prompt-tokens", args.prompt_tokens,
                                  "Token numbers to continue, as 3,1,4; prints numbers as well");
   prompt->excludes(file)->excludes(tokens);

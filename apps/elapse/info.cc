@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <CLI/CLI.hpp>
-#include <array>
 #include <filesystem>
 #include <map>
 #include <memory>
@@ -17,9 +16,6 @@ namespace elapse {
 namespace {
 
 namespace fs = std::filesystem;
-
-constexpr std::array<const char*, 5> kTokenizerFiles = {
-    "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "merges.txt"};
 
 struct Arguments {
   std::string path;

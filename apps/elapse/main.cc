@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <new>
 
+#include "apps/elapse/output.h"
 #include "apps/elapse/verbs.h"
 #include "elapse/core/error.h"
 
@@ -32,12 +33,21 @@ int report_error(const char* sentence) {
   return kErrorStatus;
 }
 
-int run(CLI::App& app, int argc, char** argv) {
+// The verb parsed does its work, unless help was asked for or the usage is wrong.
+int run_verb(CLI::App& app, int argc, char** argv) {
   try {
     app.parse(argc, argv);
     return 0;
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : kUsageStatus;
+  }
+}
+
+int run(CLI::App& app, int argc, char** argv) {
+  try {
+    const int status = run_verb(app, argc, argv);
+    elapse::check_output();
+    return status;
   } catch (const elapse::Error& error) {
     return report_error(error.what());
   } catch (const std::bad_alloc&) {

@@ -10,9 +10,13 @@
 namespace elapse {
 
 void show(std::string_view text) {
-  const bool written = std::fwrite(text.data(), 1, text.size(), stdout) == text.size();
-  ELAPSE_CHECK(written && std::fflush(stdout) == 0, "standard output: cannot write: {}",
-               std::strerror(errno));
+  std::fwrite(text.data(), 1, text.size(), stdout);
+  check_output();
+}
+
+void check_output() {
+  ELAPSE_CHECK(std::fflush(stdout) == 0 && !std::ferror(stdout),
+               "standard output: cannot write: {}", std::strerror(errno));
 }
 
 }  // namespace elapse

@@ -8,4 +8,7 @@ namespace elapse {
 // it cannot be written.
 void show(std::string_view text);
 
+// Throws Error where what was printed to standard output, by whatever means, did not get there.
+void check_output();
+
 }  // namespace elapse

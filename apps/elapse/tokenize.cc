@@ -2,15 +2,13 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <array>
-#include <cerrno>
 #include <chrono>
 #include <cstdio>
-#include <cstring>
 #include <functional>
 #include <memory>
 #include <optional>
 
+#include "apps/elapse/input.h"
 #include "apps/elapse/output.h"
 #include "apps/elapse/verbs.h"
 #include "elapse/core/error.h"
@@ -29,7 +27,7 @@ struct Arguments {
   std::string tokenizer, model;
   std::optional<std::string> text;
   std::string file;
-  bool ids = false, pieces = false, count = false, json = false, verbose = false;
+  bool pieces = false, count = false, json = false, verbose = false;
 };
 
 constexpr const char* kFooter =
@@ -48,19 +46,8 @@ double seconds_of(const std::function<void()>& body) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-std::string read_standard_input() {
-  std::string text;
-  std::array<char, 1 << 16> block;
-  while (const size_t count = std::fread(block.data(), 1, block.size(), stdin)) {
-    text.append(block.data(), count);
-  }
-  ELAPSE_CHECK(!std::ferror(stdin), "standard input: cannot read: {}", std::strerror(errno));
-  return text;
-}
-
 std::string text_of(const Arguments& args) {
-  if (args.text) return *args.text;
-  return args.file == "-" ? read_standard_input() : read_text(args.file);
+  return args.text ? *args.text : read_input(args.file);
 }
 
 // The configuration of a model counts only where its folder has no tokenizer.
@@ -139,10 +126,8 @@ void add_tokenize_verb(CLI::App& app) {
   input->add_option("--text", args->text, "The text itself");
   input->add_option("-f,--file", args->file, "File with the text; -: standard input");
   input->require_option(1);
-  auto* numbers = verb->add_flag("--ids", args->ids, "Print numbers, as by default");
   auto* pieces = verb->add_flag("--pieces", args->pieces, "Print each token's number and bytes");
   auto* count = verb->add_flag("--count", args->count, "Print how many there are");
-  numbers->excludes(pieces)->excludes(count);
   pieces->excludes(count);
   verb->add_flag("--json", args->json, "Print a JSON object: count, ids, pieces");
   verb->add_flag("-v,--verbose", args->verbose, "Speed on standard error");

@@ -6,6 +6,7 @@
 #include "elapse/core/error.h"
 #include "elapse/io/file.h"
 #include "elapse/io/json.h"
+#include "elapse/model/config.h"
 #include "elapse/text/byte_tokenizer.h"
 #include "elapse/text/tokenizer_file.h"
 
@@ -24,17 +25,10 @@ void check_fits(const Tokenizer& tokenizer, const std::string& tokenizer_path,
                tokenizer_path, vocab_size, folder, tokenizer.vocab_size());
 }
 
-// A number or several; none where the file or the field is not there.
+// None where the file or the field is not there.
 std::vector<int64_t> end_tokens_of(const fs::path& file) {
-  std::error_code none;
-  if (!fs::exists(file, none)) return {};
-  const Json json = Json::parse(read_text(file), file);
-  if (!json.has("eos_token_id")) return {};
-  const Json ends = json.at("eos_token_id");
-  if (!ends.is_array()) return {ends.integer()};
-  std::vector<int64_t> tokens;
-  for (const Json& end : ends.items()) tokens.push_back(end.integer());
-  return tokens;
+  if (!file_exists(file)) return {};
+  return token_numbers(Json::parse(read_text(file), file), "eos_token_id");
 }
 
 std::vector<int64_t> end_tokens(const std::string& folder, const Tokenizer& tokenizer) {

@@ -70,7 +70,6 @@ class TemporaryFile {
 
  private:
   int create();
-  void sync_folder() const;
 
   std::string path_;
   std::string name_;
@@ -99,16 +98,7 @@ void TemporaryFile::publish() {
   ELAPSE_CHECK(::rename(name_.c_str(), path_.c_str()) == 0, "{}: cannot replace: {}", path_,
                reason(errno));
   name_.clear();
-  sync_folder();
-}
-
-void TemporaryFile::sync_folder() const {
-  const auto folder = std::filesystem::path(path_).parent_path();
-  const std::string name = folder.empty() ? "." : folder.string();
-  const Descriptor opened(::open(name.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  // EINVAL: a file system whose folders cannot be synced.
-  ELAPSE_CHECK(opened.get() >= 0 && (::fsync(opened.get()) == 0 || errno == EINVAL),
-               "{}: written, but its folder cannot be synced: {}", path_, reason(errno));
+  sync_folder(std::filesystem::path(path_).parent_path());
 }
 
 }  // namespace
@@ -132,6 +122,15 @@ MappedFile::~MappedFile() {
 bool file_exists(const std::string& path) {
   std::error_code error;
   return std::filesystem::exists(path, error);
+}
+
+void sync_folder(const std::string& folder) {
+  const std::string name = folder.empty() ? "." : folder;
+  const Descriptor opened(::open(name.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  // EINVAL: a file system whose folders cannot be synced.
+  ELAPSE_CHECK(opened.get() >= 0 && (::fsync(opened.get()) == 0 || errno == EINVAL),
+               "{}: the files in it are written, but the folder cannot be synced: {}", name,
+               reason(errno));
 }
 
 void page_in(std::span<const std::byte> mapped) {

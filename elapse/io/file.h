@@ -33,6 +33,9 @@ class MappedFile {
 // Whether there is a file or folder; false too where nobody may look.
 bool file_exists(const std::string& path);
 
+// Makes what was renamed or removed in a folder ("": the working one) outlive a power failure.
+void sync_folder(const std::string& folder);
+
 // Pages in a part of a mapped file at once, which costs less than a fault for each few pages it is
 // touched in; where the system cannot, does nothing.
 void page_in(std::span<const std::byte> mapped);

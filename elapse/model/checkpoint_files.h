@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <array>
 #include <string>
 #include <vector>
 
@@ -7,6 +8,12 @@
 #include "elapse/model/config.h"
 
 namespace elapse {
+
+// The files a tokenizer may consist of; a folder has some of them.
+inline constexpr std::array kTokenizerFiles = {"tokenizer.json",    "tokenizer_config.json",
+                                               "tokenizer.model",   "special_tokens_map.json",
+                                               "added_tokens.json", "vocab.json",
+                                               "merges.txt"};
 
 // A published checkpoint as its folder holds it. Its tensors are views of mapped files: f32, f64,
 // f16 or bf16 as they lie there, under their names in the original layout.

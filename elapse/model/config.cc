@@ -5,7 +5,6 @@
 #include <array>
 
 #include "elapse/core/error.h"
-#include "elapse/io/json_writer.h"
 #include "elapse/io/messages.h"
 
 namespace elapse {
@@ -102,15 +101,6 @@ void check_architecture(const Json& json) {
   }
 }
 
-// A number; of a list, as generation takes it, the first.
-int64_t token(const Json& json, std::string_view key) {
-  if (!json.has(key)) return 0;
-  const Json value = json.at(key);
-  if (!value.is_array()) return value.integer();
-  const std::vector<Json> items = value.items();
-  return items.empty() ? 0 : items.front().integer();
-}
-
 // What files of transformers before 4.40 say a second time, in the original layout's words.
 void check_original_fields(const Json& json, const ModelConfig& config) {
   expect_same(json, "d_model", config.d_model, "hidden_size");
@@ -150,8 +140,6 @@ ModelConfig parse_transformers(const Json& json) {
   config.tied_head = json.boolean("tie_word_embeddings", true);
   config.norm_eps = epsilon(json, "layer_norm_epsilon", 1e-5);
   if (falcon) config.mixer_norm_eps = epsilon(json, "mixer_rms_eps", kFalconMixerEps);
-  config.special_tokens = {token(json, "bos_token_id"), token(json, "eos_token_id"),
-                           token(json, "pad_token_id")};
   // Falcon-Mamba-7B says expand 16 beside an intermediate_size of twice hidden_size, which counts.
   ELAPSE_CHECK(
       falcon || !json.has("expand") || size(json, "expand") * config.d_model == config.d_inner,
@@ -195,8 +183,7 @@ std::string transformers_json(const ModelConfig& c, DType weights) {
   if (c.mixer_norm_eps > 0) json.field("mixer_rms_eps", c.mixer_norm_eps);
   json.field("rms_norm", true);
   json.field("residual_in_fp32", true).field("tie_word_embeddings", c.tied_head);
-  json.field("bos_token_id", c.special_tokens.bos).field("eos_token_id", c.special_tokens.eos);
-  json.field("pad_token_id", c.special_tokens.pad);
+  c.special_tokens.write(json);
   return json.field("torch_dtype", torch_name(weights)).end_object().text();
 }
 
@@ -266,6 +253,14 @@ void check_original_can_state(const ModelConfig& c) {
                c.d_model, c.d_inner);
 }
 
+void write_tokens(JsonWriter& json, std::string_view key, const std::vector<int64_t>& tokens) {
+  if (tokens.size() == 1) {
+    json.field(key, tokens.front());
+  } else if (!tokens.empty()) {
+    json.field(key, tokens);
+  }
+}
+
 void visit_mixer(const ModelConfig& c, const std::string& prefix,
                  const ModelConfig::VisitParameter& visit) {
   visit(prefix + "A_log", {c.d_inner, c.d_state});
@@ -287,6 +282,26 @@ std::string_view name_of(Layout layout) {
   return layout == Layout::original ? "original" : "transformers";
 }
 
+std::vector<int64_t> token_numbers(const Json& json, std::string_view key) {
+  if (!json.has(key)) return {};
+  const Json value = json.at(key);
+  if (!value.is_array()) return {value.integer()};
+  std::vector<int64_t> tokens;
+  for (const Json& item : value.items()) tokens.push_back(item.integer());
+  return tokens;
+}
+
+SpecialTokens SpecialTokens::parse(const Json& json) {
+  return {token_numbers(json, "bos_token_id"), token_numbers(json, "eos_token_id"),
+          token_numbers(json, "pad_token_id")};
+}
+
+void SpecialTokens::write(JsonWriter& json) const {
+  write_tokens(json, "bos_token_id", bos);
+  write_tokens(json, "eos_token_id", eos);
+  write_tokens(json, "pad_token_id", pad);
+}
+
 ModelConfig ModelConfig::mamba(int64_t d_model, int64_t n_layers, int64_t vocab_size) {
   ModelConfig config;
   config.d_model = d_model;
@@ -303,7 +318,8 @@ ModelConfig ModelConfig::parse(const Json& json) {
                "{}: expected a field \"model_type\" (\"mamba\" or \"falcon_mamba\", in the "
                "transformers layout) or \"d_model\" (in the original one), found neither",
                json.where());
-  const ModelConfig config = transformers ? parse_transformers(json) : parse_original(json);
+  ModelConfig config = transformers ? parse_transformers(json) : parse_original(json);
+  config.special_tokens = SpecialTokens::parse(json);
   ELAPSE_CHECK(config.d_inner <= kMaxSize, "{}: expected an inner width of at most {}, found {}",
                json.where(), kMaxSize, config.d_inner);
   return config;

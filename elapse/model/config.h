@@ -2,23 +2,30 @@
 #pragma once
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "elapse/core/dtype.h"
 #include "elapse/core/shape.h"
 #include "elapse/io/json.h"
+#include "elapse/io/json_writer.h"
 
 namespace elapse {
+
+// A field that is a number or a list of them; none where it is not there.
+std::vector<int64_t> token_numbers(const Json& json, std::string_view key);
 
 // The two published forms of a checkpoint: state-spaces/mamba's and transformers'.
 enum class Layout { original, transformers };
 std::string_view name_of(Layout layout);  // "original"
 
-// The tokens a published model's tokenizer begins, ends and fills texts with. The original layout
-// does not state them: 0, which is GPT-NeoX's "<|endoftext|>".
+// The tokens a published model's tokenizer begins, ends and fills texts with; none where it is not
+// stated, which transformers takes for 0, and as a rule in the original layout.
 struct SpecialTokens {
-  int64_t bos = 0;
-  int64_t eos = 0;
-  int64_t pad = 0;
+  std::vector<int64_t> bos, eos, pad;
+
+  // Of config.json or generation_config.json.
+  static SpecialTokens parse(const Json& json);
+  void write(JsonWriter& json) const;  // fields of the object that is open
   bool operator==(const SpecialTokens&) const = default;
 };
 

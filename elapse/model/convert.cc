@@ -2,7 +2,6 @@
 #include "elapse/model/convert.h"
 
 #include <algorithm>
-#include <array>
 #include <filesystem>
 
 #include "elapse/core/convert.h"
@@ -16,17 +15,28 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::string_view kConfig = "config.json";
-constexpr std::array<const char*, 6> kCompanions = {
-    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json",
-    "merges.txt",     "generation_config.json"};
+constexpr std::string_view kGeneration = "generation_config.json";
 constexpr int64_t kPieceElements = int64_t{1} << 18;
+
+// Files that stand beside the weights and belong to them.
+std::vector<std::string> companions() {
+  std::vector<std::string> names(kTokenizerFiles.begin(), kTokenizerFiles.end());
+  names.emplace_back(kGeneration);
+  return names;
+}
+
+bool is_of_checkpoint(const std::string& name) {
+  const auto beside = companions();
+  return name == kConfig || is_weight_file(name) ||
+         std::find(beside.begin(), beside.end(), name) != beside.end();
+}
 
 std::vector<std::string> checkpoint_files_in(const fs::path& folder) {
   std::vector<std::string> names;
   std::error_code error;  // a folder that cannot be listed has none
   for (fs::directory_iterator at(folder, error), end; !error && at != end; at.increment(error)) {
     const std::string name = at->path().filename().string();
-    if (name == kConfig || is_weight_file(name)) names.push_back(name);
+    if (is_of_checkpoint(name)) names.push_back(name);
   }
   return names;
 }
@@ -36,7 +46,8 @@ void check_target(const fs::path& from, const fs::path& to, bool replace) {
   ELAPSE_CHECK(!fs::equivalent(from, to, error), "{}: the folder to write to is the one read from",
                to.string());
   const std::vector<std::string> present = checkpoint_files_in(to);
-  ELAPSE_CHECK(present.empty() || replace, "{}: there is a checkpoint already ({})", to.string(),
+  ELAPSE_CHECK(present.empty() || replace,
+               "{}: there is a checkpoint or a part of one already ({})", to.string(),
                present.front());
 }
 
@@ -65,8 +76,9 @@ class Staging {
     names_.emplace_back(name);
     return (folder_ / name).string();
   }
-  // Renames the files in the order their paths were asked for. Weights that were there and have no
-  // successor go before the last, the configuration.
+  // Renames the files in the order their paths were asked for. Files of a checkpoint that were
+  // there and have no successor go before the last, the configuration, and once the new ones are
+  // there to stay.
   void publish();
 
  private:
@@ -86,6 +98,7 @@ void Staging::publish(const std::string& name) const {
 
 void Staging::publish() {
   for (size_t i = 0; i + 1 < names_.size(); ++i) publish(names_[i]);
+  sync_folder(target_);
   for (const std::string& old : checkpoint_files_in(target_)) {
     if (std::find(names_.begin(), names_.end(), old) != names_.end()) continue;
     std::error_code error;
@@ -93,6 +106,7 @@ void Staging::publish() {
                  (target_ / old).string(), error.message());
   }
   publish(names_.back());
+  sync_folder(target_);
 }
 
 struct Shard {
@@ -119,27 +133,51 @@ class Converter {
  public:
   Converter(const std::string& from, const ConvertOptions& options)
       : options_(options),
+        from_(from),
         checkpoint_(open_checkpoint(from)),
         config_(checkpoint_.config.in_layout(options.layout.value_or(checkpoint_.config.layout))) {
     check_tied_head(checkpoint_);
+    state_tokens();
     for (const NamedTensor& t : checkpoint_.tensors()) by_name_.emplace(t.name, t.tensor);
   }
 
   void write_weights(Staging& staging);
+  void write_companions(Staging& staging) const;
   void write_config(Staging& staging) const;
 
  private:
+  void state_tokens();
+  bool has_generation() const { return file_exists((from_ / kGeneration).string()); }
   std::vector<TensorToWrite> tensors();
   DType dtype_of(const Tensor& t) const { return options_.dtype.value_or(t.dtype()); }
   void write_elements(FileWriter& file, const std::string& name, const Tensor& t);
 
   const ConvertOptions& options_;
+  fs::path from_;
   Checkpoint checkpoint_;
   ModelConfig config_;
   std::map<std::string, Tensor> by_name_;
   int64_t done_ = 0;   // bytes written
   int64_t total_ = 0;  // bytes of all tensors as written
 };
+
+// The original layout's config.json has no words for the special tokens: a generation_config.json
+// beside it has them, which generation reads first in both layouts.
+void Converter::state_tokens() {
+  if (!has_generation()) return;
+  const std::string path = (from_ / kGeneration).string();
+  const SpecialTokens beside = SpecialTokens::parse(Json::parse(read_text(path), path));
+  const bool none = config_.special_tokens == SpecialTokens{};
+  if (checkpoint_.config.layout == Layout::original && none) config_.special_tokens = beside;
+  const SpecialTokens& all = config_.special_tokens;
+  const bool lost = (beside.bos.empty() && !all.bos.empty()) ||
+                    (beside.eos.empty() && !all.eos.empty()) ||
+                    (beside.pad.empty() && !all.pad.empty());
+  ELAPSE_CHECK(config_.layout == Layout::transformers || !lost,
+               "{}: expected the bos_token_id, eos_token_id and pad_token_id of config.json, which "
+               "the original layout has no fields for, found not all of them",
+               path);
+}
 
 std::vector<TensorToWrite> Converter::tensors() {
   std::vector<TensorToWrite> list;
@@ -191,13 +229,21 @@ void Converter::write_config(Staging& staging) const {
                         [&](FileWriter& file) { file.write(config_.json(dtype)); });
 }
 
-void copy_companions(const fs::path& from, Staging& staging) {
-  for (const char* name : kCompanions) {
-    if (!file_exists((from / name).string())) continue;
-    const auto source = MappedFile::open((from / name).string());
+void Converter::write_companions(Staging& staging) const {
+  for (const std::string& name : companions()) {
+    if (!file_exists((from_ / name).string())) continue;
+    const auto source = MappedFile::open((from_ / name).string());
     write_file_atomically(staging.path(name),
                           [&](FileWriter& file) { file.write(source->bytes()); });
   }
+  if (config_.layout == Layout::transformers || has_generation() ||
+      config_.special_tokens == SpecialTokens{}) {
+    return;
+  }
+  JsonWriter json;
+  config_.special_tokens.write(json.begin_object());
+  write_file_atomically(staging.path(kGeneration),
+                        [&](FileWriter& file) { file.write(json.end_object().text()); });
 }
 
 }  // namespace
@@ -208,7 +254,7 @@ void convert_checkpoint(const std::string& from, const std::string& to,
   check_target(from, to, options.replace);
   Staging staging(to);
   converter.write_weights(staging);
-  copy_companions(from, staging);
+  converter.write_companions(staging);
   converter.write_config(staging);
   staging.publish();
 }

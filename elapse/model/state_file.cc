@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "elapse/model/state_file.h"
 
+#include <algorithm>
+
 #include "elapse/io/safetensors.h"
 #include "elapse/model/checkpoint.h"
 
@@ -46,14 +48,17 @@ int64_t check_parts(const std::string& path, const SafeTensors& file, const Lang
   return slots;
 }
 
-void read_positions(const std::string& path, const Tensor& positions, State& state) {
-  for (int64_t slot = 0; slot < state.slots(); ++slot) {
-    const int64_t position = positions.data<int64_t>()[slot];
+// By slot.
+std::vector<int64_t> read_positions(const std::string& path, const Tensor& tensor) {
+  check_tensor(path, kPositions, tensor, DType::i64, {tensor.numel()});
+  const auto* first = tensor.data<int64_t>();
+  std::vector<int64_t> positions(first, first + tensor.numel());
+  for (const int64_t position : positions) {
     ELAPSE_CHECK(position >= 0 && position <= kMaxPosition,
                  "{}: tensor \"{}\": expected 0 to {}, found {}", path, kPositions, kMaxPosition,
                  position);
-    state.set_position(slot, position);
   }
+  return positions;
 }
 
 }  // namespace
@@ -86,7 +91,10 @@ SavedState load_state_and_logits(const std::string& path, const LanguageModel& m
            {device.upload_bytes(from.raw(), from.dtype(), from.shape()), part.pool.value()});
     }
   }
-  read_positions(path, file.at(kPositions), state);
+  const std::vector<int64_t> positions = read_positions(path, file.at(kPositions));
+  for (int64_t slot = 0; slot < state.slots(); ++slot) {
+    state.set_position(slot, positions[static_cast<size_t>(slot)]);
+  }
   const Tensor* logits = file.find(kLogits);
   return {std::move(state), logits ? *logits : Tensor()};
 }
@@ -98,13 +106,12 @@ State load_state(const std::string& path, const LanguageModel& model) {
 std::optional<StateSummary> summarize_state(const WeightFile& file) {
   const auto owner = file.metadata.find(kModelKey);
   if (owner == file.metadata.end()) return std::nullopt;
-  StateSummary summary{owner->second, {}};
-  for (const auto& [name, tensor] : file.tensors) {
-    if (name != kPositions) continue;
-    check_tensor(file.path, name, tensor, DType::i64, {tensor.numel()});
-    summary.positions.assign(tensor.data<int64_t>(), tensor.data<int64_t>() + tensor.numel());
-  }
-  return summary;
+  const auto positions =
+      std::find_if(file.tensors.begin(), file.tensors.end(),
+                   [](const NamedTensor& tensor) { return tensor.name == kPositions; });
+  ELAPSE_CHECK(positions != file.tensors.end(), "{}: expected a tensor \"{}\", found none",
+               file.path, kPositions);
+  return StateSummary{owner->second, read_positions(file.path, positions->tensor)};
 }
 
 }  // namespace elapse

@@ -74,8 +74,7 @@ BpeTokenizer::BpeTokenizer(BpeDescription description, const std::string& name)
       ignore_merges_(description.ignore_merges),
       normalizer_(std::move(description.normalizer)),
       pre_tokenizer_(std::move(description.pre_tokenizer)),
-      prefix_(std::move(description.prefix)),
-      suffix_(std::move(description.suffix)) {
+      prefix_(std::move(description.prefix)) {
   bytes_.reserve(vocabulary_.tokens().size());
   for (const auto& token : vocabulary_.tokens()) {
     const std::string text = token.value_or("");

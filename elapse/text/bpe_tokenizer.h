@@ -24,7 +24,7 @@ struct BpeDescription {
   std::vector<AddedToken> added;
   Normalizer normalizer;
   PreTokenizer pre_tokenizer;
-  std::vector<int64_t> prefix, suffix;
+  std::vector<int64_t> prefix;  // stands before a text
 };
 
 // Byte-level BPE as Hugging Face's tokenizers do it: added tokens are cut out, the rest is
@@ -44,7 +44,6 @@ class BpeTokenizer final : public Tokenizer {
   std::string decode(int64_t token) const override;
   std::optional<int64_t> added_token(std::string_view content) const override;
   std::vector<int64_t> prefix() const override { return prefix_; }
-  std::vector<int64_t> suffix() const override { return suffix_; }
 
  private:
   struct Encoder;  // what encode() works with, kept from call to call
@@ -68,7 +67,7 @@ class BpeTokenizer final : public Tokenizer {
   AddedTokens as_written_, as_normalized_;  // those looked for before and after normalisation
   Normalizer normalizer_;
   PreTokenizer pre_tokenizer_;
-  std::vector<int64_t> prefix_, suffix_;
+  std::vector<int64_t> prefix_;
 
   mutable std::mutex mutex_;
   mutable std::vector<std::unique_ptr<Encoder>> idle_;  // guarded by mutex_

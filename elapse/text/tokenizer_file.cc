@@ -11,18 +11,13 @@ namespace {
 
 namespace fs = std::filesystem;
 
-bool is_there(const fs::path& path) {
-  std::error_code none;
-  return fs::exists(path, none);
-}
-
 std::unique_ptr<Tokenizer> open_json(const std::string& path) {
   return parse_tokenizer_json(read_text(path), path);
 }
 
 std::unique_ptr<Tokenizer> open_gpt2_files(const fs::path& folder) {
   const fs::path more = folder / "added_tokens.json";
-  ELAPSE_CHECK(!is_there(more),
+  ELAPSE_CHECK(!file_exists(more),
                "{}: expected no added tokens beside vocab.json, which are read from a "
                "tokenizer.json alone, found some",
                more.string());
@@ -35,8 +30,8 @@ std::unique_ptr<Tokenizer> open_gpt2_files(const fs::path& folder) {
 
 std::unique_ptr<Tokenizer> find_tokenizer(const std::string& folder) {
   const fs::path json = fs::path(folder) / "tokenizer.json";
-  if (is_there(json)) return open_json(json);
-  if (is_there(fs::path(folder) / "vocab.json")) return open_gpt2_files(folder);
+  if (file_exists(json)) return open_json(json);
+  if (file_exists(fs::path(folder) / "vocab.json")) return open_gpt2_files(folder);
   return nullptr;
 }
 

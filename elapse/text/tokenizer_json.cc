@@ -130,7 +130,7 @@ class PreTokenizerParser {
   bool in_bytes_ = false;  // ByteLevel has been: what follows sees bytes as characters
 };
 
-// Adds what a file puts before and behind a text to `result`.
+// Adds what a file puts before a text to `result`; what it puts behind one, nobody asks for.
 void parse_template(const Json& step, BpeDescription& result) {
   expect_fields(step, {"type", "single", "pair", "special_tokens"});
   bool behind = false;
@@ -145,7 +145,7 @@ void parse_template(const Json& step, BpeDescription& result) {
     for (const Json& id : special.at("ids").items()) {
       ELAPSE_CHECK(result.vocabulary.has(id.integer()), "{}: expected a token's number, found {}",
                    id.where(), id.integer());
-      (behind ? result.suffix : result.prefix).push_back(id.integer());
+      if (!behind) result.prefix.push_back(id.integer());
     }
   }
 }

@@ -13,7 +13,7 @@ import unittest
 import pathlib
 
 from checkpoints import FALCON, PICKLE, UNTIED, make_large, tensors_of
-from program import PROGRAM, contents, run
+from program import PROGRAM, assert_needs_output, contents, run
 
 SCRATCH = tempfile.TemporaryDirectory()
 unittest.addModuleCleanup(SCRATCH.cleanup)
@@ -151,10 +151,13 @@ class Failures(ConvertTest):
     def test_a_checkpoint_that_is_there_already(self):
         self.made(FALCON, self.to)
         before = contents(self.to)
-        self.assert_fails(PICKLE, self.to, says="there is a checkpoint already")
+        self.assert_fails(PICKLE, self.to, says="there is a checkpoint or a part of one already")
         self.assertEqual(contents(self.to), before)
         self.made(PICKLE, self.to, "--force")
         self.assertNotEqual(contents(self.to), before)
+
+    def test_output_that_cannot_be_written(self):
+        assert_needs_output(self, PROGRAM, "convert", FALCON, self.to)
 
     def test_what_cannot_be(self):
         self.assert_fails(FALCON, self.to, "--layout", "original", says="weightless norms")

@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 import unittest
 
-from program import PROGRAM, run, tiny_training
+from program import PROGRAM, assert_needs_output, run, tiny_training
 
 SCRATCH = tempfile.TemporaryDirectory()
 unittest.addModuleCleanup(SCRATCH.cleanup)
@@ -212,6 +212,9 @@ class Mistakes(unittest.TestCase):
         self.assertEqual(process.returncode, 1)
         self.assertRegex(
             shown, rb"elapse: interrupted after \d+ of \d+ tokens: perplexity \S+ so far")
+
+    def test_output_that_cannot_be_written(self):
+        assert_needs_output(self, *command("--text", TEXT, "--limit", 20))
 
 
 if __name__ == "__main__":

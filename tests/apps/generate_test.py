@@ -60,6 +60,10 @@ class Text(unittest.TestCase):
         prompt = FOLDER / "prompt"
         prompt.write_bytes(b"to be")
         self.assertEqual(text("-f", prompt, "-n", 9), text("-p", "to be", "-n", 9))
+        with open(prompt, "rb") as standard_input:
+            piped = subprocess.run(command("-f", "-", "-n", 9), stdin=standard_input,
+                                   capture_output=True)
+        self.assertEqual(piped.stdout, text("-p", "to be", "-n", 9), piped.stderr)
         prompt.write_bytes(bytes(range(256)) * 3)
         self.assertEqual(len(text("-f", prompt, "-n", 9)), 9)
 

@@ -8,7 +8,7 @@ import time
 import unittest
 
 from checkpoints import FALCON, PICKLE, UNTIED, make_large
-from program import PROGRAM, run
+from program import PROGRAM, assert_needs_output, run
 
 SCRATCH = tempfile.TemporaryDirectory()
 unittest.addModuleCleanup(SCRATCH.cleanup)
@@ -49,9 +49,10 @@ class Folders(unittest.TestCase):
         folder = FOLDER / "shards"
         made = run(PROGRAM, "convert", UNTIED, folder, "--dtype", "bf16", "--max-shard-size", "3kB")
         self.assertEqual(made.returncode, 0, made.stderr)
-        (folder / "tokenizer.json").write_text("{}")
+        for name in ("tokenizer.json", "added_tokens.json"):
+            (folder / name).write_text("{}")
         said = facts(folder, "--tensors")
-        self.assertEqual(said["tokenizer"], ["tokenizer.json"])
+        self.assertEqual(said["tokenizer"], ["tokenizer.json", "added_tokens.json"])
         self.assertGreater(len(said["files"]), 1)
         self.assertEqual(list(said["dtypes"]), ["bf16"])
         by_name = {t["name"]: t for t in said["tensors"]}
@@ -109,6 +110,10 @@ class Mistakes(unittest.TestCase):
         self.assert_fails(FOLDER / "text", "text: ")
         (FOLDER / "m.index.json").write_text('{"weight_map": {"a": "../../etc/passwd"}}')
         self.assert_fails(FOLDER / "m.index.json", "plain name of a file beside the index")
+
+    def test_output_that_cannot_be_written(self):
+        assert_needs_output(self, PROGRAM, "info", FALCON, "--tensors")
+        assert_needs_output(self, PROGRAM, "info", FALCON, "--json")
 
     def test_unknown_architectures(self):
         folder = FOLDER / "other"

@@ -21,6 +21,15 @@ def run(*command, **options):
     return subprocess.run([str(c) for c in command], capture_output=True, text=True, **options)
 
 
+def assert_needs_output(test, *command):
+    """The command is one that fails where standard output takes nothing."""
+    with open("/dev/full", "wb") as full:
+        result = subprocess.run([str(c) for c in command], stdout=full, stderr=subprocess.PIPE)
+    test.assertEqual(result.returncode, 1)
+    test.assertEqual(result.stderr.decode().splitlines()[-1],
+                     "elapse: standard output: cannot write: No space left on device")
+
+
 def contents(folder):
     """{name: bytes} of all the files in a folder."""
     return {file.name: file.read_bytes() for file in pathlib.Path(folder).iterdir()}

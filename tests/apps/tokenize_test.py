@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 import unittest
 
-from program import PROGRAM, run
+from program import PROGRAM, assert_needs_output, run
 
 TOKENIZERS = pathlib.Path(__file__).resolve().parents[1] / "fixtures/tokenizers"
 SCRATCH = tempfile.TemporaryDirectory()
@@ -32,7 +32,6 @@ class Output(unittest.TestCase):
     def test_is_numbers(self):
         line = " ".join(map(str, self.case["ids"])) + "\n"
         self.assertEqual(tokenize("--text", self.case["text"]).decode(), line)
-        self.assertEqual(tokenize("--text", self.case["text"], "--ids").decode(), line)
         self.assertEqual(tokenize("--text", ""), b"\n")
 
     def test_comes_from_a_file_and_from_standard_input(self):
@@ -80,7 +79,7 @@ class Mistakes(unittest.TestCase):
     def test_wrong_usage(self):
         some = ("--tokenizer", TOKENIZERS / "gpt2")
         for more in ((), some, ("--text", "x"), (*some, "--text", "x", "--file", "y"),
-                     (*some, "-m", "x", "--text", "x"), (*some, "--text", "x", "--ids", "--pieces"),
+                     (*some, "-m", "x", "--text", "x"), (*some, "--text", "x", "--ids"),
                      (*some, "--text", "x", "--count", "--pieces"), (*some, "--text", "x", "more")):
             self.assertEqual(run(PROGRAM, "tokenize", *more).returncode, 2, more)
 
@@ -106,11 +105,9 @@ class Mistakes(unittest.TestCase):
             self.assert_fails(("--tokenizer", bad, "--text", "x"), bad)
 
     def test_output_that_cannot_be_written(self):
-        with open("/dev/full", "wb") as full:
-            result = subprocess.run([PROGRAM, "tokenize", "--tokenizer", str(TOKENIZERS / "gpt2"),
-                                     "--text", "x"], stdout=full, stderr=subprocess.PIPE)
-        self.assertEqual(result.returncode, 1)
-        self.assertIn(b"standard output: cannot write: No space left", result.stderr)
+        assert_needs_output(self, PROGRAM, "tokenize", "--tokenizer", TOKENIZERS / "gpt2",
+                            "--text", "x")
+        assert_needs_output(self, PROGRAM, "tokenize", "--help")
 
 
 if __name__ == "__main__":

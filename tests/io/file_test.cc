@@ -50,6 +50,14 @@ TEST(MappedFile, names_what_it_cannot_open) {
   expect_error([&] { MappedFile::open("/dev/null"); }, "found a device or pipe");
 }
 
+TEST(SyncFolder, takes_folders_alone) {
+  const TemporaryFolder folder;
+  sync_folder(folder.path());
+  sync_folder("");
+  expect_error([&] { sync_folder(folder / "none"); },
+               "none: the files in it are written, but the folder cannot be synced: No such file");
+}
+
 TEST(ReadText, reads_files_of_any_length_and_those_without_one) {
   const TemporaryFolder folder;
   const std::string text(200'001, 'x');

@@ -75,7 +75,7 @@ TEST(ModelConfig, falcon_mamba_7b) {
   EXPECT_EQ(c.architecture(), "falcon_mamba");
   EXPECT_EQ(c.mixer_norm_eps, 1e-6);
   EXPECT_EQ(c.d_inner, 8192);
-  EXPECT_EQ(c.special_tokens, (SpecialTokens{0, 11, 11}));
+  EXPECT_EQ(c.special_tokens, (SpecialTokens{{0}, {11}, {11}}));
   EXPECT_FALSE(c.tied_head);
   EXPECT_EQ(c.parameter_count(), 7272665088);
   EXPECT_EQ(parsed(c.json(DType::bf16)), c);

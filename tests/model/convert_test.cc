@@ -146,10 +146,14 @@ TEST_F(ConvertCheckpoint, refuses_values_too_large_for_the_dtype) {
 TEST_F(ConvertCheckpoint, copies_the_tokenizer) {
   const std::string from = convert(kPickle);
   std::ofstream(from + "/tokenizer.json") << "any bytes";
+  std::ofstream(from + "/added_tokens.json") << "{}";
+  std::ofstream(from + "/tokenizer.model") << "more bytes";
   std::ofstream(from + "/generation_config.json") << "{}";
   std::ofstream(from + "/notes.txt") << "no part of a checkpoint";
   const auto files = contents(convert(from));
-  EXPECT_EQ(files.size(), 4u);
+  EXPECT_EQ(files.size(), 6u);
+  EXPECT_EQ(files.at("added_tokens.json"), "{}");
+  EXPECT_EQ(files.at("tokenizer.model"), "more bytes");
   EXPECT_EQ(files.at("tokenizer.json"), "any bytes");
   EXPECT_EQ(files.at("generation_config.json"), "{}");
 }
@@ -158,7 +162,8 @@ TEST_F(ConvertCheckpoint, replaces_a_checkpoint_only_where_asked) {
   const std::string to = convert(kPickle, {.max_shard_bytes = 2500});
   std::ofstream(to + "/notes.txt") << "mine";
   const auto before = contents(to);
-  expect_error([&] { convert_checkpoint(kFalcon, to, {}); }, "there is a checkpoint already (");
+  expect_error([&] { convert_checkpoint(kFalcon, to, {}); },
+               "there is a checkpoint or a part of one already (");
   EXPECT_EQ(contents(to), before);
   convert_checkpoint(kFalcon, to, {.replace = true});
   EXPECT_EQ(bytes_of(to), bytes_of(kFalcon));
@@ -167,6 +172,56 @@ TEST_F(ConvertCheckpoint, replaces_a_checkpoint_only_where_asked) {
   EXPECT_EQ(after.at("notes.txt"), "mine");
   convert_checkpoint(kPickle, to, {.max_shard_bytes = 2500, .replace = true});
   EXPECT_EQ(contents(to), before);
+}
+
+class SpecialTokensOfConvert : public ConvertCheckpoint {
+ protected:
+  // A checkpoint in the transformers layout that states `tokens`.
+  std::string with(const SpecialTokens& tokens) {
+    const std::string folder = convert(kPickle, {.layout = Layout::transformers});
+    ModelConfig config = open_checkpoint(folder).config;
+    config.special_tokens = tokens;
+    std::ofstream(folder + "/config.json") << config.json();
+    return folder;
+  }
+};
+
+TEST_F(SpecialTokensOfConvert, survive_both_layouts) {
+  const SpecialTokens tokens = {{3}, {0, 5}, {}};
+  const std::string from = with(tokens);
+  EXPECT_EQ(open_checkpoint(convert(from)).config.special_tokens, tokens);
+  const std::string original = convert(from, {.layout = Layout::original});
+  const std::string path = original + "/generation_config.json";
+  EXPECT_EQ(SpecialTokens::parse(Json::parse(read_text(path), path)), tokens);
+  const std::string back = convert(original, {.layout = Layout::transformers});
+  EXPECT_EQ(open_checkpoint(back).config.special_tokens, tokens);
+}
+
+TEST_F(SpecialTokensOfConvert, are_not_made_up) {
+  const std::string to = convert(kPickle, {.layout = Layout::transformers});
+  EXPECT_EQ(read_text(to + "/config.json").find("token_id"), std::string::npos);
+  EXPECT_FALSE(file_exists(convert(to, {.layout = Layout::original}) + "/generation_config.json"));
+}
+
+TEST_F(SpecialTokensOfConvert, are_refused_where_a_file_that_is_copied_lacks_them) {
+  const std::string from = with({{0}, {7}, {}});
+  std::ofstream(from + "/generation_config.json") << R"({"bos_token_id": 0})";
+  expect_error([&] { convert(from, {.layout = Layout::original}); },
+               "generation_config.json: expected the bos_token_id, eos_token_id");
+  convert(from);
+  std::ofstream(from + "/generation_config.json") << R"({"bos_token_id": 0, "eos_token_id": [7]})";
+  convert(from, {.layout = Layout::original});
+}
+
+TEST_F(ConvertCheckpoint, a_tokenizer_is_a_part_of_a_checkpoint) {
+  fs::create_directory(in("to"));
+  std::ofstream(in("to/tokenizer.json")) << "another model's";
+  std::ofstream(in("to/generation_config.json")) << "{}";
+  const auto before = contents(in("to"));
+  expect_error([&] { convert_checkpoint(kPickle, in("to"), {}); }, "a part of one already (");
+  EXPECT_EQ(contents(in("to")), before);
+  convert_checkpoint(kPickle, in("to"), {.replace = true});
+  EXPECT_EQ(contents(in("to")), contents(convert(kPickle)));
 }
 
 TEST_F(ConvertCheckpoint, never_writes_where_it_reads) {

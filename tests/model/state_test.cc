@@ -7,8 +7,10 @@
 #include <fstream>
 
 #include "elapse/core/random.h"
+#include "elapse/io/safetensors.h"
 #include "elapse/model/language_model.h"
 #include "elapse/model/state_file.h"
+#include "tests/io/expect_error.h"
 
 namespace elapse {
 namespace {
@@ -152,6 +154,23 @@ TEST_F(StateTest, RefusesEveryTruncation) {
     fs::resize_file(path("t"), static_cast<uintmax_t>(keep));
     EXPECT_THROW(load_state(path("t"), model_), Error) << keep;
   }
+}
+
+TEST_F(StateTest, ASummaryNeedsPositionsThatCanBe) {
+  const auto summary = [&](const std::vector<NamedTensor>& tensors) {
+    write_safetensors(path("s"), tensors, {{"elapse.model", "a fingerprint"}});
+    return summarize_state(open_weight_file(path("s")).files.front());
+  };
+  std::vector<int64_t> sound = {0, 7}, below = {3, -1};
+  const Tensor good = Tensor::wrap(sound.data(), DType::i64, {2});
+  const Tensor bad = Tensor::wrap(below.data(), DType::i64, {2});
+  EXPECT_EQ(summary({{"positions", good}})->positions, sound);
+  expect_error([&] { summary({{"other", good}}); }, "expected a tensor \"positions\"");
+  expect_error(
+      [&] {
+        summary({{"positions", bad}});
+      },
+      "tensor \"positions\": expected 0 to 1152921504606846976, found -1");
 }
 
 TEST_F(StateTest, RefusesSlotsItDoesNotHave) {
