@@ -194,6 +194,12 @@ void FileWriter::fail_to_write(int error) const {
 }
 
 void write_file_atomically(const std::string& path, const std::function<void(FileWriter&)>& fill) {
+  std::error_code error;  // nothing there is as good as a file
+  const auto status = std::filesystem::symlink_status(path, error);
+  ELAPSE_CHECK(!std::filesystem::exists(status) || std::filesystem::is_regular_file(status) ||
+                   std::filesystem::is_directory(status),  // which the renaming will refuse
+               "{}: expected a regular file or none, found something else, which is not replaced",
+               path);
   TemporaryFile temporary(path);
   FileWriter writer(temporary.descriptor(), path);
   fill(writer);

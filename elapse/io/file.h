@@ -66,8 +66,8 @@ class FileWriter {
 };
 
 // Replaces the file at `path` by what `fill` writes, wholly or not at all: a temporary file beside
-// it is written, synced and renamed. After an exception (`fill`'s own included) the temporary file
-// is gone and the old one untouched.
+// it is written, synced and renamed. Links, devices and folders are not replaced: Error. After an
+// exception (`fill`'s own included) the temporary file is gone and the old one untouched.
 void write_file_atomically(const std::string& path, const std::function<void(FileWriter&)>& fill);
 
 // Removes the temporary files that processes killed in write_file_atomically(path) left beside it.

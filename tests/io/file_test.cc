@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -190,6 +191,19 @@ TEST(RemoveLeftovers, takes_only_the_temporary_files_of_its_path) {
   EXPECT_EQ(files_in(folder.path()), 3u);
   EXPECT_EQ(read_text(folder / "a") + read_text(folder / "ab.tmp-1-0"), "xx");
   remove_leftovers(folder / "none/a");
+}
+
+TEST(WriteFileAtomically, ReplacesNothingButFiles) {
+  const TemporaryFolder folder;
+  const std::string link = folder / "link", pipe = folder / "pipe";
+  std::filesystem::create_symlink(folder / "target", link);
+  ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
+  for (const std::string& path : {link, pipe}) {
+    expect_error([&] { write_file_atomically(path, [](FileWriter& file) { file.write("x"); }); },
+                 path + ": expected a regular file or none");
+  }
+  EXPECT_TRUE(std::filesystem::is_symlink(link));
+  EXPECT_TRUE(std::filesystem::is_fifo(pipe));
 }
 
 }  // namespace
