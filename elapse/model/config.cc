@@ -319,7 +319,7 @@ ModelConfig ModelConfig::parse(const Json& json) {
                "transformers layout) or \"d_model\" (in the original one), found neither",
                json.where());
   ModelConfig config = transformers ? parse_transformers(json) : parse_original(json);
-  config.special_tokens = SpecialTokens::parse(json);
+  if (transformers) config.special_tokens = SpecialTokens::parse(json);
   ELAPSE_CHECK(config.d_inner <= kMaxSize, "{}: expected an inner width of at most {}, found {}",
                json.where(), kMaxSize, config.d_inner);
   return config;
