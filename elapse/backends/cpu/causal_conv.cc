@@ -55,7 +55,7 @@ HWY_INLINE void ForTiles(int64_t d_inner, Body&& body) {
 
 HWY_INLINE bool StreamsToAll(const Tensor& whole, float* const (&rows)[kTogether]) {
   return std::all_of(rows, rows + kTogether,
-                     [&](const float* p) { return StreamsTo(D(), whole, p); });
+                     [&](const float* p) HWY_ATTR { return StreamsTo(D(), whole, p); });
 }
 
 // The taps, (d_conv, d_inner), and the bias, (d_inner), that filter x.

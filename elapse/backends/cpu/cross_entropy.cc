@@ -34,7 +34,7 @@ float Largest(const float* x, int64_t n, float largest) {
   const auto floor = hn::Set(d, largest);
   const auto larger = [](V a, V b) HWY_ATTR { return hn::Max(a, b); };
   const V lane_largest = FoldLanes(
-      d, n, floor,
+      WholeLanes<D>{d}, n, floor,
       [&](int64_t i, auto lanes, V v) HWY_ATTR { return larger(lanes.load_or(floor, x + i), v); },
       larger);
   return hn::GetLane(hn::MaxOfLanes(d, lane_largest));
@@ -81,13 +81,13 @@ double ForwardRows(const CrossEntropyForward& args, int64_t begin, int64_t end) 
 
 // dlogits = dloss * (softmax - one_hot(target)), dloss being the token's share.
 void BackwardRow(const float* logits, float logsumexp, float dloss, int64_t target, float* dlogits,
-                 int64_t n, bool streamed) {
+                 int64_t n) {
   const D d;
   const auto shift = hn::Set(d, logsumexp);
   const auto factor = hn::Set(d, dloss);
-  ForLanes(d, n, streamed, [&](int64_t i, auto lanes) HWY_ATTR {
+  ForLanes(d, n, [&](int64_t i, auto lanes) HWY_ATTR {
     const auto probability = Exp(d, hn::Sub(lanes.load(logits + i), shift));
-    lanes.put(hn::Mul(factor, probability), dlogits + i);
+    lanes.store(hn::Mul(factor, probability), dlogits + i);
   });
   dlogits[target] -= dloss;
 }
@@ -99,11 +99,8 @@ void BackwardRows(const CrossEntropyBackward& args, float dloss, int64_t begin, 
     const float logsumexp = args.logsumexp.data<float>()[t];
     float* dlogits = row(args.dlogits, t);
     if (target == kIgnoredTarget) std::fill_n(dlogits, n, 0.0f);
-    else
-      BackwardRow(row(args.logits, t), logsumexp, dloss, target, dlogits, n,
-                  StreamsTo(D(), args.dlogits, dlogits));
+    else BackwardRow(row(args.logits, t), logsumexp, dloss, target, dlogits, n);
   }
-  hwy::FlushStream();
 }
 
 }  // namespace

@@ -104,11 +104,11 @@ HWY_INLINE bool StreamsTo(D d, const Tensor& whole, const float* row) {
 }
 
 // v = body(i, lanes, v) as ForLanes walks, in four chains so that no step waits for the one before;
-// each starts from `initial`. Returns join of the four.
-template <class D, class V, class Body, class Join>
-HWY_INLINE V FoldLanes(D d, int64_t n, V initial, Body&& body, Join&& join) {
-  const int64_t step = static_cast<int64_t>(hn::Lanes(d));
-  const WholeLanes<D> whole{d};
+// each starts from `initial`. `whole` are the lanes of whole vectors. Returns join of the four.
+template <class Lanes, class V, class Body, class Join>
+HWY_INLINE V FoldLanes(Lanes whole, int64_t n, V initial, Body&& body, Join&& join) {
+  using D = decltype(whole.d);
+  const int64_t step = static_cast<int64_t>(hn::Lanes(whole.d));
   V v0 = initial, v1 = initial, v2 = initial, v3 = initial;
   int64_t i = 0;
   for (; i + 4 * step <= n; i += 4 * step) {
@@ -118,7 +118,7 @@ HWY_INLINE V FoldLanes(D d, int64_t n, V initial, Body&& body, Join&& join) {
     v3 = body(i + 3 * step, whole, v3);
   }
   for (; i + step <= n; i += step) v0 = body(i, whole, v0);
-  if (i < n) v1 = body(i, FirstLanes<D>{d, static_cast<size_t>(n - i)}, v1);
+  if (i < n) v1 = body(i, FirstLanes<D>{whole.d, static_cast<size_t>(n - i)}, v1);
   return join(join(v0, v1), join(v2, v3));
 }
 
@@ -131,11 +131,11 @@ HWY_INLINE float Sum(D d, hn::Vec<D> v) {
 }
 
 // The sum of all lanes of what FoldLanes adds up from zero.
-template <class D, class Body>
-HWY_INLINE float SumLanes(D d, int64_t n, Body&& body) {
-  using V = hn::Vec<D>;
-  return Sum(d,
-             FoldLanes(d, n, hn::Zero(d), body, [](V a, V b) HWY_ATTR { return hn::Add(a, b); }));
+template <class Lanes, class Body>
+HWY_INLINE float SumLanes(Lanes whole, int64_t n, Body&& body) {
+  using V = typename Lanes::V;
+  return Sum(whole.d, FoldLanes(whole, n, hn::Zero(whole.d), body,
+                                [](V a, V b) HWY_ATTR { return hn::Add(a, b); }));
 }
 
 // out[c] = the sum of v[c]'s lanes.

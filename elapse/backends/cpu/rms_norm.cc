@@ -23,61 +23,65 @@ namespace {
 using D = hn::ScalableTag<float>;
 using V = hn::Vec<D>;
 
-// sum = residual + x, or x itself where residual is null.
-template <class Lanes>
-HWY_INLINE V LoadSum(Lanes lanes, const float* x, const float* residual, int64_t i) {
-  const V v = lanes.load(x + i);
-  return residual == nullptr ? v : hn::Add(lanes.load(residual + i), v);
-}
-
-float SumOfRowSquares(const float* x, const float* residual, int64_t n) {
-  return SumLanes(D(), n, [&](int64_t i, auto lanes, V squares) HWY_ATTR {
-    const V v = LoadSum(lanes, x, residual, i);
+float SumOfRowSquares(const float* x, int64_t n) {
+  return SumLanes(WholeLanes<D>{D()}, n, [&](int64_t i, auto lanes, V squares) HWY_ATTR {
+    const V v = lanes.load(x + i);
     return hn::MulAdd(v, v, squares);
   });
+}
+
+// sum = residual + x; returns the sum of its squares.
+float AddResidual(const float* x, const float* residual, float* sum, int64_t n, bool streamed) {
+  const auto add = [&](int64_t i, auto lanes, V squares) HWY_ATTR {
+    const V v = hn::Add(lanes.load(residual + i), lanes.load(x + i));
+    lanes.put(v, sum + i);
+    return hn::MulAdd(v, v, squares);
+  };
+  return streamed ? SumLanes(StreamedLanes<D>{{D()}}, n, add)
+                  : SumLanes(WholeLanes<D>{D()}, n, add);
 }
 
 float RootMeanSquare(float squares, int64_t n, double eps) {
   return static_cast<float>(std::sqrt(squares / static_cast<double>(n) + eps));
 }
 
-// Writes sum and y, and asks for the next row meanwhile.
-void WriteRow(const RmsNormForward& args, int64_t t, float scale) {
+// `residual` may be null. The sum is made anew rather than read: it may have gone past the caches.
+void NormalizeRow(const float* x, const float* residual, const float* weight, float scale, float* y,
+                  int64_t n, bool streamed) {
   const D d;
-  const int64_t n = args.weight.numel();
-  const float* weight = args.weight.data<float>();
-  const float* x = row(args.x, t);
-  const float* residual = args.residual ? row(args.residual, t) : nullptr;
-  float* sum = args.residual ? row(args.sum, t) : nullptr;
-  float* y = row(args.y, t);
-  const bool streamed = StreamsTo(d, args.y, y) && (!sum || StreamsTo(d, args.sum, sum));
   const V inverse = hn::Set(d, 1.0f / scale);
   ForLanes(d, n, streamed, [&](int64_t i, auto lanes) HWY_ATTR {
+    V sum = lanes.load(x + i);
     PrefetchToL2(x + n + i);
-    const V v = LoadSum(lanes, x, residual, i);
     if (residual != nullptr) {
+      sum = hn::Add(lanes.load(residual + i), sum);
       PrefetchToL2(residual + n + i);
-      lanes.put(v, sum + i);
     }
-    lanes.put(hn::Mul(lanes.load(weight + i), hn::Mul(v, inverse)), y + i);
+    lanes.put(hn::Mul(lanes.load(weight + i), hn::Mul(sum, inverse)), y + i);
   });
 }
 
 void ForwardRows(const RmsNormForward& args, int64_t begin, int64_t end) {
   const int64_t n = args.weight.numel();
   for (int64_t t = begin; t < end; ++t) {
+    const float* x = row(args.x, t);
     const float* residual = args.residual ? row(args.residual, t) : nullptr;
-    const float squares = SumOfRowSquares(row(args.x, t), residual, n);
+    float* y = row(args.y, t);
+    const bool streamed = StreamsTo(D(), args.y, y);
+    const float squares = residual != nullptr
+                              ? AddResidual(x, residual, row(args.sum, t), n,
+                                            streamed && StreamsTo(D(), args.sum, row(args.sum, t)))
+                              : SumOfRowSquares(x, n);
     const float scale = through_tap(args.scale_tap, t, RootMeanSquare(squares, n, args.eps));
     args.scale.data<float>()[t] = scale;
-    WriteRow(args, t, scale);
+    NormalizeRow(x, residual, args.weight.data<float>(), scale, y, n, streamed);
   }
   hwy::FlushStream();
 }
 
 // sum of dy weight sum
 float WeightedDot(const float* dy, const float* weight, const float* sum, int64_t n) {
-  return SumLanes(D(), n, [&](int64_t i, auto lanes, V dot) HWY_ATTR {
+  return SumLanes(WholeLanes<D>{D()}, n, [&](int64_t i, auto lanes, V dot) HWY_ATTR {
     const V dnormalized = hn::Mul(lanes.load(dy + i), lanes.load(weight + i));
     return hn::MulAdd(dnormalized, lanes.load(sum + i), dot);
   });
@@ -92,7 +96,7 @@ float ScaleShare(const RmsNormBackward& args, int64_t t, float scale) {
   const float dot = WeightedDot(row(args.dy, t), args.weight.data<float>(), sum, n);
   const float dscale = -dot / (scale * scale);
   if (!args.scale_tap.edits()) return dscale / (static_cast<float>(n) * scale);
-  const float unedited = RootMeanSquare(SumOfRowSquares(sum, nullptr, n), n, args.eps);
+  const float unedited = RootMeanSquare(SumOfRowSquares(sum, n), n, args.eps);
   return dscale * tap_derivative(args.scale_tap, t) / (static_cast<float>(n) * unedited);
 }
 
