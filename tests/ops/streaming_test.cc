@@ -37,8 +37,8 @@ class Streaming : public ::testing::Test {
     call(0, 2 * kHalf, whole);
     call(0, kHalf, halves.rows(0, kHalf));
     call(kHalf, 2 * kHalf, halves.rows(kHalf, 2 * kHalf));
-    EXPECT_TRUE(std::equal(whole.data<float>(), whole.data<float>() + whole.numel(),
-                           halves.data<float>()));
+    EXPECT_TRUE(
+        std::equal(whole.data<float>(), whole.data<float>() + whole.numel(), halves.data<float>()));
     EXPECT_NE(whole.data<float>()[whole.numel() - 1], 0);
   }
 
