@@ -39,18 +39,10 @@ void page_in_weights(const Device& device, const std::vector<NamedTensor>& tenso
                [&](int64_t i) { page_in(parts[static_cast<size_t>(i)]); });
 }
 
-void check_parameter(const std::string& name, const Tensor& t, const Shape& shape,
-                     const std::string& source) {
-  ELAPSE_CHECK(t.shape() == shape, "{}: tensor \"{}\": expected shape {}, found {}", source, name,
-               shape.str(), t.shape().str());
-  ELAPSE_CHECK(is_float(t.dtype()), "{}: tensor \"{}\": expected f32, f64, f16 or bf16, found {}",
-               source, name, name_of(t.dtype()));
-}
-
 void set_parameter(Device& device, const Parameter& parameter, const Tensor& t,
                    const std::string& source) {
   const Tensor& into = parameter.var.value();
-  check_parameter(parameter.name, t, into.shape(), source);
+  check_parameter(source, parameter.name, into.shape(), t);
   copy(device, {converted(device, t, into.dtype()), into});
 }
 
@@ -91,9 +83,8 @@ std::unique_ptr<LanguageModel> load_model(Device& device, const std::string& dir
       tensors.begin(), tensors.end(), [](const auto& t) { return size_of(t.second.dtype()) == 2; });
   const bool mapped = memory == WeightMemory::mapped && device.host_memory();
   if (mapped) page_in_weights(device, checkpoint.tensors());
-  const auto value = [&](const std::string& name, const Shape& shape, ParameterUse use) {
-    const Tensor& t = tensors.at(name);  // open_checkpoint has seen to it that all are there
-    check_parameter(name, t, shape, checkpoint.source);
+  const auto value = [&](const std::string& name, const Shape&, ParameterUse use) {
+    const Tensor& t = tensors.at(name);  // open_checkpoint has checked it
     const bool as_it_is = dtype == DType::f32 && use == ParameterUse::matrix &&
                           (t.dtype() == DType::f16 || t.dtype() == DType::bf16);
     const DType wanted = as_it_is ? t.dtype() : dtype;

@@ -34,15 +34,6 @@ ByName name_tensors(Checkpoint& checkpoint) {
   return by_name;
 }
 
-void check_parameter(const std::string& source, std::string_view name, const Shape& shape,
-                     const Tensor& found) {
-  ELAPSE_CHECK(found.shape() == shape, "{}: tensor \"{}\": expected shape {}, found {}", source,
-               name, shape.str(), found.shape().str());
-  ELAPSE_CHECK(is_float(found.dtype()),
-               "{}: tensor \"{}\": expected f32, f64, f16 or bf16, found {}", source, name,
-               name_of(found.dtype()));
-}
-
 // Holds the configuration to the files' tensors before anything of its sizes is made, so that a
 // model is no larger than the files that fill it.
 void check_parameters(const ModelConfig& config, ByName tensors, const std::string& source) {
@@ -74,6 +65,15 @@ bool same_elements(const Tensor& a, const Tensor& b) {
 }
 
 }  // namespace
+
+void check_parameter(const std::string& source, std::string_view name, const Shape& shape,
+                     const Tensor& found) {
+  ELAPSE_CHECK(found.shape() == shape, "{}: tensor \"{}\": expected shape {}, found {}", source,
+               name, shape.str(), found.shape().str());
+  ELAPSE_CHECK(is_float(found.dtype()),
+               "{}: tensor \"{}\": expected f32, f64, f16 or bf16, found {}", source, name,
+               name_of(found.dtype()));
+}
 
 std::vector<NamedTensor> Checkpoint::tensors() const {
   std::vector<NamedTensor> all;

@@ -2,6 +2,7 @@
 #pragma once
 #include <array>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "elapse/io/weight_files.h"
@@ -35,6 +36,10 @@ Checkpoint open_checkpoint(const std::string& directory);
 // with other elements: published readers disagree about which counts. Reads both, unless they share
 // their memory.
 void check_tied_head(const Checkpoint& checkpoint);
+
+// Throws Error unless the tensor has this shape and a floating-point dtype.
+void check_parameter(const std::string& source, std::string_view name, const Shape& shape,
+                     const Tensor& found);
 
 // A parameter's name in a layout, from that in the original one.
 std::string name_in_layout(const std::string& name, Layout layout);
