@@ -13,7 +13,7 @@ struct RmsNormForward {
   Tensor residual;  // (tokens, d_model), or empty: sum is x itself
   Tensor weight;    // (d_model)
   double eps = 1e-5;
-  Tensor sum;     // (tokens, d_model), assigned; empty where residual is
+  Tensor sum;     // (tokens, d_model), assigned, not in place; empty where residual is
   Tensor scale;   // (tokens, 1), assigned: the value after `scale_tap`
   Tensor y;       // (tokens, d_model), assigned
   Tap scale_tap;  // (tokens, 1): y uses the edited scale
