@@ -18,7 +18,6 @@ using D = hn::ScalableTag<float>;
 using V = hn::Vec<D>;
 
 constexpr int kChains = 12;  // with two constants, within 16 registers
-constexpr int kReaders = 8;
 
 template <int kCount>
 HWY_INLINE float TotalOf(const V (&chains)[kCount]) {
@@ -27,19 +26,29 @@ HWY_INLINE float TotalOf(const V (&chains)[kCount]) {
   return hn::GetLane(hn::SumOfLanes(D(), total));
 }
 
+// Four streams, of which some read on while another waits at the end of a page, beyond which no
+// hardware looks ahead; and vectors may lie across lines, which are asked for before.
 float SumOf(const float* data, int64_t count) {
+  constexpr int kStreams = 4;
+  constexpr int64_t kAhead = 256;
   const D d;
-  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
-  V sums[kReaders];
-  HWY_UNROLL(8)
-  for (int i = 0; i < kReaders; ++i) sums[i] = hn::Zero(d);
-  for (int64_t at = 0; at < count; at += kReaders * lanes) {
-    HWY_UNROLL(8)
-    for (int i = 0; i < kReaders; ++i) {
-      sums[i] = hn::Add(sums[i], hn::LoadU(d, data + at + i * lanes));
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d)), stream = count / kStreams;
+  V sums[kStreams][2];
+  HWY_UNROLL(4)
+  for (int s = 0; s < kStreams; ++s) sums[s][0] = sums[s][1] = hn::Zero(d);
+  for (int64_t at = 0; at < stream; at += 2 * lanes) {
+    HWY_UNROLL(4)
+    for (int s = 0; s < kStreams; ++s) {
+      const float* p = data + s * stream + at;
+      hwy::Prefetch(p + kAhead);
+      hwy::Prefetch(p + kAhead + lanes);
+      sums[s][0] = hn::Add(sums[s][0], hn::LoadU(d, p));
+      sums[s][1] = hn::Add(sums[s][1], hn::LoadU(d, p + lanes));
     }
   }
-  return TotalOf(sums);
+  HWY_UNROLL(4)
+  for (int s = 0; s < kStreams; ++s) sums[s][0] = hn::Add(sums[s][0], sums[s][1]);
+  return TotalOf({sums[0][0], sums[1][0], sums[2][0], sums[3][0]});
 }
 
 void StreamBlock(const float* from, float* to, int64_t count) {

@@ -12,7 +12,8 @@ inline constexpr int64_t kFewRows = 8;
 //   out[i * out_few + j * out_many] = bias[j] + sum over k of few[i][k] * many[j][k]
 // Each result is the same whatever else is in the call.
 struct DotsOfFewRows {
-  Tensor few;         // (n_few, length), n_few <= kFewRows
+  Tensor few;         // (n_few, length), n_few <= kFewRows; of bf16 only where many is as well and
+                      // multiplies_bf16()
   Tensor many;        // (n_many, length), contiguous if of f16 or bf16; read once
   const float* bias;  // (n_many), or null: zeros
   float* out;
@@ -21,6 +22,9 @@ struct DotsOfFewRows {
 };
 
 void dots_of_few_rows(Device& device, const DotsOfFewRows& args);
+
+// Whether the processor multiplies bf16 as they are.
+bool multiplies_bf16();
 
 // to = from, contiguous matrices of f16 or bf16 and of f32.
 void widen_rows(const Tensor& from, const Tensor& to);

@@ -236,14 +236,6 @@ Tensor widened(Device& device, const Tensor& weight) {
   return out;
 }
 
-bool multiplies_bf16() {
-#if defined(__x86_64__)
-  return __builtin_cpu_supports("avx512bf16") != 0;
-#else
-  return false;
-#endif
-}
-
 const std::byte* row_bytes(const Tensor& matrix, int64_t r) {
   return static_cast<const std::byte*>(matrix.raw()) +
          r * matrix.stride(0) * size_of(matrix.dtype());
@@ -257,7 +249,7 @@ void linear_forward(Device& device, const LinearForward& args) {
   const bool bf16 = args.weight.dtype() == DType::bf16 && multiplies_bf16();
   const Tensor x = bf16 ? rounded_to_bf16(device, args.x) : packed(device, args.x);
   if (rows <= kFewRows) {
-    return dots_of_few_rows(device, {.few = widened(device, x),
+    return dots_of_few_rows(device, {.few = x,
                                      .many = args.weight,
                                      .bias = bias,
                                      .out = args.y.data<float>(),
