@@ -122,9 +122,6 @@ void multiply(const Product& p, const void* a, const void* b, float* c) {
   products.run(p, a, b, c);
 }
 
-constexpr int64_t kTileRows = 128;
-constexpr int64_t kTileColumns = 1024;
-
 struct Tile {
   int64_t row_begin, row_end;
   int64_t begin, end;  // columns
@@ -133,15 +130,39 @@ struct Tile {
   int64_t columns() const { return end - begin; }
 };
 
-int64_t tile_count(int64_t rows, int64_t columns) {
-  return divide_up(rows, kTileRows) * divide_up(columns, kTileColumns);
-}
+// A matrix cut into tiles by its shape alone. oneDNN lays out a tile's share of both factors anew:
+// tiles are as large as they can be with work for several threads.
+class Tiles {
+ public:
+  Tiles(int64_t rows, int64_t columns) : rows_(rows), columns_(columns) {
+    constexpr int64_t kLargest = 512, kLeast = 128, kWanted = 8;
+    tile_rows_ = part_of(rows, divide_up(rows, kLargest));
+    tile_columns_ = part_of(columns, divide_up(columns, kLargest));
+    while (count() < kWanted && std::max(tile_rows_, tile_columns_) >= 2 * kLeast) {
+      int64_t& larger = tile_rows_ >= tile_columns_ ? tile_rows_ : tile_columns_;
+      larger = part_of(larger, 2);
+    }
+  }
 
-Tile tile_at(int64_t i, int64_t rows, int64_t columns) {
-  const int64_t across = divide_up(columns, kTileColumns);
-  const int64_t r = i / across * kTileRows, c = i % across * kTileColumns;
-  return {r, std::min(rows, r + kTileRows), c, std::min(columns, c + kTileColumns)};
-}
+  int64_t count() const { return divide_up(rows_, tile_rows_) * across(); }
+  int64_t most_columns() const { return tile_columns_; }
+
+  Tile operator[](int64_t i) const {
+    const int64_t r = i / across() * tile_rows_, c = i % across() * tile_columns_;
+    return {r, std::min(rows_, r + tile_rows_), c, std::min(columns_, c + tile_columns_)};
+  }
+
+ private:
+  // One of `parts` equal parts of n, in whole vectors.
+  static int64_t part_of(int64_t n, int64_t parts) {
+    constexpr int64_t kVector = 16;
+    return divide_up(std::max<int64_t>(1, n), std::max<int64_t>(1, parts) * kVector) * kVector;
+  }
+  int64_t across() const { return divide_up(columns_, tile_columns_); }
+
+  int64_t rows_, columns_;
+  int64_t tile_rows_, tile_columns_;
+};
 
 // One thread for a product too small to share.
 int threads_for(const Device& device, int64_t m, int64_t n, int64_t k) {
@@ -153,7 +174,7 @@ int threads_for(const Device& device, int64_t m, int64_t n, int64_t k) {
 int64_t reduction_parts(int64_t rows, int64_t out, int64_t in) {
   constexpr int64_t kWantedTasks = 8, kLeastRows = 256;
   return std::clamp<int64_t>(
-      std::min(kWantedTasks / std::max<int64_t>(1, tile_count(out, in)), rows / kLeastRows), 1,
+      std::min(kWantedTasks / std::max<int64_t>(1, Tiles(out, in).count()), rows / kLeastRows), 1,
       kWantedTasks);
 }
 
@@ -176,17 +197,18 @@ void multiply_rows(const Tensor& a, const Tensor& b, const Tile& tile, int64_t b
 // parts are added in order.
 void add_transposed_product(Device& device, const Tensor& a, const Tensor& b, float* c) {
   const int64_t rows = a.dim(0), m = a.dim(1), n = b.dim(1);
-  const int64_t tiles = tile_count(m, n), parts = reduction_parts(rows, m, n);
+  const Tiles tiles(m, n);
+  const int64_t parts = reduction_parts(rows, m, n);
   const int threads = threads_for(device, m, n, rows);
   if (parts == 1) {
-    return parallel_for(tiles, threads, [&](int64_t i) {
-      multiply_rows(a, b, tile_at(i, m, n), 0, rows, c, true);
+    return parallel_for(tiles.count(), threads, [&](int64_t i) {
+      multiply_rows(a, b, tiles[i], 0, rows, c, true);
     });
   }
   const Tensor partial = device.empty(DType::f32, {parts, m * n});
-  parallel_for(tiles * parts, threads, [&](int64_t i) {
-    const int64_t part = i / tiles;
-    multiply_rows(a, b, tile_at(i % tiles, m, n), rows * part / parts, rows * (part + 1) / parts,
+  parallel_for(tiles.count() * parts, threads, [&](int64_t i) {
+    const int64_t part = i / tiles.count();
+    multiply_rows(a, b, tiles[i % tiles.count()], rows * part / parts, rows * (part + 1) / parts,
                   row(partial, part), false);
   });
   add_column_sums(device, partial, c);
@@ -257,13 +279,14 @@ void linear_forward(Device& device, const LinearForward& args) {
                                      .out_many = 1});
   }
   const bool widens = !bf16 && args.weight.dtype() != DType::f32;
+  const Tiles tiles(rows, out);
   const int threads = threads_for(device, rows, out, in);
-  const Tensor scratch = device.empty(DType::f32, {widens ? threads * kTileColumns : 0, in});
-  parallel_for(tile_count(rows, out), threads, [&](int64_t i, int worker) {
-    const Tile tile = tile_at(i, rows, out);
+  const Tensor scratch = device.empty(DType::f32, {widens ? threads * tiles.most_columns() : 0, in});
+  parallel_for(tiles.count(), threads, [&](int64_t i, int worker) {
+    const Tile tile = tiles[i];
     Tensor weight = args.weight.rows(tile.begin, tile.end);
     if (widens) {
-      const int64_t first = worker * kTileColumns;
+      const int64_t first = worker * tiles.most_columns();
       const Tensor wide = scratch.rows(first, first + tile.columns());
       widen_rows(weight, wide);
       weight = wide;
@@ -296,8 +319,9 @@ void linear_backward_input(Device& device, const LinearBackwardInput& args) {
                                      .out_few = 1,
                                      .out_many = args.dx.stride(0)});
   }
-  parallel_for(tile_count(rows, in), threads_for(device, rows, in, out), [&](int64_t i) {
-    const Tile tile = tile_at(i, rows, in);
+  const Tiles tiles(rows, in);
+  parallel_for(tiles.count(), threads_for(device, rows, in, out), [&](int64_t i) {
+    const Tile tile = tiles[i];
     const Product product = {.m = tile.rows(),
                              .n = tile.columns(),
                              .k = out,
