@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <memory>
 
 #include "elapse/model/state_file.h"
 
@@ -65,9 +66,9 @@ void Session::keep_logits(const Tensor& row) {
   const Tensor classes = row.columns(0, model_->config().vocab_size);
   logits_.resize(static_cast<size_t>(classes.numel()));
   if (row.dtype() == DType::f64) return device.download_bytes(classes, logits_.data());
-  std::vector<float> values(logits_.size());
-  device.download_bytes(classes, values.data());
-  std::copy(values.begin(), values.end(), logits_.begin());
+  const auto values = std::make_unique_for_overwrite<float[]>(logits_.size());
+  device.download_bytes(classes, values.get());
+  std::copy_n(values.get(), logits_.size(), logits_.begin());
 }
 
 std::span<const double> Session::logits() const {

@@ -104,6 +104,10 @@ Mamba::Mamba(Device& device, const MambaConfig& config, int64_t n_layers, DType 
   out_proj_ = add("out_proj.weight", {d_model, d_inner}, Use::matrix,
                   uniform_within(linear_bound(d_inner) / std::sqrt(static_cast<double>(n_layers))));
   if (bias) out_proj_bias_ = add("out_proj.bias", {d_model}, Use::other, constant(0));
+  if (!A_log_.needs_grad()) {
+    Tape tape(device, false);
+    frozen_A_ = neg_exp(tape, A_log_);
+  }
   if (norm_eps > 0) {
     dt_ones_ = Var(upload(device, dtype, Values(static_cast<size_t>(dt_rank), 1.0), {dt_rank}));
     state_ones_ = Var(upload(device, dtype, Values(static_cast<size_t>(d_state), 1.0), {d_state}));
@@ -145,7 +149,7 @@ Var Mamba::scan(Tape& tape, const Var& x, const Var& z, const Sequences& seqs,
   const ScanVars in = {.x = x,
                        .dt_raw = linear(tape, dt_low, dt_proj_, Var()),
                        .dt_bias = dt_bias_,
-                       .A = points.pass(tape, "A", neg_exp(tape, A_log_)),
+                       .A = points.pass(tape, "A", frozen_A_ ? frozen_A_ : neg_exp(tape, A_log_)),
                        .B = points.pass(tape, "B", normed(tape, parts[1], state_ones_)),
                        .C = points.pass(tape, "C", normed(tape, parts[2], state_ones_)),
                        .D = D_,

@@ -23,6 +23,7 @@
 #include <hwy/highway.h>
 
 #include "elapse/backends/cpu/selective_scan-inl.h"
+#include "elapse/backends/cpu/selective_scan_step-inl.h"
 #include "elapse/backends/cpu/simd_math-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -167,19 +168,30 @@ Partition PartitionFor(const ScanInputs& in, int threads, int64_t block_states) 
   return {in, vectors, block_states};
 }
 
-template <bool kTaps, int kStates>
-void Forward(Device& device, const ScanForward& args) {
-  using Task = ForwardTask<kTaps, kStates>;
-  const int threads = ThreadsFor(device, args.in);
-  const Partition partition = PartitionFor(args.in, threads, kStates);
-  const int64_t floats = Task::scratch_floats(partition.padded);
-  const Tensor scratch = device.empty(DType::f32, {threads, floats});
+// Runs a Task for every group of channels and range of sequences.
+template <class Task>
+void RunTasks(Device& device, const ScanForward& args, const Partition& partition, int threads,
+              int64_t scratch_floats) {
+  const Tensor scratch = device.empty(DType::f32, {threads, scratch_floats});
   parallel_for(partition.tasks(), threads, [&](int64_t index, int worker) HWY_ATTR {
     const Group group = partition.group(partition.group_of(index));
-    Task task(args, group, scratch.data<float>() + worker * floats);
+    Task task(args, group, scratch.data<float>() + worker * scratch_floats);
     const int64_t range = partition.range_of(index);
     for (int64_t s = partition.range_begin(range); s < partition.range_end(range); ++s) task.run(s);
   });
+}
+
+template <bool kTaps, int kStates>
+void Forward(Device& device, const ScanForward& args) {
+  const int threads = ThreadsFor(device, args.in);
+  const Partition partition = PartitionFor(args.in, threads, kStates);
+  if (!kTaps && !args.checkpoints && AreSteps(args.in)) {
+    using Task = StepTask<kStates>;
+    return RunTasks<Task>(device, args, partition, threads,
+                          Task::scratch_floats(partition.d_state));
+  }
+  using Task = ForwardTask<kTaps, kStates>;
+  RunTasks<Task>(device, args, partition, threads, Task::scratch_floats(partition.padded));
 }
 
 template <bool kTaps>
