@@ -15,6 +15,7 @@
 #include "elapse/io/file.h"
 #include "elapse/model/checkpoint.h"
 #include "elapse/model/checkpoint_files.h"
+#include "elapse/text/byte_tokenizer.h"
 #include "elapse/train/checkpoint.h"
 #include "elapse/train/run.h"
 
@@ -101,7 +102,10 @@ std::vector<Phase> parse_curriculum(std::string_view text) {
 std::unique_ptr<TokenSource> open_text(const Arguments& args, const ModelConfig* start) {
   const ModelText text =
       start ? open_model_text(args.model, start->vocab_size, args.tokenizer) : ModelText();
-  return std::make_unique<TextData>(TextData::open(args.texts, args.seed, text.tokenizer.get()));
+  // Bytes are tokens as they lie there; made into numbers they would take eight times the room.
+  const bool bytes = dynamic_cast<const ByteTokenizer*>(text.tokenizer.get()) != nullptr;
+  return std::make_unique<TextData>(
+      TextData::open(args.texts, args.seed, bytes ? nullptr : text.tokenizer.get()));
 }
 
 // `start`: of the checkpoint to start from, if there is one.
