@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include "apps/elapse/bench/results.h"
+#include "apps/elapse/checks.h"
 #include "apps/elapse/interrupt.h"
 #include "apps/elapse/progress.h"
 #include "apps/elapse/verbs.h"
@@ -55,6 +56,7 @@ void run(const Options& options) {
     fmt::print("{}", bench::list_of(bench::select_benchmarks(options.names)).text());
     return;
   }
+  if (!options.json.empty()) check_writable(options.json);
   const std::vector<bench::Row> rows = measure(options);
   fmt::print("{}\n{}", bench::table_of(rows).text(), bench::legend());
   if (!options.json.empty()) write_json(options.json, bench::json_of(rows, options.device));
@@ -80,10 +82,12 @@ void add_bench_verb(CLI::App& app) {
       ->check(CLI::Validator(complaint_about, ""));
   verb->add_flag("--list", options->list, "Say what there is to measure, and measure nothing");
   verb->add_option("--threads", options->threads, "Threads; 0: one, and then one a processor")
-      ->check(CLI::Range(0, 1024))
+      ->check(whole_number(0, 1024))
       ->capture_default_str();
   verb->add_option("--device", options->device, "What computes: cpu or ref")->capture_default_str();
-  verb->add_option("--json", options->json, "Write the rows here as well")->type_name("FILE");
+  verb->add_option("--json", options->json, "Write the rows here as well")
+      ->type_name("FILE")
+      ->check(not_empty());
   verb->callback([options] { run(*options); });
 }
 

@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 
+#include "apps/elapse/checks.h"
 #include "apps/elapse/interrupt.h"
 #include "apps/elapse/progress.h"
 #include "apps/elapse/quantities.h"
@@ -80,8 +81,8 @@ void add_convert_verb(CLI::App& app) {
   CLI::App* verb = app.add_subcommand("convert", "Write a checkpoint in another layout or dtype");
   verb->footer(kFooter);
   const auto args = std::make_shared<Arguments>();
-  verb->add_option("FROM", args->from, "Folder of the checkpoint")->required();
-  verb->add_option("TO", args->to, "Folder to write to")->required();
+  verb->add_option("FROM", args->from, "Folder of the checkpoint")->required()->check(not_empty());
+  verb->add_option("TO", args->to, "Folder to write to")->required()->check(not_empty());
   verb->add_option("--layout", args->layout, "original or transformers; as it is where not given")
       ->check(CLI::IsMember({"original", "transformers"}));
   verb->add_option("--dtype", args->dtype, "f32, f16 or bf16; as each tensor is where not given")

@@ -4,7 +4,9 @@
 #include <chrono>
 #include <memory>
 #include <optional>
+#include <span>
 
+#include "apps/elapse/checks.h"
 #include "apps/elapse/input.h"
 #include "apps/elapse/interrupt.h"
 #include "apps/elapse/progress.h"
@@ -55,11 +57,29 @@ std::unique_ptr<Tokenizer> open_tokenizer_of(const Arguments& args, const Langua
   return open_model_text(args.model, model.config().vocab_size, args.tokenizer).tokenizer;
 }
 
-template <class T>
-void keep_at_most(const std::optional<int64_t>& limit, std::vector<T>& all) {
-  if (limit && *limit < static_cast<int64_t>(all.size())) {
-    all.erase(all.begin() + *limit, all.end());
-  }
+int64_t bytes_of(const Tokenizer& tokenizer, std::span<const int64_t> tokens) {
+  size_t bytes = 0;
+  for (const int64_t token : tokens) bytes += tokenizer.decode(token).size();
+  return static_cast<int64_t>(bytes);
+}
+
+// A text's first `limit` tokens. No more of it is read than decides them: how a text is cut depends
+// on what comes next, but not on what comes kBeyond bytes later, where a word has long ended.
+std::vector<int64_t> first_tokens(const Tokenizer& tokenizer, Input input, int64_t limit) {
+  constexpr int64_t kBeyond = 1 << 16;
+  std::string text;
+  std::vector<int64_t> tokens;
+  const auto are_decided = [&] {
+    const auto first = static_cast<size_t>(limit);
+    return first < tokens.size() &&
+           bytes_of(tokenizer, std::span(tokens).subspan(first)) >= kBeyond;
+  };
+  do {
+    input.read(std::max<size_t>(text.size(), 2 * kBeyond), text);
+    tokens = tokenizer.encode(text);
+  } while (!input.ended() && !are_decided());
+  if (limit < std::ssize(tokens)) tokens.resize(static_cast<size_t>(limit));
+  return tokens;
 }
 
 // What is measured: the line of a table, and the fields of a JSON object, in one order.
@@ -117,8 +137,9 @@ Windows windows_of(const Arguments& args) {
 
 void measure_text(const Arguments& args, const LanguageModel& model, Measures& measures) {
   const auto tokenizer = open_tokenizer_of(args, model);
-  std::vector<int64_t> tokens = tokenizer->encode(read_input(args.text));
-  keep_at_most(args.limit, tokens);
+  const std::vector<int64_t> tokens = args.limit
+                                          ? first_tokens(*tokenizer, Input(args.text), *args.limit)
+                                          : tokenizer->encode(read_input(args.text));
   ELAPSE_CHECK(tokens.size() >= 2, "{}: too short: expected at least 2 tokens, found {}", args.text,
                tokens.size());
   const Windows windows = windows_of(args);
@@ -145,8 +166,8 @@ void measure_text(const Arguments& args, const LanguageModel& model, Measures& m
 void measure_lambada(const Arguments& args, const LanguageModel& model, Measures& measures) {
   const auto tokenizer = open_tokenizer_of(args, model);
   const std::string& path = args.task.second;
-  std::vector<Continuation> examples = parse_continuations(read_input(path), path);
-  keep_at_most(args.limit, examples);
+  const std::vector<Continuation> examples =
+      parse_continuations(read_input(path), path, args.limit.value_or(INT64_MAX));
   Watch watch("example", static_cast<int64_t>(examples.size()));
   const LambadaEvaluation found = evaluate_lambada(
       model, *tokenizer, examples, args.batch_tokens, [&](const LambadaEvaluation& so_far) {
@@ -166,6 +187,7 @@ void measure_lambada(const Arguments& args, const LanguageModel& model, Measures
 }
 
 void run_eval(const Arguments& args) {
+  if (!args.json.empty()) check_writable(args.json);
   Device device(args.device, args.threads);
   const auto model = load_model(device, args.model, DType::f32, WeightMemory::mapped);
   Measures measures;
@@ -196,16 +218,21 @@ void check_usage(const Arguments& args) {
 
 void add_input_options(CLI::App& verb, Arguments& args) {
   auto* input = verb.add_option_group("Input", "What to evaluate on, one of these");
-  input->add_option("--text", args.text, "Text; -: standard input")->type_name("FILE");
+  input->add_option("--text", args.text, "Text; -: standard input")
+      ->type_name("FILE")
+      ->check(not_empty());
   CLI::Option* task = input->add_option("--task", args.task, "A task and its file: lambada FILE")
-                          ->type_name("NAME FILE");
+                          ->type_name("NAME FILE")
+                          ->check(not_empty());
   input->require_option(1);
   verb.add_option("-w,--window", args.window, "Tokens read together; 0: the whole text")
+      ->check(whole_number(0))
       ->excludes(task);
   verb.add_option("--stride", args.stride, "Tokens from window to window; as a rule the window")
+      ->check(whole_number(1))
       ->excludes(task);
   verb.add_option("--limit", args.limit, "Tokens of the text or examples of the task at most")
-      ->check(CLI::PositiveNumber);
+      ->check(whole_number(1));
 }
 
 }  // namespace
@@ -216,18 +243,23 @@ void add_eval_verb(CLI::App& app) {
   verb->option_defaults()->always_capture_default();
   verb->footer(kFooter);
   const auto args = std::make_shared<Arguments>();
-  verb->add_option("-m,--model", args->model, "Folder of the model")->required();
+  verb->add_option("-m,--model", args->model, "Folder of the model")
+      ->required()
+      ->check(not_empty());
   verb->add_option("--tokenizer", args->tokenizer,
                    "tokenizer.json or a folder, where the model's folder has none")
-      ->type_name("FILE");
+      ->type_name("FILE")
+      ->check(not_empty());
   add_input_options(*verb, *args);
-  verb->add_option("--json", args->json, "Write the numbers here as well")->type_name("FILE");
+  verb->add_option("--json", args->json, "Write the numbers here as well")
+      ->type_name("FILE")
+      ->check(not_empty());
   verb->add_option("--batch-tokens", args->batch_tokens,
                    "Tokens in one pass: decides memory and speed, not the numbers")
-      ->check(CLI::PositiveNumber);
+      ->check(whole_number(1));
   verb->add_option("--device", args->device, "What computes: cpu or ref");
   verb->add_option("--threads", args->threads, "Threads; 0: one a processor")
-      ->check(CLI::Range(0, 1024));
+      ->check(whole_number(0, 1024));
   verb->callback([args] {
     check_usage(*args);
     run_eval(*args);

@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 
+#include "apps/elapse/checks.h"
 #include "apps/elapse/interrupt.h"
 #include "apps/elapse/progress.h"
 #include "apps/elapse/verbs.h"
@@ -65,6 +66,7 @@ void induction(const Arguments& args) {
   std::error_code error;
   fs::create_directories(args.out, error);
   ELAPSE_CHECK(!error, "{}: cannot make the folder: {}", args.out, error.message());
+  check_writable((fs::path(args.out) / "report.html").string());
   Device device(args.device, args.threads);
   fmt::print(
       "Induction heads: a Mamba of {} layers, d_model {}, trained for {} steps at lengths "
@@ -104,17 +106,19 @@ void add_experiment_verb(CLI::App& app) {
   CLI::Option* quick = task->add_flag("--quick", args->quick,
                                       "a few minutes on two cores instead of the published run");
   task->add_option("--steps", args->steps, "training steps, instead of the published 204800")
-      ->check(CLI::PositiveNumber)
+      ->check(whole_number(1))
       ->excludes(quick);
   task->add_option("--seed", args->seed, "of the initialisation and the data")
+      ->check(seed())
       ->capture_default_str();
   task->add_option("--out", args->out,
                    "folder for report.html, result.json, accuracy.svg and the trained model")
+      ->check(not_empty())
       ->capture_default_str();
   task->add_option("--device", args->device, "cpu or ref")->capture_default_str();
   task->add_option("--threads", args->threads, "0: every processor")
       ->capture_default_str()
-      ->check(CLI::Range(0, 1024));
+      ->check(whole_number(0, 1024));
   task->footer(
       "The published run is 204800 steps; --quick reduces it and says how.\n"
       "Example: elapse experiment induction --quick --out out/induction");

@@ -11,6 +11,7 @@
 #include <memory>
 #include <optional>
 
+#include "apps/elapse/checks.h"
 #include "apps/elapse/input.h"
 #include "apps/elapse/interrupt.h"
 #include "apps/elapse/output.h"
@@ -150,6 +151,7 @@ void report(const Pace& prompt, const Pace& text, const Session& session) {
 
 void run_generate(const Arguments& args) {
   std::vector<int64_t> tokens = parse_tokens(args.prompt_tokens.value_or(""));
+  if (!args.save_state.empty()) check_writable(args.save_state);
   const std::string prompt =
       args.prompt_file ? read_input(*args.prompt_file) : args.prompt.value_or("");
   Device device(args.device, args.threads);
@@ -179,13 +181,15 @@ void run_generate(const Arguments& args) {
 void add_prompt_options(CLI::App& verb, Arguments& args) {
   auto* prompt = verb.add_option("-p,--prompt", args.prompt, "Text to continue");
   auto* file =
-      verb.add_option("-f,--file", args.prompt_file, "File with the text; -: standard input");
+      verb.add_option("-f,--file", args.prompt_file, "File with the text; -: standard input")
+          ->check(not_empty());
   auto* tokens = verb.add_option("--prompt-tokens", args.prompt_tokens,
                                  "Token numbers to continue, as 3,1,4; prints numbers as well");
   prompt->excludes(file)->excludes(tokens);
   file->excludes(tokens);
   verb.add_option("--tokenizer", args.tokenizer,
                   "A tokenizer.json or a folder with one, in place of the model's own")
+      ->check(not_empty())
       ->excludes(tokens)
       ->default_str("");
   verb.add_flag("--ignore-eos", args.ignore_eos, "Go on after an end-of-text token")
@@ -198,19 +202,21 @@ void add_prompt_options(CLI::App& verb, Arguments& args) {
 
 void add_sampler_options(CLI::App& verb, SamplerOptions& sampler) {
   verb.add_option("--temp", sampler.temperature, "Temperature; 0: the likeliest token, always");
-  verb.add_option("--top-k", sampler.top_k, "Keep the k likeliest tokens; 0: all");
+  verb.add_option("--top-k", sampler.top_k, "Keep the k likeliest tokens; 0: all")
+      ->check(whole_number(0));
   verb.add_option("--top-p", sampler.top_p,
                   "Keep the likeliest that reach this probability; 1: all");
   verb.add_option("--min-p", sampler.min_p,
                   "Keep those at least this likely, relative to the likeliest; 0: all");
-  verb.add_option("-s,--seed", sampler.seed, "The same seed gives the same text");
+  verb.add_option("-s,--seed", sampler.seed, "The same seed gives the same text")->check(seed());
 }
 
 void add_state_options(CLI::App& verb, Arguments& args) {
   verb.add_option("--save-state", args.save_state,
-                  "Write the model's whole memory here at the end, after Ctrl-C too");
-  verb.add_option("--load-state", args.load_state,
-                  "Go on from a saved memory, as if never stopped");
+                  "Write the model's whole memory here at the end, after Ctrl-C too")
+      ->check(not_empty());
+  verb.add_option("--load-state", args.load_state, "Go on from a saved memory, as if never stopped")
+      ->check(not_empty());
 }
 
 void check_usage(const Arguments& args) {
@@ -231,15 +237,17 @@ void add_generate_verb(CLI::App& app) {
   verb->option_defaults()->always_capture_default();
   verb->footer(kFooter);
   const auto args = std::make_shared<Arguments>();
-  verb->add_option("-m,--model", args->model, "Folder of the model")->required();
+  verb->add_option("-m,--model", args->model, "Folder of the model")
+      ->required()
+      ->check(not_empty());
   add_prompt_options(*verb, *args);
   verb->add_option("-n,--max-tokens", args->max_tokens, "Tokens to make at most")
-      ->check(CLI::Range(int64_t{0}, INT64_MAX));
+      ->check(whole_number(0));
   add_sampler_options(*verb, args->sampler);
   add_state_options(*verb, *args);
   verb->add_option("--device", args->device, "What computes");
   verb->add_option("--threads", args->threads, "Threads; 0: one a processor")
-      ->check(CLI::Range(0, 1024));
+      ->check(whole_number(0, 1024));
   verb->add_flag("-v,--verbose", args->verbose, "Speed and size on standard error at the end");
   verb->callback([args] {
     check_usage(*args);

@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 
+#include "apps/elapse/checks.h"
 #include "apps/elapse/quantities.h"
 #include "apps/elapse/verbs.h"
 #include "elapse/io/file.h"
@@ -35,6 +36,7 @@ constexpr const char* kFooter =
 // What there is to say about a folder or a file.
 struct Contents {
   std::optional<ModelConfig> config;  // of a folder
+  Layout names = Layout::original;    // whose names its files have
   std::optional<StateSummary> state;  // of a saved one
   std::vector<WeightFile> files;
   std::vector<std::string> tokenizer;
@@ -67,6 +69,7 @@ Contents contents_of_folder(const std::string& path) {
   Contents contents;
   Checkpoint checkpoint = open_checkpoint(path);
   contents.config = checkpoint.config;
+  contents.names = checkpoint.names;
   contents.files = std::move(checkpoint.files);
   for (const char* name : kTokenizerFiles) {
     if (file_exists((fs::path(path) / name).string())) contents.tokenizer.push_back(name);
@@ -92,7 +95,7 @@ Contents contents_of(const std::string& path) {
 std::string file_name(const WeightFile& file) { return fs::path(file.path).filename().string(); }
 
 std::string shown_name(const Contents& contents, const std::string& name) {
-  return contents.config ? name_in_layout(name, contents.config->layout) : name;
+  return contents.config ? name_in_layout(name, contents.names) : name;
 }
 
 // ---- for people
@@ -224,7 +227,7 @@ void add_info_verb(CLI::App& app) {
   CLI::App* verb = app.add_subcommand("info", "Say what is in a checkpoint or a saved state");
   verb->footer(kFooter);
   const auto args = std::make_shared<Arguments>();
-  verb->add_option("PATH", args->path, "Folder or file")->required();
+  verb->add_option("PATH", args->path, "Folder or file")->required()->check(not_empty());
   verb->add_flag("--tensors", args->tensors, "Each tensor: name, dtype, shape, file");
   verb->add_flag("--json", args->json, "As JSON");
   verb->callback([args] { run_info(*args); });

@@ -8,6 +8,7 @@
 #include <memory>
 #include <optional>
 
+#include "apps/elapse/checks.h"
 #include "apps/elapse/input.h"
 #include "apps/elapse/output.h"
 #include "apps/elapse/verbs.h"
@@ -118,13 +119,17 @@ void add_tokenize_verb(CLI::App& app) {
   verb->footer(kFooter);
   const auto args = std::make_shared<Arguments>();
   auto* source = verb->add_option_group("Tokenizer", "One of these");
-  source->add_option("--tokenizer", args->tokenizer,
-                     "A tokenizer.json, or a folder with one or with vocab.json and merges.txt");
-  source->add_option("-m,--model", args->model, "Folder of a model, for its tokenizer");
+  source
+      ->add_option("--tokenizer", args->tokenizer,
+                   "A tokenizer.json, or a folder with one or with vocab.json and merges.txt")
+      ->check(not_empty());
+  source->add_option("-m,--model", args->model, "Folder of a model, for its tokenizer")
+      ->check(not_empty());
   source->require_option(1);
   auto* input = verb->add_option_group("Text", "One of these");
   input->add_option("--text", args->text, "The text itself");
-  input->add_option("-f,--file", args->file, "File with the text; -: standard input");
+  input->add_option("-f,--file", args->file, "File with the text; -: standard input")
+      ->check(not_empty());
   input->require_option(1);
   auto* pieces = verb->add_flag("--pieces", args->pieces, "Print each token's number and bytes");
   auto* count = verb->add_flag("--count", args->count, "Print how many there are");

@@ -4,12 +4,18 @@
 #include <charconv>
 #include <filesystem>
 
+#include "apps/elapse/checks.h"
 #include "apps/elapse/interrupt.h"
 #include "apps/elapse/progress.h"
 #include "apps/elapse/train_log.h"
 #include "apps/elapse/verbs.h"
 #include "elapse/data/induction.h"
 #include "elapse/data/text_data.h"
+#include "elapse/generate/model_text.h"
+#include "elapse/io/file.h"
+#include "elapse/model/checkpoint.h"
+#include "elapse/model/checkpoint_files.h"
+#include "elapse/text/byte_tokenizer.h"
 #include "elapse/train/checkpoint.h"
 #include "elapse/train/run.h"
 
@@ -42,6 +48,7 @@ struct Arguments {
   std::string induction_loss = "last";
   int64_t ordinary_tokens = 14;
   int64_t d_model = 192, n_layers = 3, d_state = 16;
+  std::string model, tokenizer;  // the checkpoint to start from, and what reads text for it
   std::string curriculum;
   std::string schedule = "cosine";
   TrainConfig train = default_training();
@@ -57,9 +64,12 @@ constexpr const char* kFooter =
     "A run's folder (--out) holds config.json and model.safetensors, which `elapse generate` and "
     "other programs read, and resume.safetensors, which --resume reads. Ctrl-C saves and leaves; "
     "the same command with --resume goes on as if nothing had happened, bit for bit.\n\n"
+    "--model starts from a checkpoint's weights instead of random ones, with the optimizer new and "
+    "text cut into tokens as that model reads it; the run's folder gets its tokenizer as well.\n\n"
     "Examples:\n"
     "  elapse train --text book.txt --out run\n"
     "  elapse train --text book.txt --out run --resume\n"
+    "  elapse train --model mamba-130m-hf --text book.txt --out tuned --lr 1e-4 --steps 500\n"
     "  elapse train --task induction --out heads --d-model 64 --layers 2 \\\n"
     "      --curriculum 16:600,32:600,64:600,128:600 --length 256 --steps 6000 \\\n"
     "      --schedule constant --lr 1e-3 --weight-decay 0 --eval-length 256";
@@ -89,8 +99,18 @@ std::vector<Phase> parse_curriculum(std::string_view text) {
   return phases;
 }
 
-std::unique_ptr<TokenSource> open_source(const Arguments& args) {
-  if (args.task.empty()) return std::make_unique<TextData>(TextData::open(args.texts, args.seed));
+std::unique_ptr<TokenSource> open_text(const Arguments& args, const ModelConfig* start) {
+  const ModelText text =
+      start ? open_model_text(args.model, start->vocab_size, args.tokenizer) : ModelText();
+  // Bytes are tokens as they lie there; made into numbers they would take eight times the room.
+  const bool bytes = dynamic_cast<const ByteTokenizer*>(text.tokenizer.get()) != nullptr;
+  return std::make_unique<TextData>(
+      TextData::open(args.texts, args.seed, bytes ? nullptr : text.tokenizer.get()));
+}
+
+// `start`: of the checkpoint to start from, if there is one.
+std::unique_ptr<TokenSource> open_source(const Arguments& args, const ModelConfig* start) {
+  if (args.task.empty()) return open_text(args, start);
   const auto loss = args.induction_loss == "last" ? InductionTask::Loss::last_token
                                                   : InductionTask::Loss::all_tokens;
   return std::make_unique<InductionTask>(args.seed, loss, args.ordinary_tokens);
@@ -106,28 +126,30 @@ double least_bytes(const ModelConfig& c, int64_t tokens) {
   return sizeof(float) * (4 * weights + 8 * layers * e * static_cast<double>(tokens));
 }
 
+// Tokens of the largest pass of any step.
+int64_t tokens_of_a_pass(const TrainConfig& train) {
+  int64_t most = 0;
+  for (const int64_t length : train.lengths()) {
+    const int64_t sequences = (train.sequences(length) + train.accumulate - 1) / train.accumulate;
+    most = std::max(most, sequences * length);
+  }
+  return most;
+}
+
 void check_memory(const ModelConfig& c, const TrainConfig& train) {
-  const int64_t tokens = std::max(train.batch_tokens, train.length);
-  const double needed = least_bytes(c, tokens / std::max<int64_t>(1, train.accumulate));
+  const int64_t tokens = tokens_of_a_pass(train);
+  const double needed = least_bytes(c, tokens);
   const double memory =
       static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGE_SIZE));
   ELAPSE_CHECK(needed <= memory,
-               "--d-model {} with --layers {} and --batch-tokens {} needs at least {:.3g} GB, but "
-               "the machine has {:.3g} GB",
-               c.d_model, c.n_layers, train.batch_tokens, needed * 1e-9, memory * 1e-9);
+               "a model of d_model {} and {} layers in passes of {} tokens needs at least {:.3g} "
+               "GB, but the machine has {:.3g} GB",
+               c.d_model, c.n_layers, tokens, needed * 1e-9, memory * 1e-9);
 }
 
-ModelConfig model_config(const Arguments& args, int64_t vocab_size) {
-  constexpr int64_t kMaxSize = int64_t{1} << 24;  // keeps products of sizes far from overflow
-  for (const auto& [flag, value] : {std::pair("--d-model", args.d_model),
-                                    {"--layers", args.n_layers},
-                                    {"--d-state", args.d_state}}) {
-    ELAPSE_CHECK(value >= 1 && value <= kMaxSize, "{}: expected 1 to {}, found {}", flag, kMaxSize,
-                 value);
-  }
+ModelConfig new_config(const Arguments& args, int64_t vocab_size) {
   ModelConfig config = ModelConfig::mamba(args.d_model, args.n_layers, vocab_size);
   config.d_state = args.d_state;
-  check_memory(config, args.train);
   return config;
 }
 
@@ -142,6 +164,11 @@ TrainConfig train_config(const Arguments& args) {
   config.schedule.kind = schedule_kind(args.schedule);
   // A floor above the peak is nobody's wish; a small peak given alone shall not fail for it.
   config.schedule.min_lr = std::min(config.schedule.min_lr, config.schedule.peak_lr);
+  try {
+    config.check();
+  } catch (const Error& error) {
+    throw CLI::ValidationError(error.what());
+  }
   return config;
 }
 
@@ -205,16 +232,54 @@ void start_or_resume(Trainer& trainer, const Arguments& args) {
   if (args.resume) fmt::print(stderr, "{}: nothing to resume yet, starting\n", args.run.out);
 }
 
+// What to train, and on what. A model is made once its source is known to be good, and known to
+// fit.
+struct Subject {
+  std::unique_ptr<TokenSource> source;
+  std::unique_ptr<LanguageModel> model;
+};
+
+Subject new_subject(const Arguments& args, const TrainConfig& train, Device& device) {
+  auto source = open_source(args, nullptr);
+  const ModelConfig config = new_config(args, source->vocab_size());
+  check_memory(config, train);
+  return {std::move(source),
+          std::make_unique<LanguageModel>(device, config, DType::f32, args.seed)};
+}
+
+Subject subject_from_checkpoint(const Arguments& args, const TrainConfig& train, Device& device) {
+  const ModelConfig config = open_checkpoint(args.model).config;
+  check_memory(config, train);
+  auto source = open_source(args, &config);
+  return {std::move(source), load_model(device, args.model, DType::f32, WeightMemory::trained)};
+}
+
+// The files that make text of the tokens and say where it ends, so that the run's folder stands for
+// itself.
+void copy_companions(const Arguments& args) {
+  const fs::path out = args.run.out;
+  std::error_code none;
+  const bool is_file = fs::is_regular_file(args.tokenizer, none);
+  if (is_file) copy_file(args.tokenizer, (out / "tokenizer.json").string());
+  for (const std::string& name : companion_files()) {
+    const bool of_model = args.tokenizer.empty() || name == "generation_config.json";
+    if (is_file && !of_model) continue;
+    const std::string from = fs::path(of_model ? args.model : args.tokenizer) / name;
+    if (file_exists(from)) copy_file(from, (out / name).string());
+  }
+}
+
 void run_train(const Arguments& args) {
   const TrainConfig config = train_config(args);
-  ELAPSE_CHECK(args.run.eval_length >= 1, "--eval-length: expected at least 1, found {}",
-               args.run.eval_length);
-  const auto source = open_source(args);
   Device device(args.device, args.threads);
-  const LanguageModel model(device, model_config(args, source->vocab_size()), DType::f32,
-                            args.seed);
-  Trainer trainer(model, *source, config);
+  const auto [source, model] = args.model.empty() ? new_subject(args, config, device)
+                                                  : subject_from_checkpoint(args, config, device);
+  Trainer trainer(*model, *source, config);
+  trainer.check_evaluation(args.run.eval_length);
+  if (!args.log.empty()) make_folder_of(args.log);
+  const FolderLock lock = prepare_run_folder(args.run.out);
   start_or_resume(trainer, args);
+  if (!args.model.empty()) copy_companions(args);
   Display display(args, trainer.steps_done());
   run(trainer, args.run, display);
   if (!trainer.finished()) {
@@ -229,8 +294,10 @@ void run_train(const Arguments& args) {
 void add_data_options(CLI::App& verb, Arguments& args) {
   auto* data = verb.add_option_group("Data", "What to learn from, one of these");
   data->add_option("--text", args.texts,
-                   "Files of text, learned byte by byte; the last tenth is held out")
+                   "Files of text, learned byte by byte, or in the tokens of --model; the last "
+                   "tenth is held out")
       ->type_name("FILE")
+      ->check(not_empty())
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   data->add_option("--task", args.task, "A synthetic task")->check(CLI::IsMember({"induction"}));
   data->require_option(1);
@@ -238,21 +305,36 @@ void add_data_options(CLI::App& verb, Arguments& args) {
                   "Train on the answer (last) or on every token (all)")
       ->check(CLI::IsMember({"last", "all"}));
   verb.add_option("--ordinary-tokens", args.ordinary_tokens,
-                  "Ordinary tokens among the 16 of the task: 14 or 15");
+                  "Ordinary tokens among the 16 of the task: 14 or 15")
+      ->check(whole_number(14, 15));
 }
 
 void add_model_options(CLI::App& verb, Arguments& args) {
-  verb.add_option("--d-model", args.d_model, "Width of the residual stream");
-  verb.add_option("--layers", args.n_layers, "Mamba layers");
-  verb.add_option("--d-state", args.d_state, "State size of a channel");
+  constexpr int64_t kMaxSize = int64_t{1} << 24;  // keeps products of sizes far from overflow
+  auto* model = verb.add_option("--model", args.model,
+                                "Folder of a checkpoint: start from its weights, in its sizes");
+  model->type_name("DIR")->check(not_empty());
+  verb.add_option("--tokenizer", args.tokenizer,
+                  "A tokenizer.json or a folder with one, in place of the checkpoint's own")
+      ->type_name("FILE")
+      ->check(not_empty())
+      ->needs(model);
+  for (const auto& [flag, size, text] :
+       {std::tuple("--d-model", &args.d_model, "Width of the residual stream"),
+        {"--layers", &args.n_layers, "Mamba layers"},
+        {"--d-state", &args.d_state, "State size of a channel"}}) {
+    verb.add_option(flag, *size, text)->check(whole_number(1, kMaxSize))->excludes(model);
+  }
 }
 
 void add_batch_options(CLI::App& verb, Arguments& args) {
-  verb.add_option("--steps", args.train.steps, "Updates of the weights");
-  verb.add_option("--batch-tokens", args.train.batch_tokens, "Tokens of a step");
+  verb.add_option("--steps", args.train.steps, "Updates of the weights")->check(whole_number(1));
+  verb.add_option("--batch-tokens", args.train.batch_tokens, "Tokens of a step")
+      ->check(whole_number(1));
   verb.add_option("--accumulate", args.train.accumulate,
-                  "Passes a step is spread over, to need less memory");
-  verb.add_option("--length", args.train.length, "Tokens of a sequence");
+                  "Passes a step is spread over, to need less memory")
+      ->check(whole_number(1));
+  verb.add_option("--length", args.train.length, "Tokens of a sequence")->check(whole_number(1));
   verb.add_option("--curriculum", args.curriculum,
                   "Sequences of other lengths first, with as many tokens a step: "
                   "LENGTH:STEPS,...")
@@ -267,8 +349,10 @@ void add_optimizer_options(CLI::App& verb, Arguments& args) {
       ->check(CLI::IsMember({"constant", "cosine", "wsd"}));
   verb.add_option("--lr", schedule.peak_lr, "Peak learning rate");
   verb.add_option("--min-lr", schedule.min_lr, "Learning rate at the end (cosine, wsd)");
-  verb.add_option("--warmup", schedule.warmup_steps, "Steps over which it rises linearly");
-  verb.add_option("--decay-steps", schedule.decay_steps, "Steps over which it falls (wsd)");
+  verb.add_option("--warmup", schedule.warmup_steps, "Steps over which it rises linearly")
+      ->check(whole_number(0));
+  verb.add_option("--decay-steps", schedule.decay_steps, "Steps over which it falls (wsd)")
+      ->check(whole_number(0));
   verb.add_option("--weight-decay", adamw.weight_decay,
                   "Decoupled; never of A_log, D, biases and norms");
   verb.add_option("--beta1", adamw.beta1, "AdamW's decay of the first moment");
@@ -277,20 +361,27 @@ void add_optimizer_options(CLI::App& verb, Arguments& args) {
 }
 
 void add_run_options(CLI::App& verb, Arguments& args) {
-  verb.add_option("-o,--out", args.run.out, "Folder of the run")->required()->type_name("DIR");
+  verb.add_option("-o,--out", args.run.out, "Folder of the run")
+      ->required()
+      ->type_name("DIR")
+      ->check(not_empty());
   verb.add_flag("--resume", args.resume, "Continue the run in --out, if there is one");
   verb.add_option("--save-every", args.run.save_every,
                   "Steps between checkpoints; 0: only at the end")
-      ->check(CLI::NonNegativeNumber);
+      ->check(whole_number(0));
   verb.add_option("--eval-every", args.run.eval_every,
                   "Steps between evaluations on what is held out; 0: only at the end")
-      ->check(CLI::NonNegativeNumber);
-  verb.add_option("--eval-length", args.run.eval_length, "Tokens of the sequences evaluated on");
-  verb.add_option("--log", args.log, "Write one JSON object a step here")->type_name("FILE");
-  verb.add_option("--seed", args.seed, "Of the first weights and of what is drawn from the data");
+      ->check(whole_number(0));
+  verb.add_option("--eval-length", args.run.eval_length, "Tokens of the sequences evaluated on")
+      ->check(whole_number(1));
+  verb.add_option("--log", args.log, "Write one JSON object a step here")
+      ->type_name("FILE")
+      ->check(not_empty());
+  verb.add_option("--seed", args.seed, "Of the first weights and of what is drawn from the data")
+      ->check(seed());
   verb.add_option("--device", args.device, "What computes: cpu or ref");
   verb.add_option("--threads", args.threads, "Threads; 0: one a processor")
-      ->check(CLI::NonNegativeNumber);
+      ->check(whole_number(0, 1024));
 }
 
 }  // namespace

@@ -14,13 +14,6 @@
 namespace elapse {
 namespace {
 
-void make_folder_of(const std::string& path) {
-  const auto folder = std::filesystem::path(path).parent_path();
-  std::error_code error;
-  if (!folder.empty()) std::filesystem::create_directories(folder, error);
-  ELAPSE_CHECK(!error, "{}: cannot make its folder: {}", path, error.message());
-}
-
 // The lines of the first `steps_done` steps.
 std::string lines_until(const std::string& path, int64_t steps_done) {
   if (!std::filesystem::exists(path)) return "";
@@ -36,8 +29,14 @@ std::string lines_until(const std::string& path, int64_t steps_done) {
 
 }  // namespace
 
+void make_folder_of(const std::string& path) {
+  const auto folder = std::filesystem::path(path).parent_path();
+  std::error_code error;
+  if (!folder.empty()) std::filesystem::create_directories(folder, error);
+  ELAPSE_CHECK(!error, "{}: cannot make its folder: {}", path, error.message());
+}
+
 TrainLog::TrainLog(std::string path, int64_t steps_done) : path_(std::move(path)) {
-  make_folder_of(path_);
   if (!std::filesystem::exists(path_) || std::filesystem::is_regular_file(path_)) {
     const std::string kept = steps_done > 0 ? lines_until(path_, steps_done) : "";
     write_file_atomically(path_, [&](FileWriter& file) { file.write(kept); });

@@ -8,7 +8,10 @@
 
 namespace elapse {
 
-// A file with one JSON object for each step of a run, in their order. Makes the folder it lies in.
+// Makes the folder that a file lies in, if there is none.
+void make_folder_of(const std::string& path);
+
+// A file with one JSON object for each step of a run, in their order.
 class TrainLog {
  public:
   // Keeps what the file says of the run's first `steps_done` steps and begins after it: steps that

@@ -23,9 +23,10 @@ std::string words_of(const Json& object, std::string_view field) {
 
 }  // namespace
 
-std::vector<Continuation> parse_continuations(std::string_view jsonl, const std::string& name) {
+std::vector<Continuation> parse_continuations(std::string_view jsonl, const std::string& name,
+                                              int64_t limit) {
   std::vector<Continuation> all;
-  for (int64_t line = 1; !jsonl.empty(); ++line) {
+  for (int64_t line = 1; !jsonl.empty() && std::ssize(all) < limit; ++line) {
     const std::string_view text = jsonl.substr(0, jsonl.find('\n'));
     jsonl.remove_prefix(std::min(jsonl.size(), text.size() + 1));
     if (is_blank(text)) continue;

@@ -31,11 +31,17 @@ std::vector<int64_t> end_tokens_of(const fs::path& file) {
   return token_numbers(Json::parse(read_text(file), file), "eos_token_id");
 }
 
-std::vector<int64_t> end_tokens(const std::string& folder, const Tokenizer& tokenizer) {
+std::vector<int64_t> stated_ends(const std::string& folder) {
   for (const char* file : {"generation_config.json", "config.json"}) {
     auto tokens = end_tokens_of(fs::path(folder) / file);
     if (!tokens.empty()) return tokens;
   }
+  return {};
+}
+
+std::vector<int64_t> end_tokens(const std::string& folder, const Tokenizer& tokenizer) {
+  auto stated = stated_ends(folder);
+  if (!stated.empty()) return stated;
   for (const auto name : kEndNames) {
     if (const auto token = tokenizer.added_token(name)) return {*token};
   }
@@ -56,7 +62,7 @@ ModelText open_model_text(const std::string& folder, int64_t vocab_size,
                "{}: expected tokenizer.json, or vocab.json with merges.txt, or a \"vocab_size\" of "
                "{} (bytes) in config.json, found neither file and {}",
                folder, ByteTokenizer::kVocabSize, vocab_size);
-  return {std::make_unique<ByteTokenizer>(), {}};
+  return {std::make_unique<ByteTokenizer>(), stated_ends(folder)};
 }
 
 }  // namespace elapse

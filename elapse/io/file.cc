@@ -2,6 +2,7 @@
 #include "elapse/io/file.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -41,11 +42,15 @@ class Descriptor {
   int fd_;
 };
 
-int open_to_read(const std::string& path) {
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+int open_to_read(const std::string& path, int flags = 0) {
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | flags);
   ELAPSE_CHECK(fd >= 0, "{}: cannot open: {}", path, reason(errno));
   return fd;
 }
+
+// Without O_NONBLOCK, which regular files do not heed, a pipe that nobody writes to would be waited
+// for.
+int open_regular_file(const std::string& path) { return open_to_read(path, O_NONBLOCK); }
 
 size_t size_of_regular_file(int fd, const std::string& path) {
   struct stat status;
@@ -53,6 +58,28 @@ size_t size_of_regular_file(int fd, const std::string& path) {
   ELAPSE_CHECK(S_ISREG(status.st_mode), "{}: expected a regular file, found {}", path,
                S_ISDIR(status.st_mode) ? "a folder" : "a device or pipe");
   return static_cast<size_t>(status.st_size);
+}
+
+std::string read_rest(int fd, const std::string& path) {
+  std::string text;
+  std::array<char, kBufferBytes> buffer;
+  for (;;) {
+    const ssize_t count = ::read(fd, buffer.data(), buffer.size());
+    if (count == 0) return text;
+    if (count < 0 && errno == EINTR) continue;
+    ELAPSE_CHECK(count > 0, "{}: cannot read: {}", path, reason(errno));
+    text.append(buffer.data(), static_cast<size_t>(count));
+  }
+}
+
+// Nothing there is as good as a file. A folder is what the renaming refuses.
+void check_replaceable(const std::string& path) {
+  std::error_code error;
+  const auto status = std::filesystem::symlink_status(path, error);
+  ELAPSE_CHECK(!std::filesystem::exists(status) || std::filesystem::is_regular_file(status) ||
+                   std::filesystem::is_directory(status),
+               "{}: expected a regular file or none, found something else, which is not replaced",
+               path);
 }
 
 // A new file beside `path`, unlinked by the destructor unless it has become the file at `path`.
@@ -85,6 +112,7 @@ int TemporaryFile::create() {
       name_ = std::move(name);
       return fd;
     }
+    ELAPSE_CHECK(errno != ENOENT, "{}: the folder to write it to is not there", path_);
     ELAPSE_CHECK(errno == EEXIST, "{}: cannot write beside it: {}", path_, reason(errno));
   }
   fail("{}: cannot write beside it: {} temporary files are there already", path_,
@@ -104,7 +132,7 @@ void TemporaryFile::publish() {
 }  // namespace
 
 std::shared_ptr<const MappedFile> MappedFile::open(const std::string& path) {
-  const Descriptor file(open_to_read(path));
+  const Descriptor file(open_regular_file(path));
   const size_t size = size_of_regular_file(file.get(), path);
   void* data = nullptr;
   if (size > 0) {  // an empty mapping is an error to mmap
@@ -143,16 +171,14 @@ void page_in(std::span<const std::byte> mapped) {
 }
 
 std::string read_text(const std::string& path) {
+  const Descriptor file(open_regular_file(path));
+  size_of_regular_file(file.get(), path);  // in /proc not what there is to read
+  return read_rest(file.get(), path);
+}
+
+std::string read_to_end(const std::string& path) {
   const Descriptor file(open_to_read(path));
-  std::string text;
-  std::array<char, kBufferBytes> buffer;
-  for (;;) {
-    const ssize_t count = ::read(file.get(), buffer.data(), buffer.size());
-    if (count == 0) return text;
-    if (count < 0 && errno == EINTR) continue;
-    ELAPSE_CHECK(count > 0, "{}: cannot read: {}", path, reason(errno));
-    text.append(buffer.data(), static_cast<size_t>(count));
-  }
+  return read_rest(file.get(), path);
 }
 
 FileWriter::FileWriter(int descriptor, std::string path)
@@ -193,18 +219,26 @@ void FileWriter::fail_to_write(int error) const {
   fail("{}: {} after {}{}", path_, full ? "no space left" : reason(error), written_, needed);
 }
 
+void check_writable(const std::string& path) {
+  check_replaceable(path);
+  std::error_code error;
+  ELAPSE_CHECK(!std::filesystem::is_directory(path, error),
+               "{}: expected a file to write, found a folder", path);
+  const TemporaryFile probe(path);
+}
+
 void write_file_atomically(const std::string& path, const std::function<void(FileWriter&)>& fill) {
-  std::error_code error;  // nothing there is as good as a file
-  const auto status = std::filesystem::symlink_status(path, error);
-  ELAPSE_CHECK(!std::filesystem::exists(status) || std::filesystem::is_regular_file(status) ||
-                   std::filesystem::is_directory(status),  // which the renaming will refuse
-               "{}: expected a regular file or none, found something else, which is not replaced",
-               path);
+  check_replaceable(path);
   TemporaryFile temporary(path);
   FileWriter writer(temporary.descriptor(), path);
   fill(writer);
   writer.flush();
   temporary.publish();
+}
+
+void copy_file(const std::string& from, const std::string& to) {
+  const auto source = MappedFile::open(from);
+  write_file_atomically(to, [&](FileWriter& file) { file.write(source->bytes()); });
 }
 
 void remove_leftovers(const std::string& path) {
@@ -220,6 +254,18 @@ void remove_leftovers(const std::string& path) {
     ELAPSE_CHECK(std::filesystem::remove(leftover, error) || !error, "{}: cannot remove: {}",
                  leftover.string(), error.message());
   }
+}
+
+// Network file systems whose locks are fcntl's want a descriptor to write to, which folders have
+// not: EBADF.
+FolderLock::FolderLock(const std::string& folder) : descriptor_(open_to_read(folder, O_DIRECTORY)) {
+  if (::flock(descriptor_, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) return;
+  ::close(descriptor_);
+  fail("{}: another process is at work in this folder", folder);
+}
+
+FolderLock::~FolderLock() {
+  if (descriptor_ >= 0) ::close(descriptor_);
 }
 
 }  // namespace elapse

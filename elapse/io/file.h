@@ -7,6 +7,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace elapse {
@@ -40,7 +41,10 @@ void sync_folder(const std::string& folder);
 // touched in; where the system cannot, does nothing.
 void page_in(std::span<const std::byte> mapped);
 
+// Of a regular file: a folder, a device or a pipe, which might never end, is an Error.
 std::string read_text(const std::string& path);
+// The same of whatever can be read to an end, such as the pipe behind a shell's <(...).
+std::string read_to_end(const std::string& path);
 
 // Buffered, checked writing to an open file descriptor, which it does not own. The destructor
 // writes nothing: what counts is flush().
@@ -65,13 +69,33 @@ class FileWriter {
   int64_t expected_ = 0;  // 0: not known
 };
 
+// Throws what write_file_atomically would for a path that cannot be written. For the start of long
+// work whose result goes there.
+void check_writable(const std::string& path);
+
 // Replaces the file at `path` by what `fill` writes, wholly or not at all: a temporary file beside
 // it is written, synced and renamed. Links, devices and folders are not replaced: Error. After an
 // exception (`fill`'s own included) the temporary file is gone and the old one untouched.
 void write_file_atomically(const std::string& path, const std::function<void(FileWriter&)>& fill);
 
+// The same with the bytes of another file, which is mapped.
+void copy_file(const std::string& from, const std::string& to);
+
 // Removes the temporary files that processes killed in write_file_atomically(path) left beside it.
 // Not while another process may be writing there.
 void remove_leftovers(const std::string& path);
+
+// Holds a folder until the end of the scope or of the process, however that ends, and leaves no
+// file in it. While one process does, Error in every other that tries. A file system that has no
+// locks of folders (some networks') has everybody hold them.
+class FolderLock {
+ public:
+  explicit FolderLock(const std::string& folder);
+  FolderLock(FolderLock&& other) noexcept : descriptor_(std::exchange(other.descriptor_, -1)) {}
+  ~FolderLock();
+
+ private:
+  int descriptor_;
+};
 
 }  // namespace elapse

@@ -42,8 +42,11 @@ struct Entry {
 // Takes the length and the header off the front of the file.
 std::string_view take_header(ByteReader& file) {
   const auto length = file.value<uint64_t>();
-  ELAPSE_CHECK(length <= kMaxHeaderBytes, "{}: expected a header of at most {} bytes, found {}",
-               file.what(), kMaxHeaderBytes, length);
+  // A file of another kind, as a rule: its beginning tells which.
+  ELAPSE_CHECK(length <= kMaxHeaderBytes,
+               "{}: expected a header of at most {} bytes, found {}, in a file that begins with {}",
+               file.what(), kMaxHeaderBytes, length,
+               quote({reinterpret_cast<const char*>(&length), sizeof(length)}));
   const auto header = file.text(length);
   ELAPSE_CHECK(header.starts_with('{'), "{}: expected a header that begins with '{{', found {}",
                file.what(), quote(header.substr(0, 1)));

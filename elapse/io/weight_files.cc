@@ -34,10 +34,27 @@ void check_plain_name(const std::string& file, const Json& value) {
                value.where(), quote(file));
 }
 
-// By its name's ending; where that says nothing, by what zip archives begin with.
+// Whether a file begins as safetensors do: with the length of a header in braces.
+bool begins_as_safetensors(std::string_view bytes) {
+  constexpr size_t kLengthBytes = 8;
+  return bytes.substr(std::min(bytes.size(), kLengthBytes)).starts_with('{');
+}
+
+// By its name's ending; where that says nothing, by what the file begins with.
 bool is_pytorch(const std::string& path) {
+  constexpr size_t kShown = 24;
   if (path.ends_with(kSafetensors)) return false;
-  return path.ends_with(kPyTorch) || as_text(MappedFile::open(path)->bytes()).starts_with("PK");
+  if (path.ends_with(kPyTorch)) return true;
+  const auto file = MappedFile::open(path);
+  const std::string_view bytes = as_text(file->bytes());
+  const bool is_zip = bytes.starts_with("PK");
+  ELAPSE_CHECK(is_zip || begins_as_safetensors(bytes),
+               "{}: expected tensors in a safetensors file, a pytorch_model.bin or an index of "
+               "either (.index.json), found {}",
+               path,
+               bytes.empty() ? "an empty file"
+                             : "a file that begins with " + quote(bytes.substr(0, kShown)));
+  return is_zip;
 }
 
 WeightFile open_one(const std::string& path) {

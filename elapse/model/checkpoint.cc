@@ -79,18 +79,19 @@ std::unique_ptr<LanguageModel> load_model(Device& device, const std::string& dir
   check_tied_head(checkpoint);
   std::map<std::string, Tensor, std::less<>> tensors;
   for (const NamedTensor& t : checkpoint.tensors()) tensors.emplace(t.name, t.tensor);
+  const bool keep_16_bits = dtype == DType::f32 && memory != WeightMemory::trained;
   const bool any_16_bits = std::any_of(
       tensors.begin(), tensors.end(), [](const auto& t) { return size_of(t.second.dtype()) == 2; });
   const bool mapped = memory == WeightMemory::mapped && device.host_memory();
   if (mapped) page_in_weights(device, checkpoint.tensors());
   const auto value = [&](const std::string& name, const Shape&, ParameterUse use) {
     const Tensor& t = tensors.at(name);  // open_checkpoint has checked it
-    const bool as_it_is = dtype == DType::f32 && use == ParameterUse::matrix &&
+    const bool as_it_is = keep_16_bits && use == ParameterUse::matrix &&
                           (t.dtype() == DType::f16 || t.dtype() == DType::bf16);
     const DType wanted = as_it_is ? t.dtype() : dtype;
     return mapped && t.dtype() == wanted ? t : converted(device, t, wanted);
   };
-  const bool needs_grad = !mapped && (dtype != DType::f32 || !any_16_bits);
+  const bool needs_grad = !mapped && !(keep_16_bits && any_16_bits);
   return std::make_unique<LanguageModel>(device, checkpoint.config, dtype,
                                          Parameters::Source{value, needs_grad});
 }

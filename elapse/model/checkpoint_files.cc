@@ -21,14 +21,22 @@ constexpr std::string_view kHead = "lm_head.weight";
 
 using ByName = std::map<std::string_view, const Tensor*>;
 
-// The tensors by name, after their names have become those of the original layout.
+// The tensors by name, after their names have become those of the original layout. A file without
+// the embedding is taken to have been meant in the layout of the configuration.
 ByName name_tensors(Checkpoint& checkpoint) {
+  checkpoint.names = checkpoint.config.layout;
   ByName by_name;
   for (WeightFile& file : checkpoint.files) {
     for (NamedTensor& t : file.tensors) {
-      if (t.name == kTransformersEmbedding) t.name = kEmbedding;
+      const std::string found = t.name;
+      if (found == kEmbedding) checkpoint.names = Layout::original;
+      if (found == kTransformersEmbedding) {
+        checkpoint.names = Layout::transformers;
+        t.name = kEmbedding;
+      }
       const bool is_new = by_name.emplace(t.name, &t.tensor).second;
-      ELAPSE_CHECK(is_new, "{}: tensor {} occurs twice", file.path, quote(t.name));
+      ELAPSE_CHECK(is_new, "{}: tensor {} occurs twice, here as {}", file.path, quote(t.name),
+                   quote(found));
     }
   }
   return by_name;
@@ -36,12 +44,15 @@ ByName name_tensors(Checkpoint& checkpoint) {
 
 // Holds the configuration to the files' tensors before anything of its sizes is made, so that a
 // model is no larger than the files that fill it.
-void check_parameters(const ModelConfig& config, ByName tensors, const std::string& source) {
+void check_parameters(const Checkpoint& checkpoint, ByName tensors) {
+  const ModelConfig& config = checkpoint.config;
+  const std::string& source = checkpoint.source;
   const auto expect = [&](const std::string& name, const Shape& shape) {
+    const std::string in_file = name_in_layout(name, checkpoint.names);
     const auto found = tensors.find(name);
-    ELAPSE_CHECK(found != tensors.end(), "{}: tensor \"{}\" {} is missing", source, name,
+    ELAPSE_CHECK(found != tensors.end(), "{}: tensor \"{}\" {} is missing", source, in_file,
                  shape.str());
-    check_parameter(source, name, shape, *found->second);
+    check_parameter(source, in_file, shape, *found->second);
     tensors.erase(found);
   };
   config.for_each_parameter(expect);
@@ -75,6 +86,12 @@ void check_parameter(const std::string& source, std::string_view name, const Sha
                name_of(found.dtype()));
 }
 
+std::vector<std::string> companion_files() {
+  std::vector<std::string> names(kTokenizerFiles.begin(), kTokenizerFiles.end());
+  names.emplace_back("generation_config.json");
+  return names;
+}
+
 std::vector<NamedTensor> Checkpoint::tensors() const {
   std::vector<NamedTensor> all;
   for (const WeightFile& file : files) {
@@ -92,7 +109,7 @@ Checkpoint open_checkpoint(const std::string& directory) {
   auto [source, files] = open_weights(directory);
   checkpoint.source = std::move(source);
   checkpoint.files = std::move(files);
-  check_parameters(checkpoint.config, name_tensors(checkpoint), checkpoint.source);
+  check_parameters(checkpoint, name_tensors(checkpoint));
   return checkpoint;
 }
 
@@ -102,7 +119,7 @@ void check_tied_head(const Checkpoint& checkpoint) {
   const Tensor* head = find(tensors, kHead);
   ELAPSE_CHECK(head == nullptr || same_elements(*head, *find(tensors, kEmbedding)),
                "{}: tensor \"{}\" differs from \"{}\", but the configuration ties the two",
-               checkpoint.source, kHead, kEmbedding);
+               checkpoint.source, kHead, name_in_layout(std::string(kEmbedding), checkpoint.names));
 }
 
 std::string name_in_layout(const std::string& name, Layout layout) {

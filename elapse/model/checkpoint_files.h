@@ -16,12 +16,17 @@ inline constexpr std::array kTokenizerFiles = {"tokenizer.json",    "tokenizer_c
                                                "added_tokens.json", "vocab.json",
                                                "merges.txt"};
 
+// All files that stand beside the weights and belong to them: a tokenizer's and
+// generation_config.json.
+std::vector<std::string> companion_files();
+
 // A published checkpoint as its folder holds it. Its tensors are views of mapped files: f32, f64,
 // f16 or bf16 as they lie there, under their names in the original layout.
 struct Checkpoint {
   ModelConfig config;
-  std::string source;             // the file of weights or their index: what opens errors
-  std::vector<WeightFile> files;  // a tensor of the model is in one of them
+  std::string source;               // the file of weights or their index: what opens errors
+  std::vector<WeightFile> files;    // a tensor of the model is in one of them
+  Layout names = Layout::original;  // whose names the files themselves have
 
   std::vector<NamedTensor> tensors() const;  // of all files
 };
@@ -37,7 +42,7 @@ Checkpoint open_checkpoint(const std::string& directory);
 // their memory.
 void check_tied_head(const Checkpoint& checkpoint);
 
-// Throws Error unless the tensor has this shape and a floating-point dtype.
+// Throws Error unless the tensor has this shape and a floating-point dtype. `name`: the file's.
 void check_parameter(const std::string& source, std::string_view name, const Shape& shape,
                      const Tensor& found);
 

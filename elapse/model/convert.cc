@@ -18,15 +18,8 @@ constexpr std::string_view kConfig = "config.json";
 constexpr std::string_view kGeneration = "generation_config.json";
 constexpr int64_t kPieceElements = int64_t{1} << 18;
 
-// Files that stand beside the weights and belong to them.
-std::vector<std::string> companions() {
-  std::vector<std::string> names(kTokenizerFiles.begin(), kTokenizerFiles.end());
-  names.emplace_back(kGeneration);
-  return names;
-}
-
 bool is_of_checkpoint(const std::string& name) {
-  const auto beside = companions();
+  const auto beside = companion_files();
   return name == kConfig || is_weight_file(name) ||
          std::find(beside.begin(), beside.end(), name) != beside.end();
 }
@@ -200,7 +193,7 @@ void Converter::write_elements(FileWriter& file, const std::string& name, const 
     const int64_t overflows =
         convert_elements(t.dtype(), from + i * size_of(t.dtype()), dtype, piece.data(), count);
     ELAPSE_CHECK(overflows == 0, "{}: tensor \"{}\" holds finite values too large for {}",
-                 checkpoint_.source, name, name_of(dtype));
+                 checkpoint_.source, name_in_layout(name, checkpoint_.names), name_of(dtype));
     file.write(piece);
     done_ += static_cast<int64_t>(piece.size());
     options_.progress(done_, total_);
@@ -230,11 +223,9 @@ void Converter::write_config(Staging& staging) const {
 }
 
 void Converter::write_companions(Staging& staging) const {
-  for (const std::string& name : companions()) {
-    if (!file_exists((from_ / name).string())) continue;
-    const auto source = MappedFile::open((from_ / name).string());
-    write_file_atomically(staging.path(name),
-                          [&](FileWriter& file) { file.write(source->bytes()); });
+  for (const std::string& name : companion_files()) {
+    const std::string from = (from_ / name).string();
+    if (file_exists(from)) copy_file(from, staging.path(name));
   }
   if (config_.layout == Layout::transformers || has_generation() ||
       config_.special_tokens == SpecialTokens{}) {

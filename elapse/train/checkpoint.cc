@@ -3,7 +3,6 @@
 
 #include <filesystem>
 
-#include "elapse/io/file.h"
 #include "elapse/io/safetensors.h"
 #include "elapse/model/checkpoint.h"
 #include "elapse/ops/pointwise.h"
@@ -66,13 +65,15 @@ bool has_checkpoint(const std::string& folder) {
   return fs::exists(resume_path(folder), none);
 }
 
-void prepare_run_folder(const std::string& folder) {
+FolderLock prepare_run_folder(const std::string& folder) {
   std::error_code error;
   fs::create_directories(folder, error);
   ELAPSE_CHECK(!error, "{}: cannot make the folder: {}", folder, error.message());
+  FolderLock lock(folder);
   for (const char* name : {"resume.safetensors", "model.safetensors", "config.json"}) {
     remove_leftovers((fs::path(folder) / name).string());
   }
+  return lock;
 }
 
 void save_checkpoint(const std::string& folder, const LanguageModel& model,

@@ -3,6 +3,7 @@
 #include <map>
 #include <string>
 
+#include "elapse/io/file.h"
 #include "elapse/model/language_model.h"
 #include "elapse/optim/adamw.h"
 
@@ -15,7 +16,8 @@ std::string resume_path(const std::string& folder);
 bool has_checkpoint(const std::string& folder);
 
 // Makes the folder if there is none, and removes what a killed process left half-written in it.
-void prepare_run_folder(const std::string& folder);
+// Nobody else can prepare it while the lock is held: Error.
+[[nodiscard]] FolderLock prepare_run_folder(const std::string& folder);
 
 // Each file is replaced wholly or not at all, resume.safetensors first.
 void save_checkpoint(const std::string& folder, const LanguageModel& model,

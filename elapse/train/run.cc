@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "elapse/train/run.h"
 
-#include "elapse/train/checkpoint.h"
-
 namespace elapse {
 namespace {
 
@@ -12,7 +10,6 @@ bool due(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
 
 void run(Trainer& trainer, const RunConfig& config, RunObserver& observer) {
   trainer.check_evaluation(config.eval_length);
-  prepare_run_folder(config.out);
   trainer.save(config.out);
   int64_t saved_at = trainer.steps_done();
   while (!trainer.finished() && !observer.wants_to_stop()) {

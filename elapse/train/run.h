@@ -7,7 +7,7 @@
 namespace elapse {
 
 struct RunConfig {
-  std::string out;             // the run's folder
+  std::string out;             // the run's folder, prepared (checkpoint.h)
   int64_t save_every = 0;      // steps between checkpoints; 0: only at the ends
   int64_t eval_every = 0;      // steps between evaluations; 0: only at the end
   int64_t eval_length = 1024;  // tokens of the sequences evaluated on

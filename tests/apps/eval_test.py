@@ -1,17 +1,20 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """`elapse eval` from outside: what it measures, and what it says when it cannot."""
+import contextlib
 import json
 import math
 import os
 import pathlib
 import pty
 import re
+import shutil
 import signal
 import subprocess
 import tempfile
 import unittest
 
+from checkpoints import FIXTURES, make_large
 from program import PROGRAM, assert_needs_output, run, tiny_training
 
 SCRATCH = tempfile.TemporaryDirectory()
@@ -21,6 +24,7 @@ BYTES = FOLDER / "bytes"  # a model of bytes
 HEADS = FOLDER / "heads"  # a model of 16 classes
 TEXT = FOLDER / "text"
 PAIRS = FOLDER / "pairs"
+TOKENIZER = FIXTURES / "tokenizers/llama3/tokenizer.json"
 LENGTH = 16  # of the sequences the model was trained and evaluated on
 held_out_loss = None  # nats a byte, as training said at its end
 
@@ -47,10 +51,10 @@ def command(*more, model=BYTES, device="ref"):
     return [str(c) for c in (PROGRAM, "eval", "-m", model, "--device", device, *more)]
 
 
-def measured(*more, device="ref", **options):
+def measured(*more, device="ref", model=BYTES, **options):
     """The numbers of the JSON file; the table must have been printed too."""
     file = FOLDER / "result.json"
-    result = run(*command(*more, "--json", file, device=device), **options)
+    result = run(*command(*more, "--json", file, device=device, model=model), **options)
     assert result.returncode == 0, result.stderr
     assert "perplexity" in result.stdout, result.stdout
     numbers = json.loads(file.read_text())
@@ -102,6 +106,41 @@ class Text(unittest.TestCase):
         self.assertEqual(found["nats_per_token"], whole["nats_per_token"])
         self.assertEqual(measured("--text", TEXT, "--limit", 10**12)["tokens"],
                          TEXT.stat().st_size - 1)
+
+
+    def test_a_limit_reads_no_more_than_it_needs(self):
+        with subprocess.Popen(command("--text", "-", "--limit", 50), stdin=subprocess.PIPE,
+                              stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                              bufsize=0) as process:
+            with contextlib.suppress(BrokenPipeError):  # it has read enough
+                process.stdin.write(b"to be or not to be " * 50_000)
+            try:  # with standard input still open
+                self.assertEqual(process.wait(timeout=60), 0)
+            finally:
+                process.kill()
+            self.assertIn(b" 49 ", process.stdout.read())
+
+    def test_a_limit_takes_the_tokens_of_the_whole(self):
+        model = make_large(FOLDER / "words", d_model=8, n_layers=1, vocab=1008)
+        shutil.copy(TOKENIZER, model)
+        sentence = "The river rose in the night, and in the morning it was gone. "
+        long, short = FOLDER / "long_words", FOLDER / "short_words"
+        long.write_text(sentence * 5000)
+        short.write_text(sentence * 2)
+        pieces = run(PROGRAM, "tokenize", "-m", model, "-f", short, "--pieces").stdout.splitlines()
+        sizes = [len(piece.split('"')[1]) for piece in pieces]
+        self.assertGreater(len(sizes), 20)
+        for limit in (2, 13, 20):
+            found = measured("--text", long, "--limit", limit, model=model)
+            self.assertEqual((found["tokens"], found["bytes"]),
+                             (limit - 1, sum(sizes[1:limit])))
+        for limit in (len(sizes) - 1, len(sizes), 10**12):
+            found = measured("--text", short, "--limit", limit, model=model)
+            self.assertEqual(found["bytes"], sum(sizes[1:limit]))
+
+    def test_from_a_pipe_the_shell_names(self):
+        found = run("bash", "-c", '"$@" --text <(printf "to be or not")', "bash", *command())
+        self.assertIn("perplexity", found.stdout)
 
 
 class Lambada(unittest.TestCase):
@@ -156,6 +195,11 @@ class Mistakes(unittest.TestCase):
                      ["--task", "lambada", PAIRS, "--window", 8]):
             with self.subTest(more):
                 self.assert_fails(more, status=2)
+        self.assert_fails(["--text", TEXT, "--limit", 0],
+                          '--limit: expected a whole number of at least 1, found "0"', status=2)
+        for paths in (["--text", ""], ["--task", "lambada", ""], ["--text", TEXT, "--json", ""],
+                      ["--text", TEXT, "-m", ""], ["--text", TEXT, "--tokenizer", ""]):
+            self.assert_fails(paths, "expected a path, found an empty one", status=2)
         self.assert_fails(["--text", TEXT, "--window", 8, "--stride", 9],
                           "stride: expected 1 to 8 tokens (the window), found 9", status=2)
 
@@ -187,12 +231,21 @@ class Mistakes(unittest.TestCase):
         self.assert_fails(["--task", "lambada", missing], missing)
         self.assert_fails(["--text", TEXT], missing, model=missing)
 
-    def test_numbers_that_cannot_be_kept(self):
-        missing = FOLDER / "missing" / "result.json"
-        result = run(*command("--text", TEXT, "--json", missing))
-        self.assertEqual(result.returncode, 1)
-        self.assertIn(str(missing), result.stderr)
-        self.assertIn("perplexity", result.stdout)  # what was measured is not lost
+    def test_numbers_that_cannot_be_kept_are_not_measured(self):
+        for path, says in ((FOLDER / "missing/result.json", "the folder to write it to is not"),
+                           (FOLDER, "expected a file to write, found a folder"),
+                           ("/dev/null", "expected a regular file or none")):
+            self.assert_fails(["--text", TEXT, "--json", path], path, says)
+
+    def test_files_that_are_pipes_are_refused_and_not_waited_for(self):
+        model = FOLDER / "piped"
+        for name in ("config.json", "model.safetensors", "tokenizer.json"):
+            shutil.copytree(BYTES, model)
+            (model / name).unlink(missing_ok=True)
+            os.mkfifo(model / name)
+            self.assert_fails(["--text", TEXT], model / name, "expected a regular file, found a "
+                              "device or pipe", model=model)
+            shutil.rmtree(model)
 
     def test_interrupted(self):
         long = FOLDER / "long"

@@ -67,6 +67,17 @@ class Text(unittest.TestCase):
         prompt.write_bytes(bytes(range(256)) * 3)
         self.assertEqual(len(text("-f", prompt, "-n", 9)), 9)
 
+    def test_ends_where_the_configuration_says(self):
+        model = FOLDER / "ending"
+        shutil.copytree(BYTES, model)
+        config = json.loads((model / "config.json").read_text())
+        config["eos_token_id"] = ord(" ")
+        (model / "config.json").write_text(json.dumps(config))
+        sampling = ("-p", "to be", "--top-k", 4)
+        whole = text(*sampling)
+        self.assertEqual(text(*sampling, model=model), whole[:whole.index(b" ")])
+        self.assertEqual(text(*sampling, "--ignore-eos", model=model), whole)
+
     def test_ends_before_a_stop_string(self):
         sampling = ("-p", "to be", "--top-k", 4)  # letters, after this little training
         whole = text(*sampling).decode("ascii")
@@ -172,6 +183,13 @@ class Mistakes(unittest.TestCase):
                      ["--prompt-tokens", "1", "--tokenizer", "x"],
                      ["--prompt-tokens", "1", "--stop", "x"]):
             self.assert_fails(more, status=2)
+        for flag, value in (("-s", -1), ("-s", 2**64), ("-s", 1.5), ("-n", 10**19), ("-n", ""),
+                            ("--top-k", 10**19), ("--threads", 1025)):
+            self.assert_fails(["-p", "x", flag, value], "expected a whole number ",
+                              f'found "{value}"', status=2)
+        for paths in (["-m", "", "-p", "x"], ["-f", ""], ["-p", "x", "--tokenizer", ""],
+                      ["-p", "x", "--save-state", ""], ["--load-state", ""]):
+            self.assert_fails(paths, "expected a path, found an empty one", status=2)
         for numbers in ("x", "1,,2", "1,", ",1", "1 2", "1.5", "99999999999999999999"):
             self.assert_fails(["--prompt-tokens", numbers], "--prompt-tokens", status=2)
 
@@ -192,6 +210,7 @@ class Mistakes(unittest.TestCase):
         self.assert_fails(["-f", missing], missing)
         self.assert_fails(["--load-state", missing], missing)
         self.assert_fails(["-p", "x", "--save-state", missing / "state"], missing / "state")
+        self.assertEqual(run(*command("-p", "x", "--save-state", missing / "state")).stdout, "")
 
     def test_another_models_state(self):
         state = FOLDER / "heads.state"

@@ -107,7 +107,16 @@ class Mistakes(unittest.TestCase):
         self.assert_fails(FOLDER / "missing", "missing: cannot open")
         self.assert_fails(FOLDER, "found none")
         (FOLDER / "text").write_text("no weights, but long enough")
-        self.assert_fails(FOLDER / "text", "text: ")
+        self.assert_fails(FOLDER / "text", 'text: expected tensors in a safetensors file, a '
+                          'pytorch_model.bin or an index of either (.index.json), found a file '
+                          'that begins with "no weights, but long eno"')
+        for name, data, says in (("m.gguf", b"GGUF\3\0\0\0\x53\1", r'with "GGUF\x03\x00\x00\x00S'),
+                                 ("config.json", b'{"model_type": "mamba"}', 'with "{"model_ty'),
+                                 ("empty", b"", "found an empty file"),
+                                 ("lfs.safetensors", b"version https://git-lfs.github.com/spec/v1",
+                                  'in a file that begins with "version "')):
+            (FOLDER / name).write_bytes(data)
+            self.assert_fails(FOLDER / name, says)
         (FOLDER / "m.index.json").write_text('{"weight_map": {"a": "../../etc/passwd"}}')
         self.assert_fails(FOLDER / "m.index.json", "plain name of a file beside the index")
 

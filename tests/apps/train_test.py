@@ -2,15 +2,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """`elapse train` from outside: what it writes, how it goes on, and what it says when it cannot."""
 import json
+import math
 import os
 import pathlib
+import re
 import resource
+import shutil
 import signal
 import subprocess
 import tempfile
 import time
 import unittest
 
+from checkpoints import FIXTURES, UNTIED, make_large, tensors_of
 from program import PROGRAM, RESULTS, contents, run, tiny_training
 
 
@@ -123,7 +127,113 @@ class Resuming(Train):
         self.assertEqual(contents(self.folder / "run"), before)
 
 
+class FromACheckpoint(Train):
+    """--model"""
+
+    def setUp(self):
+        super().setUp()
+        self.text, self.first = self.folder / "text", self.folder / "first"
+        self.text.write_text("to be or not to be " * 40)
+
+    def training(self, out, *more, steps=1):
+        return [PROGRAM, "train", "--text", self.text, "--out", self.folder / out, "--device",
+                "ref", "--batch-tokens", 64, "--length", 16, "--steps", steps, "--schedule",
+                "constant", "--warmup", 0, "--eval-every", 0, "--eval-length", 16, *more]
+
+    def held_out_loss(self, *command):
+        said = self.assert_done(run(*command)).stdout
+        return float(re.search(r"held-out loss (\S+) nats", said)[1])
+
+    def measured_loss(self, model, *more):
+        """What `elapse eval` finds on the last tenth of the text."""
+        held_out, file = self.folder / "held_out", self.folder / "result.json"
+        size = self.text.stat().st_size
+        held_out.write_bytes(self.text.read_bytes()[size - (size + 9) // 10:])
+        self.assert_done(run(PROGRAM, "eval", "-m", model, "--text", held_out, "--device", "ref",
+                             "-w", 17, "--stride", 16, "--json", file, *more))
+        return json.loads(file.read_text())["nats_per_token"]
+
+    def test_begins_with_its_weights_and_ends_with_a_model(self):
+        self.assert_done(run(*self.training("first", "--d-model", 8, "--layers", 1, "--lr", 0.03,
+                                            steps=100)))
+        self.text.write_text("to do or not to do " * 40)
+        expected = self.measured_loss(self.first)
+        hardly = ("--model", self.first, "--lr", 1e-12)
+        self.assertAlmostEqual(self.held_out_loss(*self.training("same", *hardly)), expected,
+                               delta=2e-4)
+        tuned = self.held_out_loss(*self.training("tuned", "--model", self.first, "--lr", 0.01,
+                                                  steps=50))
+        self.assertLess(tuned, expected - 0.1)
+        self.assertAlmostEqual(self.measured_loss(self.folder / "tuned"), tuned, delta=2e-4)
+        text = self.assert_done(run(PROGRAM, "generate", "-m", self.folder / "tuned", "-p", "to",
+                                    "-n", 9, "--top-k", 1))
+        self.assertEqual(len(text.stdout), 9)
+
+    def test_reads_text_with_its_tokenizer_and_takes_it_along(self):
+        model = make_large(self.folder / "words", d_model=8, n_layers=1, vocab=1008)
+        (model / "generation_config.json").write_text('{"eos_token_id": 7}')
+        tokenizer = FIXTURES / "tokenizers/llama3/tokenizer.json"
+        chosen = ("--model", model, "--tokenizer")
+        commands = [self.training("a", *chosen, tokenizer),
+                    self.training("b", *chosen, tokenizer.parent)]
+        self.assert_fails(run(*self.training("c", "--model", model)), "expected tokenizer.json")
+        shutil.copy(tokenizer, model)
+        commands.append(self.training("c", "--model", model))
+        for command, name in zip(commands, "abc"):
+            # All weights are zeros: every token is as likely.
+            self.assertAlmostEqual(self.held_out_loss(*command), math.log(1008), delta=1e-4)
+            made = contents(self.folder / name)
+            self.assertEqual(made["tokenizer.json"], tokenizer.read_bytes())
+            self.assertIn("generation_config.json", made)
+            tokens = self.assert_done(run(PROGRAM, "tokenize", "-m", self.folder / name, "--text",
+                                          "to be", "--count"))
+            self.assertLess(int(tokens.stdout), 5)
+
+    def test_trains_weights_of_16_bits_in_float32(self):
+        narrow, out = self.folder / "narrow", self.folder / "out"
+        self.assert_done(run(PROGRAM, "convert", UNTIED, narrow, "--dtype", "bf16"))
+        more = ("--text", self.text, "--model", narrow)
+        self.assert_fails(run(PROGRAM, "train", *more, "--out", out), "expected tokenizer.json")
+        self.assert_done(run(PROGRAM, "train", "--task", "induction", "--model", narrow, "--out",
+                             out, "--device", "ref", "--batch-tokens", 32, "--length", 8,
+                             "--steps", 2, "--schedule", "constant", "--eval-length", 8))
+        before, after = tensors_of(narrow / "model.safetensors"), tensors_of(out /
+                                                                            "model.safetensors")
+        self.assertEqual({name: t[1] for name, t in before.items()},
+                         {name: t[1] for name, t in after.items()})
+        self.assertEqual({t[0] for t in after.values()}, {"F32"})
+
+    def test_resumes_bit_for_bit(self):
+        self.assert_done(run(*self.training("first", "--d-model", 8, "--layers", 1, steps=2)))
+        more = ("--model", self.first)
+        self.assert_done(run(*self.training("whole", *more, steps=9)))
+        self.assert_done(run(*self.training("cut", *more, steps=4)))
+        self.assert_done(run(*self.training("cut", *more, "--resume", steps=9)))
+        self.assertEqual(contents(self.folder / "cut"), contents(self.folder / "whole"))
+
+    def test_is_not_replaced(self):
+        self.assert_done(run(*self.training("first", "--d-model", 8, "--layers", 1, steps=2)))
+        self.assert_fails(run(*self.training("first", "--model", self.first)), "--resume continues")
+        self.assert_fails(run(*self.training("out", "--model", self.folder / "none")), "none: expec")
+        self.assertFalse((self.folder / "out").exists())
+
+
 class Errors(Train):
+    def test_two_at_once_in_one_folder(self):
+        out, log = self.folder / "run", self.folder / "log"
+        command = tiny_training(out, "--log", log, steps=10**6)
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as one:
+            while one.poll() is None and not (log.exists() and log.stat().st_size > 1000):
+                time.sleep(0.001)
+            self.assert_fails(run(*command, "--resume"), "run: another process is at work in this")
+            one.terminate()
+        steps = [json.loads(line)["step"] for line in log.read_text().splitlines()]
+        self.assertEqual(steps, list(range(1, len(steps) + 1)))
+        self.assertEqual(sorted(contents(out)), sorted(RESULTS))
+        with subprocess.Popen([*command, "--resume"], stderr=subprocess.PIPE) as again:
+            self.assertIn(b"resuming after step", again.stderr.readline())
+            again.kill()
+
     def test_a_run_is_not_replaced_by_accident(self):
         whole = self.undisturbed()
         self.assert_fails(run(*tiny_training(self.folder / "whole")), "--resume continues it")
@@ -193,21 +303,35 @@ class Errors(Train):
         self.assertFalse((self.folder / "run").exists())
 
     def test_impossible_sizes(self):
-        for flag, value, part in (("--d-model", 0, "--d-model: expected 1 to"),
-                                  ("--layers", -1, "--layers: expected 1 to"),
-                                  ("--d-state", 10**12, "--d-state: expected 1 to"),
-                                  ("--d-model", 10**7, "needs at least"),
-                                  ("--layers", 10**7, "needs at least"),
+        sizes = "expected a whole number from 1 to 16777216"
+        for flag, value, part in (("--d-model", 0, f'--d-model: {sizes}, found "0"'),
+                                  ("--layers", -1, f'--layers: {sizes}, found "-1"'),
+                                  ("--d-state", 10**12, f"--d-state: {sizes}"),
                                   ("--length", 7, "multiple of the length 7"),
-                                  ("--batch-tokens", 0, "batch tokens"),
-                                  ("--accumulate", 0, "accumulate"),
-                                  ("--steps", 0, "steps: expected"),
-                                  ("--eval-length", 0, "--eval-length"),
+                                  ("--batch-tokens", 0, "--batch-tokens: expected"),
+                                  ("--accumulate", 0, "--accumulate: expected"),
+                                  ("--accumulate", 9, "expected 9 to"),
+                                  ("--steps", 0, "--steps: expected"),
+                                  ("--steps", 10**19, "--steps: expected a whole number of at"),
+                                  ("--steps", 2**32, "steps: expected 1 to 4294967295"),
+                                  ("--warmup", -1, "--warmup: expected"),
+                                  ("--eval-length", 0, "--eval-length: expected"),
+                                  ("--seed", -1, '"-1"'),
+                                  ("--ordinary-tokens", 13, "from 14 to 15"),
                                   ("--lr", "nan", "learning rate"),
                                   ("--min-lr", -1, "least learning rate"),
                                   ("--beta1", 1, "beta1")):
             with self.subTest(flag=flag, value=value):
-                self.assert_fails(run(*tiny_training(self.folder / "run", f"{flag}={value}")), part)
+                result = run(*tiny_training(self.folder / "run", f"{flag}={value}"))
+                self.assert_fails(result, part, status=2)
+        self.assertFalse((self.folder / "run").exists())
+
+    def test_more_than_the_machine_has(self):
+        for flag, value in (("--d-model", 10**7), ("--layers", 10**7),
+                            ("--curriculum", f"{10**13}:5"), ("--length", 10**13)):
+            with self.subTest(flag=flag):
+                result = run(*tiny_training(self.folder / "run", f"{flag}={value}"))
+                self.assert_fails(result, "needs at least")
         self.assertFalse((self.folder / "run").exists())
 
     def test_an_unknown_device(self):
@@ -223,7 +347,14 @@ class Errors(Train):
                           ["train", *text, "--out", "run", "--schedule", "steep"],
                           ["train", *text, "--out", "run", "--curriculum", "16"],
                           ["train", *text, "--out", "run", "--curriculum", "16:1,"],
-                          ["train", *text, "--out", "run", "--unknown"]):
+                          ["train", *text, "--out", "run", "--unknown"],
+                          ["train", *text, "--out", ""], ["train", "--text", "", "--out", "run"],
+                          ["train", *text, "--out", "run", "--log", ""],
+                          ["train", *text, "--out", "run", "--model", ""],
+                          ["train", *text, "--out", "run", "--model", "m", "--d-model", "8"],
+                          ["train", *text, "--out", "run", "--model", "m", "--layers", "1"],
+                          ["train", *text, "--out", "run", "--model", "m", "--d-state", "1"],
+                          ["train", *text, "--out", "run", "--tokenizer", "t"]):
             with self.subTest(arguments):
                 self.assert_fails(run(PROGRAM, *arguments), status=2)
 

@@ -21,6 +21,12 @@ TEST(Continuations, AreObjectsALine) {
   EXPECT_EQ(found[1].continuation, " \xc3\xa9");
 }
 
+TEST(Continuations, AreReadUpToALimit) {
+  const std::string good = "{\"context\": \"a\", \"continuation\": \"b\"}\n";
+  EXPECT_EQ(parse_continuations(good + "\n" + good + "no object", "pairs", 2).size(), 2U);
+  EXPECT_EQ(parse_continuations(good, "pairs", 2).size(), 1U);
+}
+
 TEST(Continuations, NameTheLineAndTheFieldThatIsWrong) {
   const std::string good = "{\"context\": \"a\", \"continuation\": \"b\"}\n";
   const auto refused = [&](const std::string& line, const std::string& part) {

@@ -26,8 +26,8 @@ void write(const std::string& path, const std::string& text) {
 TEST(TextData, holds_out_the_last_tenth) {
   for (const auto& [bytes, training] : {std::pair(10, 9), {11, 9}, {19, 17}, {20, 18}, {101, 90}}) {
     const TextData data(counting(bytes), "text", 1);
-    EXPECT_EQ(data.training_bytes(), training);
-    EXPECT_EQ(data.held_out_bytes(), bytes - training);
+    EXPECT_EQ(data.training_tokens(), training);
+    EXPECT_EQ(data.held_out_tokens(), bytes - training);
   }
 }
 
@@ -75,6 +75,45 @@ TEST(TextData, held_out_windows_of_a_long_text_come_in_several_batches) {
   int64_t targets = 0;
   for (int64_t i = 0; i < 2; ++i) targets += data.held_out_batch(i, 1024).counted_targets();
   EXPECT_EQ(targets, 9999);
+}
+
+// Pairs of bytes as tokens that need `vocab_size`: 'a' 'b' is 97 + 256 * 98, and so on.
+class Pairs final : public Tokenizer {
+ public:
+  explicit Pairs(int64_t vocab_size) : vocab_size_(vocab_size) {}
+
+  int64_t vocab_size() const override { return vocab_size_; }
+  std::vector<int64_t> encode(std::string_view text) const override {
+    std::vector<int64_t> tokens;
+    for (size_t i = 0; i + 1 < text.size(); i += 2) {
+      tokens.push_back(
+          (static_cast<unsigned char>(text[i]) + 256 * static_cast<unsigned char>(text[i + 1])) %
+          vocab_size_);
+    }
+    return tokens;
+  }
+  std::string decode(int64_t) const override { return ""; }
+
+ private:
+  int64_t vocab_size_;
+};
+
+TEST(TextData, of_a_tokenizer_has_its_tokens) {
+  const std::string text = counting(256) + counting(255) + "\xff\xff\xff";
+  for (const int64_t vocab_size : {2, 255, 256, 257, 65535, 65536, 65537, 1 << 20}) {
+    const Pairs tokenizer(vocab_size);
+    const std::vector<int64_t> tokens = tokenizer.encode(text);
+    const TextData data(tokenizer, text, "pairs", 1);
+    EXPECT_EQ(data.vocab_size(), vocab_size);
+    ASSERT_EQ(data.training_tokens() + data.held_out_tokens(), std::ssize(tokens));
+    const TokenBatch batch = data.held_out_batch(0, 1000);
+    const auto held_out = tokens.begin() + data.training_tokens();
+    EXPECT_EQ(batch.tokens, std::vector<int64_t>(held_out, tokens.end() - 1)) << vocab_size;
+    EXPECT_EQ(batch.targets, std::vector<int64_t>(held_out + 1, tokens.end())) << vocab_size;
+  }
+  const TextData data(Pairs(1 << 16), text, "pairs", 1);
+  EXPECT_TRUE(data.description().starts_with("text of 257 tokens, hash "));
+  expect_error([&] { data.check_length(300); }, "expected more than 300 tokens to train on");
 }
 
 TEST(TextData, files_are_one_text) {

@@ -25,6 +25,14 @@ TEST(ModelText, IsBytesWhereThereIsNoTokenizerAnd256Classes) {
   expect_error([&] { open_model_text(folder.path(), 255); }, "tokenizer.json, or vocab.json");
 }
 
+TEST(ModelText, OfBytesEndsWhereTheModelsFilesSaySo) {
+  const TemporaryFolder folder;
+  write(folder / "config.json", R"({"eos_token_id": 10})");
+  EXPECT_EQ(open_model_text(folder.path(), 256).ends, Tokens{10});
+  write(folder / "generation_config.json", R"({"eos_token_id": [0, 46]})");
+  EXPECT_EQ(open_model_text(folder.path(), 256).ends, (Tokens{0, 46}));
+}
+
 TEST(ModelText, ComesFromTheFolderOrFromWhatIsChosen) {
   const TemporaryFolder folder;
   EXPECT_EQ(open_model_text(kLlama3, 1002).tokenizer->vocab_size(), 1002);

@@ -11,6 +11,7 @@
 #include <csignal>
 #include <filesystem>
 #include <fstream>
+#include <thread>
 
 #include "elapse/io/bytes.h"
 #include "tests/io/expect_error.h"
@@ -64,9 +65,58 @@ TEST(ReadText, reads_files_of_any_length_and_those_without_one) {
   const std::string text(200'001, 'x');
   write_text(folder / "a", text);
   EXPECT_EQ(read_text(folder / "a"), text);
-  EXPECT_EQ(read_text("/dev/null"), "");
   EXPECT_FALSE(read_text("/proc/self/status").empty());
-  expect_error([&] { read_text(folder.path()); }, "cannot read: Is a directory");
+}
+
+TEST(ReadText, takes_regular_files_alone_and_waits_for_no_pipe) {
+  const TemporaryFolder folder;
+  const std::string pipe = folder / "pipe";
+  ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
+  for (const std::string& path : {pipe, std::string("/dev/zero")}) {
+    expect_error([&] { read_text(path); }, path + ": expected a regular file, found a device");
+    expect_error([&] { MappedFile::open(path); }, "found a device or pipe");
+  }
+  expect_error([&] { read_text(folder.path()); }, "expected a regular file, found a folder");
+}
+
+TEST(ReadToEnd, takes_pipes_and_devices_too) {
+  const TemporaryFolder folder;
+  const std::string pipe = folder / "pipe";
+  ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
+  std::thread writer([&] { std::ofstream(pipe) << "text"; });
+  EXPECT_EQ(read_to_end(pipe), "text");
+  writer.join();
+  EXPECT_EQ(read_to_end("/dev/null"), "");
+  expect_error([&] { read_to_end(folder.path()); }, "cannot read: Is a directory");
+  expect_error([&] { read_to_end(folder / "none"); }, "none: cannot open: No such file");
+}
+
+TEST(CheckWritable, says_what_writing_would_and_leaves_nothing) {
+  const TemporaryFolder folder;
+  check_writable(folder / "a");
+  EXPECT_EQ(files_in(folder.path()), 0u);
+  write_text(folder / "a", "old");
+  check_writable(folder / "a");
+  EXPECT_EQ(read_text(folder / "a"), "old");
+  EXPECT_EQ(files_in(folder.path()), 1u);
+  expect_error([&] { check_writable(folder / "none/a"); },
+               "none/a: the folder to write it to is not there");
+  expect_error([&] { check_writable(folder / "a/b"); }, "a/b: cannot write beside it: Not a dir");
+  expect_error([&] { check_writable(folder.path()); }, "expected a file to write, found a folder");
+  expect_error([&] { check_writable("/dev/null"); }, "expected a regular file or none");
+}
+
+TEST(FolderLock, is_had_once_and_leaves_no_file) {
+  const TemporaryFolder folder;
+  {
+    FolderLock first(folder.path());
+    const FolderLock held = std::move(first);
+    expect_error([&] { FolderLock second(folder.path()); },
+                 folder.path() + ": another process is at work in this folder");
+  }
+  const FolderLock again(folder.path());
+  EXPECT_EQ(files_in(folder.path()), 0u);
+  expect_error([&] { FolderLock none(folder / "none"); }, "none: cannot open");
 }
 
 TEST(FileWriter, keeps_the_order_of_small_and_large_writes) {
@@ -175,7 +225,7 @@ TEST(WriteFileAtomically, cannot_replace_a_folder) {
 TEST(WriteFileAtomically, names_a_folder_it_cannot_write_to) {
   const TemporaryFolder folder;
   expect_error([&] { write_text(folder / "none/a", "x"); },
-               "none/a: cannot write beside it: No such file or directory");
+               "none/a: the folder to write it to is not there");
   if (::geteuid() == 0) return;  // root may write anywhere
   fs::permissions(folder.path(), fs::perms::owner_read | fs::perms::owner_exec);
   expect_error([&] { write_text(folder / "a", "x"); }, "cannot write beside it: Permission denied");

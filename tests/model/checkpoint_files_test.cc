@@ -77,7 +77,28 @@ TEST_F(CheckpointFiles, refuse_both_names_of_the_embedding_at_once) {
   save([](auto& tensors) {
     tensors.push_back({"backbone.embeddings.weight", tensors.front().tensor});
   });
-  expect_refused("tensor \"backbone.embedding.weight\" occurs twice");
+  expect_refused(
+      "tensor \"backbone.embedding.weight\" occurs twice, here as \"backbone.embeddings.weight\"");
+}
+
+NamedTensor& renamed_embedding(std::vector<NamedTensor>& tensors) {
+  tensors.front().name = "backbone.embeddings.weight";
+  return tensors.front();
+}
+
+TEST_F(CheckpointFiles, are_named_in_errors_as_they_name_themselves) {
+  std::vector<float> values(13 * 9);
+  save([&](auto& tensors) {
+    renamed_embedding(tensors).tensor = Tensor::wrap(values.data(), DType::f32, {13, 9});
+  });
+  expect_refused("\"backbone.embeddings.weight\": expected shape (13, 8), found (13, 9)");
+  save([](auto& tensors) { tensors.erase(tensors.begin()); });
+  expect_refused("tensor \"backbone.embeddings.weight\" (13, 8) is missing");
+  save([&](auto& tensors) {
+    renamed_embedding(tensors);
+    tensors.push_back({"lm_head.weight", Tensor::wrap(values.data(), DType::f32, {13, 8})});
+  });
+  expect_refused("\"lm_head.weight\" differs from \"backbone.embeddings.weight\"");
 }
 
 TEST_F(CheckpointFiles, refuse_weights_that_are_no_floats) {

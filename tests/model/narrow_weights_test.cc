@@ -103,6 +103,15 @@ TEST_F(MappedWeights, AreNotTrained) {
   }
 }
 
+TEST_P(NarrowWeights, AreAllWidenedWhereTheyAreTrained) {
+  Device cpu("cpu", 1);
+  const auto model = load(cpu, DType::f32, WeightMemory::trained);
+  for (const Parameter& p : model->parameters().all()) {
+    EXPECT_EQ(p.var.dtype(), DType::f32) << p.name;
+    EXPECT_TRUE(p.var.needs_grad()) << p.name;
+  }
+}
+
 TEST_P(NarrowWeights, MatricesStayNarrowAndTheRestIsWidened) {
   Device cpu("cpu", 1);
   const auto model = load(cpu, DType::f32, WeightMemory::mapped);

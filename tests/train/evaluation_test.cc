@@ -7,6 +7,7 @@
 
 #include "elapse/data/text_data.h"
 #include "elapse/ops/pointwise.h"
+#include "elapse/text/byte_tokenizer.h"
 #include "tests/train/tiny_run.h"
 
 namespace elapse {
@@ -16,7 +17,7 @@ namespace {
 TEST(Evaluate, a_model_that_knows_nothing_is_at_chance) {
   Device device("ref");
   ModelConfig shape = TinyRun::shape();
-  shape.vocab_size = TextData::kVocabSize;
+  shape.vocab_size = ByteTokenizer::kVocabSize;
   const LanguageModel model(device, shape, DType::f64, 1);
   fill(device, {model.parameters().find("backbone.embedding.weight")->var.value(), 0});
   const std::string text = std::string(900, 'a') + std::string(60, '\0') + std::string(40, 'b');
@@ -31,7 +32,7 @@ TEST(Evaluate, a_model_that_knows_nothing_is_at_chance) {
 TEST(Evaluate, is_the_mean_over_all_targets) {
   Device device("ref");
   ModelConfig shape = TinyRun::shape();
-  shape.vocab_size = TextData::kVocabSize;
+  shape.vocab_size = ByteTokenizer::kVocabSize;
   const LanguageModel model(device, shape, DType::f64, 1);
   std::string text(100'000, 'a');
   for (size_t i = 0; i < text.size(); ++i) text[i] = static_cast<char>('a' + i * i % 13);

@@ -54,6 +54,7 @@ TEST(Run, evaluates_and_saves_when_due_and_at_the_end) {
   const TemporaryFolder folder;
   TinyRun run_of(tiny_training(7));
   Notes notes(folder / "out", 100);
+  const FolderLock lock = prepare_run_folder(folder / "out");
   run(run_of.trainer(), run_config(folder / "out"), notes);
   EXPECT_EQ(notes.steps, (Steps{1, 2, 3, 4, 5, 6, 7}));
   EXPECT_EQ(notes.evaluated, (Steps{2, 4, 6, 7}));
@@ -65,6 +66,8 @@ TEST(Run, saves_where_it_is_stopped_and_goes_on_from_there) {
   const TemporaryFolder folder;
   TinyRun whole(tiny_training(7)), first(tiny_training(7)), second(tiny_training(7));
   Notes all(folder / "all", 100), before(folder / "out", 4), after(folder / "out", 100);
+  const FolderLock of_all = prepare_run_folder(folder / "all");
+  const FolderLock of_out = prepare_run_folder(folder / "out");
   run(whole.trainer(), run_config(folder / "all"), all);
   run(first.trainer(), run_config(folder / "out"), before);
   EXPECT_EQ(before.steps, (Steps{1, 2, 3, 4}));
@@ -77,12 +80,26 @@ TEST(Run, saves_where_it_is_stopped_and_goes_on_from_there) {
 
 TEST(Run, finds_out_before_the_first_step_that_it_cannot_save) {
   const TemporaryFolder folder;
-  std::ofstream(folder / "file") << "x";
   TinyRun subject(tiny_training(7));
   Notes notes(folder.path(), 100);
-  expect_error([&] { run(subject.trainer(), run_config(folder / "file/out"), notes); },
-               "file/out: cannot make the folder: Not a directory");
+  expect_error([&] { run(subject.trainer(), run_config(folder / "none"), notes); },
+               "none/resume.safetensors: the folder to write it to is not there");
   EXPECT_TRUE(notes.steps.empty());
+}
+
+TEST(PrepareRunFolder, makes_it_for_one_at_a_time) {
+  const TemporaryFolder folder;
+  {
+    const FolderLock lock = prepare_run_folder(folder / "a/out");
+    std::ofstream(folder / "a/out/config.json.tmp-3-1") << "being written";
+    expect_error([&] { FolderLock second = prepare_run_folder(folder / "a/out"); },
+                 "another process is at work");
+    EXPECT_TRUE(std::filesystem::exists(folder / "a/out/config.json.tmp-3-1"));
+  }
+  const FolderLock again = prepare_run_folder(folder / "a/out");
+  std::ofstream(folder / "file") << "x";
+  expect_error([&] { FolderLock second = prepare_run_folder(folder / "file/out"); },
+               "file/out: cannot make the folder: Not a directory");
 }
 
 TEST(PrepareRunFolder, removes_what_a_killed_process_left_and_nothing_else) {
@@ -93,7 +110,7 @@ TEST(PrepareRunFolder, removes_what_a_killed_process_left_and_nothing_else) {
   for (const auto* names : {&kept, &left}) {
     for (const std::string& name : *names) std::ofstream(folder / name) << "x";
   }
-  prepare_run_folder(folder.path());
+  const FolderLock lock = prepare_run_folder(folder.path());
   for (const std::string& name : kept) EXPECT_TRUE(std::filesystem::exists(folder / name)) << name;
   for (const std::string& name : left) EXPECT_FALSE(std::filesystem::exists(folder / name)) << name;
 }

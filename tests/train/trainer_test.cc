@@ -92,7 +92,7 @@ TEST(Trainer, equal_runs_write_equal_bytes) {
   for (const char* name : {"a", "b"}) {
     TinyRun run(tiny_training(3));
     take_steps(run, 3);
-    prepare_run_folder(folder / name);
+    const FolderLock lock = prepare_run_folder(folder / name);
     run.trainer().save(folder / name);
   }
   for (const char* file : {"resume.safetensors", "model.safetensors", "config.json"}) {

@@ -5,6 +5,7 @@
 #include "elapse/core/random.h"
 #include "elapse/data/induction.h"
 #include "elapse/data/text_data.h"
+#include "elapse/text/byte_tokenizer.h"
 #include "elapse/train/trainer.h"
 
 namespace elapse::bench {
@@ -63,7 +64,7 @@ std::vector<Row> time_induction(Context& context, const Benchmark& self) {
 TextData random_text() {
   std::string bytes(1 << 16, ' ');
   Random random(0);
-  for (char& byte : bytes) byte = static_cast<char>(random.below(TextData::kVocabSize));
+  for (char& byte : bytes) byte = static_cast<char>(random.below(ByteTokenizer::kVocabSize));
   return TextData(std::move(bytes), "random text", /*seed=*/0);
 }
 
