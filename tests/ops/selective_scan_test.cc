@@ -347,20 +347,26 @@ TEST(SelectiveScan, RefGradientsThroughEditsAreThoseOfFiniteDifferences) {
   }
 }
 
+// Tokens [begin, end) of `whole` as one sequence that ends in slot 0.
+ScanForward part_of(Device& device, const ScanForward& whole, int64_t begin, int64_t end,
+                    int64_t start) {
+  ScanForward part = whole;
+  part.checkpoints = {};
+  part.in.seqs = make_sequences(device, {end - begin}, {start}, {0});
+  for (Tensor ScanInputs::*t :
+       {&ScanInputs::x, &ScanInputs::dt_raw, &ScanInputs::B, &ScanInputs::C, &ScanInputs::z}) {
+    part.in.*t = (whole.in.*t).rows(begin, end);
+  }
+  part.out = whole.out.rows(begin, end);
+  return part;
+}
+
 // The sequence as two calls, its state handed over in a slot.
 std::vector<double> cut_at(Device& device, const Case& whole, int64_t cut) {
   Operands o(DType::f32);
   const ScanForward a = make_forward(device, o, whole);
   for (const auto& [begin, end] : {std::pair{int64_t{0}, cut}, std::pair{cut, whole.tokens()}}) {
-    ScanForward part = a;
-    part.checkpoints = {};
-    part.in.seqs = make_sequences(device, {end - begin}, {0}, {0});
-    for (Tensor ScanInputs::*t :
-         {&ScanInputs::x, &ScanInputs::dt_raw, &ScanInputs::B, &ScanInputs::C, &ScanInputs::z}) {
-      part.in.*t = (a.in.*t).rows(begin, end);
-    }
-    part.out = a.out.rows(begin, end);
-    selective_scan_forward(device, part);
+    selective_scan_forward(device, part_of(device, a, begin, end, 0));
   }
   std::vector<double> result = values(a.out);
   for (const double v : values(a.pool)) result.push_back(v);
@@ -377,6 +383,27 @@ TEST(SelectiveScan, StatesAreHandedOverAtAnyToken) {
     ASSERT_EQ(two.size(), uncut.size());
     for (size_t i = 0; i < two.size(); ++i) {
       ASSERT_NEAR(two[i], uncut[i], c.forward_tolerance()) << "cut at " << cut;
+    }
+  }
+}
+
+// Calls of one token each, as in decoding, take another way through the kernel to the same bits.
+TEST(SelectiveScan, StepsGiveTheBitsOfTheScan) {
+  for (const int64_t d_state : {16, 24, 32, 5}) {
+    for (const int64_t start : {Sequences::kNoSlot, int64_t{0}}) {
+      const Case c = {{3}, 35, d_state, {0}, {0}};
+      Device cpu("cpu", 1);
+      Operands o(DType::f32), again(DType::f32);
+      ScanForward whole = make_forward(cpu, o, c), steps = make_forward(cpu, again, c);
+      whole.in.seqs = make_sequences(cpu, {3}, {start}, {0});
+      whole.checkpoints = {};
+      selective_scan_forward(cpu, whole);
+      for (int64_t t = 0; t < 3; ++t) {
+        selective_scan_forward(cpu, part_of(cpu, steps, t, t + 1, t == 0 ? start : 0));
+      }
+      again.expect_guards_intact();
+      EXPECT_EQ(values(whole.out), values(steps.out)) << d_state << " states";
+      EXPECT_EQ(values(whole.pool), values(steps.pool)) << d_state << " states";
     }
   }
 }

@@ -77,10 +77,9 @@ HWY_INLINE void Tile(const DotsOfFewRows& args, int64_t i, int64_t j, int64_t st
 
 template <class Weight>
 void DotsWith(const DotsOfFewRows& args, int64_t begin, int64_t end) {
-  for_each_tile(args.few.dim(0), begin, end, [&](auto few, int64_t i, int64_t j, int64_t step,
-                                                 int64_t count) HWY_ATTR {
-    Tile<Weight, few.value>(args, i, j, step, count);
-  });
+  for_each_tile(args.few.dim(0), begin, end,
+                [&](auto few, int64_t i, int64_t j, int64_t step, int64_t count)
+                    HWY_ATTR { Tile<Weight, few.value>(args, i, j, step, count); });
 }
 
 void DotsWithMany(const DotsOfFewRows& args, int64_t begin, int64_t end) {

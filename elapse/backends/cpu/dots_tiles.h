@@ -8,7 +8,7 @@
 
 namespace elapse::cpu {
 
-inline constexpr int kRowsOfTile = 4;     // of the many
+inline constexpr int kRowsOfTile = 4;    // of the many
 inline constexpr int64_t kAhead = 1024;  // bytes
 
 // Calls tile(few, i, j, step, count) until all of the n_few rows have met rows [begin, end) of the

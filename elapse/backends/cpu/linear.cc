@@ -201,9 +201,8 @@ void add_transposed_product(Device& device, const Tensor& a, const Tensor& b, fl
   const int64_t parts = reduction_parts(rows, m, n);
   const int threads = threads_for(device, m, n, rows);
   if (parts == 1) {
-    return parallel_for(tiles.count(), threads, [&](int64_t i) {
-      multiply_rows(a, b, tiles[i], 0, rows, c, true);
-    });
+    return parallel_for(tiles.count(), threads,
+                        [&](int64_t i) { multiply_rows(a, b, tiles[i], 0, rows, c, true); });
   }
   const Tensor partial = device.empty(DType::f32, {parts, m * n});
   parallel_for(tiles.count() * parts, threads, [&](int64_t i) {
@@ -281,7 +280,8 @@ void linear_forward(Device& device, const LinearForward& args) {
   const bool widens = !bf16 && args.weight.dtype() != DType::f32;
   const Tiles tiles(rows, out);
   const int threads = threads_for(device, rows, out, in);
-  const Tensor scratch = device.empty(DType::f32, {widens ? threads * tiles.most_columns() : 0, in});
+  const Tensor scratch =
+      device.empty(DType::f32, {widens ? threads * tiles.most_columns() : 0, in});
   parallel_for(tiles.count(), threads, [&](int64_t i, int worker) {
     const Tile tile = tiles[i];
     Tensor weight = args.weight.rows(tile.begin, tile.end);

@@ -310,7 +310,7 @@ class GroupScan {
     if (next_checkpoint_ == nullptr) return;
     const int64_t at = ((block * kVectors + v) * kChunk + t) * kLineFloats;
     if (at >= group_.count * group_.d_state) return;
-    hwy::Prefetch(next_checkpoint_ + group_.first * group_.d_state + at);
+    PrefetchToL2(next_checkpoint_ + group_.first * group_.d_state + at);
   }
 
   const ScanInputs& in_;

@@ -70,7 +70,8 @@ template <bool kTaps, int kStates>
 class BackwardTask : GroupScan<kGroupVectors> {
  public:
   static int64_t scratch_floats(int64_t padded) {
-    return shared_floats(padded) + 3 * state_floats(padded) + (4 * kChunk + 1) * kStates * kLanes;
+    return shared_floats(padded) + 3 * state_floats(padded) + 3 * (kBlockFloats + kStagger) +
+           kBlockFloats + kStates * kLanes;
   }
 
   BackwardTask(const ScanBackward& args, const Group& group, const Partials& partials,
@@ -82,11 +83,11 @@ class BackwardTask : GroupScan<kGroupVectors> {
         dh_(h_start_ + state_floats(group.padded)),
         dA_(dh_ + state_floats(group.padded)),
         dB_(dA_ + state_floats(group.padded)),
-        dC_(dB_ + kChunk * kStates * kLanes),
-        h_(dC_ + kChunk * kStates * kLanes),
-        decay_(h_ + (kChunk + 1) * kStates * kLanes) {
+        dC_(dB_ + kBlockFloats + kStagger),
+        h_(dC_ + kBlockFloats + kStagger),
+        decay_(h_ + kBlockFloats + kStates * kLanes + kStagger) {
     std::fill_n(dA_, group_.floats(), 0.0f);
-    std::fill_n(dB_, 2 * kChunk * kStates * kLanes, 0.0f);
+    std::fill_n(dB_, h_ - dB_, 0.0f);
   }
 
   void run(int64_t s) {
@@ -113,6 +114,10 @@ class BackwardTask : GroupScan<kGroupVectors> {
   }
 
  private:
+  static constexpr int64_t kBlockFloats = kChunk * kStates * kLanes;
+  // Where blocks stand at the same place of a page, loads of one wait for stores to another.
+  static constexpr int64_t kStagger = 144;
+
   void take_end(int64_t slot) {
     if (!args_.dpool || slot == Sequences::kNoSlot) {
       std::fill_n(dh_, group_.floats(), 0.0f);
@@ -214,7 +219,6 @@ class BackwardTask : GroupScan<kGroupVectors> {
       dA[n] = hn::Load(d, dA_ + states + n * kLanes);
     }
     for (int64_t t = len - 1; t >= 0; --t) {
-      if (first_state == 0) prefetch(token - kChunk + t, v, outputs_);
       prefetch_checkpoint(first_state / kStates, v, t);
       const TokenValues in = token_values(values, t);
       const V dy = hn::Load(d, values.dy + t * kLanes);
@@ -316,7 +320,6 @@ class BackwardTask : GroupScan<kGroupVectors> {
   const ScanBackward& args_;
   const Partials& partials_;
   const Tensor* const inputs_[4] = {&in_.x, &in_.dt_raw, &in_.z, &args_.dout};
-  const Tensor* const outputs_[3] = {&args_.dx, &args_.ddt_raw, &args_.dz};
   float* const h_start_;  // as Group keeps states; so too dh and dA
   float* const dh_;
   float* const dA_;
