@@ -3,6 +3,7 @@
 
 #include <charconv>
 #include <filesystem>
+#include <optional>
 
 #include "apps/elapse/interrupt.h"
 #include "apps/elapse/progress.h"
@@ -41,7 +42,9 @@ struct Arguments {
   std::vector<std::string> texts;
   std::string induction_loss = "last";
   int64_t ordinary_tokens = 14;
-  int64_t d_model = 192, n_layers = 3, d_state = 16;
+  std::string mixer = "mamba";
+  int64_t d_model = 192, n_layers = 3;
+  std::optional<int64_t> d_state;
   std::string curriculum;
   std::string schedule = "cosine";
   TrainConfig train = default_training();
@@ -102,7 +105,8 @@ double least_bytes(const ModelConfig& c, int64_t tokens) {
   const auto d = static_cast<double>(c.d_model), e = static_cast<double>(c.d_inner);
   const auto layers = static_cast<double>(c.n_layers);
   const double low = static_cast<double>(c.dt_rank) + 2 * static_cast<double>(c.d_state);
-  const double weights = layers * e * (3 * d + low) + static_cast<double>(c.vocab()) * d;
+  const double low_rows = c.mixer == MixerKind::mamba ? e : d;
+  const double weights = layers * (3 * d * e + low * low_rows) + static_cast<double>(c.vocab()) * d;
   return sizeof(float) * (4 * weights + 8 * layers * e * static_cast<double>(tokens));
 }
 
@@ -121,12 +125,14 @@ ModelConfig model_config(const Arguments& args, int64_t vocab_size) {
   constexpr int64_t kMaxSize = int64_t{1} << 24;  // keeps products of sizes far from overflow
   for (const auto& [flag, value] : {std::pair("--d-model", args.d_model),
                                     {"--layers", args.n_layers},
-                                    {"--d-state", args.d_state}}) {
+                                    {"--d-state", args.d_state.value_or(1)}}) {
     ELAPSE_CHECK(value >= 1 && value <= kMaxSize, "{}: expected 1 to {}, found {}", flag, kMaxSize,
                  value);
   }
-  ModelConfig config = ModelConfig::mamba(args.d_model, args.n_layers, vocab_size);
-  config.d_state = args.d_state;
+  ModelConfig config = args.mixer == "mamba"
+                           ? ModelConfig::mamba(args.d_model, args.n_layers, vocab_size)
+                           : ModelConfig::mamba2(args.d_model, args.n_layers, vocab_size);
+  config.d_state = args.d_state.value_or(config.d_state);
   check_memory(config, args.train);
   return config;
 }
@@ -242,9 +248,12 @@ void add_data_options(CLI::App& verb, Arguments& args) {
 }
 
 void add_model_options(CLI::App& verb, Arguments& args) {
+  verb.add_option("--mixer", args.mixer, "What mixes tokens in a layer: mamba or mamba2")
+      ->check(CLI::IsMember({"mamba", "mamba2"}));
   verb.add_option("--d-model", args.d_model, "Width of the residual stream");
   verb.add_option("--layers", args.n_layers, "Mamba layers");
-  verb.add_option("--d-state", args.d_state, "State size of a channel");
+  verb.add_option("--d-state", args.d_state,
+                  "State size of a channel: 16 unless given, 128 with mamba2");
 }
 
 void add_batch_options(CLI::App& verb, Arguments& args) {
