@@ -66,7 +66,7 @@ class Runs(Train):
         said = self.assert_done(run(PROGRAM, "info", out)).stdout
         self.assertIn("mamba2, transformers layout", said)
         for verb in (("generate", "--prompt", "to be", "--max-tokens", 5), ("eval", "--text", text)):
-            self.assert_done(run(PROGRAM, verb[0], "--model", out, *verb[1:]))
+            self.assert_done(run(PROGRAM, verb[0], "--model", out, *verb[1:], errors="replace"))
 
     def test_logs_an_object_a_step(self):
         log = self.folder / "run/log"
