@@ -15,6 +15,8 @@
 // A sequence of one token, as in decoding, is a pass over its states, bound by reading and writing
 // them: 8 bytes a state for 3 multiply-adds. Four channels go together, so that their sums over
 // states end in one vector.
+#include <utility>
+
 #include "elapse/backends/cpu/kernels.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -28,7 +30,7 @@ HWY_BEFORE_NAMESPACE();
 namespace elapse::cpu::HWY_NAMESPACE {
 namespace {
 
-// Step 4 for one head at one token; y passes its tap.
+// out = y + D x for one head at one token, once y has passed its tap.
 void WriteOutput(const SsdForward& args, int64_t token, int64_t head, float* y) {
   const D d;
   const int64_t head_dim = args.in.head_dim(), first = head * head_dim;
@@ -48,7 +50,8 @@ void WriteOutput(const SsdForward& args, int64_t token, int64_t head, float* y) 
 class ForwardTask {
  public:
   static int64_t scratch_floats(const SsdInputs& in, const SsdPlan& plan, int64_t square) {
-    return square * square + 2 * square + plan.most_columns * (3 * square + in.d_state());
+    return square * (square + 2 + 2 * in.head_dim()) +
+           plan.most_columns * (2 * square + in.d_state());
   }
 
   ForwardTask(const SsdForward& args, const SsdShared& shared, const SsdHeads& heads,
@@ -61,13 +64,15 @@ class ForwardTask {
         first_(heads.begin * head_dim_),
         width_((heads.end - heads.begin) * head_dim_) {
     const int64_t square = shared.square();
-    decayed_ = scratch;
-    since_start_ = decayed_ + square * square;
-    until_end_ = since_start_ + square;
-    dtx_ = until_end_ + square;
-    dtx_left_ = dtx_ + square * most_columns;
-    y_ = dtx_left_ + square * most_columns;
-    h_ = y_ + square * most_columns;
+    const auto take = [&](int64_t count) { return std::exchange(scratch, scratch + count); };
+    decayed_ = take(square * square);
+    since_start_ = take(square);
+    until_end_ = take(square);
+    dtx_ = take(square * head_dim_);
+    within_ = take(square * head_dim_);
+    dtx_left_ = take(square * most_columns);
+    read_ = take(square * most_columns);
+    h_ = take(most_columns * n_);
   }
 
   void run(const SsdSequence& s) {
@@ -94,25 +99,10 @@ class ForwardTask {
   }
 
   void chunk(const SsdChunk& c, bool more) {
-    load_inputs(c);
-    if (zero_) std::fill_n(y_, c.rows * width_, 0.0f);
-    else read_states(c);
+    if (!zero_) read_states(c);
     for (int64_t k = heads_.begin; k < heads_.end; ++k) head(c, k, more);
     if (more) write_states(c);
-    for (int64_t i = 0; i < c.len; ++i) {
-      for (int64_t k = heads_.begin; k < heads_.end; ++k) {
-        WriteOutput(args_, c.token + i, k, y_ + i * width_ + (k - heads_.begin) * head_dim_);
-      }
-    }
     zero_ = false;
-  }
-
-  // x, into dtx_; zeros in rows without a token.
-  void load_inputs(const SsdChunk& c) {
-    for (int64_t i = 0; i < c.len; ++i) {
-      std::copy_n(row(args_.in.x, c.token + i) + first_, width_, dtx_ + i * width_);
-    }
-    std::fill_n(dtx_ + c.len * width_, (c.rows - c.len) * width_, 0.0f);
   }
 
   // Step 1, without the decay.
@@ -124,38 +114,63 @@ class ForwardTask {
               .b = {1, n_},
               .c_row = width_,
               .accumulates = false},
-             shared_.C(heads_.group, c.row), h_, y_);
+             shared_.C(heads_.group, c.row), h_, read_);
   }
 
-  // The decay of step 1, and step 2; dtx_left_ and the decay of h for step 3.
+  // Steps 2 and 4; what step 3 needs of the head.
   void head(const SsdChunk& c, int64_t k, bool more) {
-    const D d;
-    const int64_t column = (k - heads_.begin) * head_dim_, square = shared_.square();
+    const int64_t square = shared_.square();
     const Exponents a = shared_.exponents(k, c.row);
-    const float* dt = shared_.dt(k, c.row);
     DecaysToEdges(a, c.rows, since_start_, until_end_);
-    for (int64_t i = 0; i < c.rows; ++i) {
-      const V dt_i = hn::Set(d, dt[i]), left = hn::Set(d, until_end_[i]);
-      const V decay = hn::Set(d, since_start_[i]);
-      const int64_t at = i * width_ + column;
-      ForLanes(d, head_dim_, [&](int64_t p, auto lanes) HWY_ATTR {
-        const V dtx = hn::Mul(dt_i, lanes.load(dtx_ + at + p));
-        lanes.store(dtx, dtx_ + at + p);
-        if (more) lanes.store(hn::Mul(left, dtx), dtx_left_ + at + p);
-        if (!zero_) lanes.store(hn::Mul(decay, lanes.load(y_ + at + p)), y_ + at + p);
-      });
-    }
+    scale_inputs(c, k, more);
     DecayedSquare(shared_.CB(heads_.group, c.row), a, c.rows, square, decayed_);
     multiply({.m = c.rows,
               .n = head_dim_,
               .k = c.rows,
               .a = {square, 1},
-              .b = {width_, 1},
-              .c_row = width_,
-              .accumulates = true},
-             decayed_, dtx_ + column, y_ + column);
+              .b = {head_dim_, 1},
+              .c_row = head_dim_,
+              .accumulates = false},
+             decayed_, dtx_, within_);
+    outputs(c, k);
     if (more && !zero_) {
-      ScaleBy(since_start_[c.rows - 1], head_dim_ * n_, h_ + column * n_);
+      ScaleBy(since_start_[c.rows - 1], head_dim_ * n_, h_ + (k * head_dim_ - first_) * n_);
+    }
+  }
+
+  // dt x, and what is left of it at the chunk's end; zeros in rows without a token.
+  void scale_inputs(const SsdChunk& c, int64_t k, bool more) {
+    const D d;
+    const int64_t column = k * head_dim_ - first_;
+    const float* dt = shared_.dt(k, c.row);
+    for (int64_t i = 0; i < c.len; ++i) {
+      const V dt_i = hn::Set(d, dt[i]), left = hn::Set(d, until_end_[i]);
+      const float* x = row(args_.in.x, c.token + i) + k * head_dim_;
+      float *dtx = dtx_ + i * head_dim_, *dtx_left = dtx_left_ + i * width_ + column;
+      ForLanes(d, head_dim_, [&](int64_t p, auto lanes) HWY_ATTR {
+        const V v = hn::Mul(dt_i, lanes.load(x + p));
+        lanes.store(v, dtx + p);
+        if (more) lanes.store(hn::Mul(left, v), dtx_left + p);
+      });
+    }
+    std::fill_n(dtx_ + c.len * head_dim_, (c.rows - c.len) * head_dim_, 0.0f);
+    for (int64_t i = c.len; i < c.rows; ++i) {
+      std::fill_n(dtx_left_ + i * width_ + column, head_dim_, 0.0f);
+    }
+  }
+
+  void outputs(const SsdChunk& c, int64_t k) {
+    const D d;
+    for (int64_t i = 0; i < c.len; ++i) {
+      float* y = within_ + i * head_dim_;
+      const float* read = read_ + i * width_ + k * head_dim_ - first_;
+      const V decay = hn::Set(d, since_start_[i]);
+      if (!zero_) {
+        ForLanes(d, head_dim_, [&](int64_t p, auto lanes) HWY_ATTR {
+          lanes.store(hn::MulAdd(decay, lanes.load(read + p), lanes.load(y + p)), y + p);
+        });
+      }
+      WriteOutput(args_, c.token + i, k, y);
     }
   }
 
@@ -178,9 +193,10 @@ class ForwardTask {
   const int64_t first_, width_;      // channels
   float* decayed_;                   // (square, square): CB with decays
   float *since_start_, *until_end_;  // (square)
-  float* dtx_;                       // (square, width): x, then dt x
-  float* dtx_left_;                  // (square, width): what is left of it at the chunk's end
-  float* y_;                         // (square, width)
+  float* dtx_;                       // (square, head_dim): of one head
+  float* within_;                    // (square, head_dim): what it reads of its own chunk; then y
+  float* dtx_left_;                  // (square, width)
+  float* read_;                      // (square, width): C h^T
   float* h_;                         // (width, d_state)
   bool zero_ = true;                 // h is
 };
