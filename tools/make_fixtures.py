@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Writes tests/fixtures: tiny random Mamba-1 checkpoints and what a model of each must compute.
+"""Writes tests/fixtures: tiny random Mamba-1 and Mamba-2 checkpoints and what a model of each must compute.
 
 The computation here is plain float64 PyTorch, one token after another and one sequence after
 another, straight from the formulas; gradients are PyTorch's. It shares nothing with elapse.
@@ -67,10 +67,23 @@ class Config:
     conv_bias: bool = True
     tied: bool = True
     mixer_norm_eps: float = 0  # of weightless norms on dt_low, B and C; 0: none
+    # Mamba-2's; head_dim 0: Mamba-1
+    head_dim: int = 0
+    n_groups: int = 1
+    D_by_channel: bool = False
+    dt_limit: tuple = (0.0, float("inf"))
 
     @property
     def d_inner(self):
         return self.expand * self.d_model
+
+    @property
+    def n_heads(self):
+        return self.d_inner // self.head_dim
+
+    @property
+    def d_conv_inner(self):
+        return self.d_inner + (2 * self.n_groups * self.d_state if self.head_dim else 0)
 
 
 # ---- Parameters ----
@@ -85,7 +98,7 @@ def random_parameters(c, generator):
     for i in range(c.n_layers):
         layer = f"backbone.layers.{i}."
         p[layer + "norm.weight"] = 1 + normal(c.d_model, scale=0.1)
-        p.update(random_mixer(c, layer + "mixer.", normal))
+        p.update((random_mixer2 if c.head_dim else random_mixer)(c, layer + "mixer.", normal))
     p["backbone.norm_f.weight"] = 1 + normal(c.d_model, scale=0.1)
     if not c.tied:
         p["lm_head.weight"] = normal(c.vocab, c.d_model, scale=0.7)
@@ -109,6 +122,24 @@ def random_mixer(c, prefix, normal):
         p["out_proj.bias"] = normal(c.d_model, scale=0.2)
     if c.conv_bias:
         p["conv1d.bias"] = normal(e, scale=0.3)
+    return {prefix + name: value for name, value in p.items()}
+
+
+def random_mixer2(c, prefix, normal):
+    e, heads = c.d_inner, c.n_heads
+    rows = e + c.d_conv_inner + heads
+    p = {"A_log": normal(heads, scale=1),
+         "D": 1 + normal(e if c.D_by_channel else heads, scale=0.3),
+         "dt_bias": -1.5 + normal(heads, scale=1),
+         "in_proj.weight": normal(rows, c.d_model, scale=c.d_model ** -0.5),
+         "conv1d.weight": normal(c.d_conv_inner, 1, c.d_conv, scale=c.d_conv ** -0.5),
+         "norm.weight": 1 + normal(e, scale=0.1),
+         "out_proj.weight": normal(c.d_model, e, scale=e ** -0.5)}
+    if c.bias:
+        p["in_proj.bias"] = normal(rows, scale=0.2)
+        p["out_proj.bias"] = normal(c.d_model, scale=0.2)
+    if c.conv_bias:
+        p["conv1d.bias"] = normal(c.d_conv_inner, scale=0.3)
     return {prefix + name: value for name, value in p.items()}
 
 
@@ -164,6 +195,44 @@ def mixer(c, p, prefix, u, state, point):
     return out, (window[1:], h)
 
 
+def mixer2(c, p, prefix, u, state, point):
+    """One token of Mamba-2: conv (d_conv - 1, d_conv_inner), h (d_inner, d_state)."""
+    def bias_of(name):
+        return p.get(prefix + name, 0)
+
+    def by_channel(of_heads):  # (n_heads) -> (d_inner, 1)
+        return of_heads.repeat_interleave(c.head_dim)[:, None]
+
+    def by_head(of_groups):  # (n_groups d_state) -> (n_heads, d_state)
+        return of_groups.reshape(c.n_groups, -1).repeat_interleave(c.n_heads // c.n_groups, 0)
+
+    conv_state, h = state
+    z, in_xBC, dt_raw = (p[prefix + "in_proj.weight"] @ u + bias_of("in_proj.bias")).split(
+        [c.d_inner, c.d_conv_inner, c.n_heads])
+    z, in_xBC = point("in_z", z), point("in_xBC", in_xBC)
+    window = torch.cat([conv_state, in_xBC[None]])
+    conv = (p[prefix + "conv1d.weight"][:, 0].T * window).sum(0) + bias_of("conv1d.bias")
+    x, B, C = silu(point("conv", conv)).split([c.d_inner] + 2 * [c.n_groups * c.d_state])
+    x, B, C = point("x", x), point("B", B), point("C", C)
+    dt_pre = point("dt_pre", dt_raw + p[prefix + "dt_bias"])
+    dt = point("dt", torch.nn.functional.softplus(dt_pre).clamp(*c.dt_limit))
+    A = point("A", -torch.exp(p[prefix + "A_log"]))
+    decay = point("decay", torch.exp(dt * A))
+    B_bar = point("B_bar", dt[:, None] * by_head(B))
+    write = point("write", B_bar.repeat_interleave(c.head_dim, 0) * x[:, None])
+    h = point("h", by_channel(decay) * h + write)
+    rows = by_head(C).repeat_interleave(c.head_dim, 0)
+    y = point("y", (point("readout_h", h) * rows).sum(1))
+    D = p[prefix + "D"]
+    D = D if c.D_by_channel else by_channel(D)[:, 0]
+    ssm_out = point("ssm_out", y + D * x)
+    gated = point("gated", ssm_out * point("gate", silu(z))).reshape(c.n_groups, -1)
+    scale = point("scale", torch.sqrt((gated * gated).mean(-1) + 1e-5))
+    norm = point("norm", p[prefix + "norm.weight"] * (gated / scale[:, None]).reshape(-1))
+    out = point("out", p[prefix + "out_proj.weight"] @ norm + bias_of("out_proj.bias"))
+    return out, (window[1:], h)
+
+
 def token_logits(c, p, token, state, point):
     """Logits after one token; replaces the entries of `state`, one a layer."""
     stream = point("embed", p["backbone.embedding.weight"][token])
@@ -171,8 +240,9 @@ def token_logits(c, p, token, state, point):
         here, layer = within(point, f"layers.{i}."), f"backbone.layers.{i}."
         stream = here("resid_pre", stream)
         u = rms_norm(here("layer_input", stream), p[layer + "norm.weight"], here)
-        out, state[i] = mixer(c, p, layer + "mixer.", here("norm", u), state[i],
-                              within(here, "mixer."))
+        mix = mixer2 if c.head_dim else mixer
+        out, state[i] = mix(c, p, layer + "mixer.", here("norm", u), state[i],
+                            within(here, "mixer."))
         stream = here("resid_post", stream + out)
     hidden = point("norm_f", rms_norm(stream, p["backbone.norm_f.weight"], unchanged))
     head = p["backbone.embedding.weight" if c.tied else "lm_head.weight"]
@@ -180,7 +250,7 @@ def token_logits(c, p, token, state, point):
 
 
 def zero_state(c):
-    return [(torch.zeros(c.d_conv - 1, c.d_inner, dtype=torch.float64),
+    return [(torch.zeros(c.d_conv - 1, c.d_conv_inner, dtype=torch.float64),
              torch.zeros(c.d_inner, c.d_state, dtype=torch.float64)) for _ in range(c.n_layers)]
 
 
@@ -301,7 +371,7 @@ def expect_training(c, parameters, batch):
 
 def adamw(p):
     def decays(name):
-        return not (name.endswith((".bias", "A_log", ".D")) or "norm" in name)
+        return not (name.endswith((".bias", "dt_bias", "A_log", ".D")) or "norm" in name)
 
     groups = [{"params": [v for n, v in p.items() if decays(n)], "weight_decay": 0.1},
               {"params": [v for n, v in p.items() if not decays(n)], "weight_decay": 0.0}]
@@ -413,16 +483,25 @@ def falcon_config(c):
             "mixer_rms_eps": c.mixer_norm_eps, "eos_token_id": 11, "pad_token_id": 11}
 
 
+def mamba2_config(c):
+    config = transformers_config(c)
+    del config["intermediate_size"], config["time_step_rank"]
+    return {**config, "model_type": "mamba2", "architectures": ["Mamba2ForCausalLM"],
+            "num_heads": c.n_heads, "head_dim": c.head_dim, "n_groups": c.n_groups,
+            "chunk_size": 256, "norm_before_gate": False, "time_step_limit": list(c.dt_limit)}
+
+
 def original_config(c, ssm_cfg):
     return {"d_model": c.d_model, "n_layer": c.n_layers, "vocab_size": c.vocab_size,
             "ssm_cfg": ssm_cfg, "rms_norm": True, "residual_in_fp32": True,
-            "fused_add_norm": True, "pad_vocab_size_multiple": 8, "tie_embeddings": c.tied}
+            "fused_add_norm": True, "pad_vocab_size_multiple": 16 if c.head_dim else 8, "tie_embeddings": c.tied}
 
 
 def write_transformers(folder, c, parameters):
     tensors = {n.replace("embedding.", "embeddings."): v.float() for n, v in parameters.items()}
     write_safetensors(folder / "model.safetensors", tensors)
-    write_config(folder, falcon_config(c) if c.mixer_norm_eps else transformers_config(c))
+    config = mamba2_config if c.head_dim else transformers_config
+    write_config(folder, falcon_config(c) if c.mixer_norm_eps else config(c))
 
 
 def write_original(folder, c, parameters, ssm_cfg):
@@ -472,6 +551,15 @@ def main():
     make("falcon-mamba", 5,
          Config(d_model=10, n_layers=2, vocab_size=19, expand=2, d_state=6, d_conv=4, dt_rank=3,
                 vocab=19, tied=False, mixer_norm_eps=1e-3), write_transformers)
+    make("mamba2", 6,
+         Config(d_model=12, n_layers=2, vocab_size=19, expand=2, d_state=5, d_conv=3, dt_rank=0,
+                vocab=19, bias=True, tied=False, head_dim=4, n_groups=3, dt_limit=(0.1, 0.9)),
+         write_transformers)
+    make("mamba2-original", 7,
+         Config(d_model=10, n_layers=2, vocab_size=21, expand=3, d_state=6, d_conv=4, dt_rank=0,
+                vocab=32, conv_bias=False, head_dim=5, D_by_channel=True), write_original_pickle,
+         {"layer": "Mamba2", "expand": 3, "d_state": 6, "headdim": 5, "conv_bias": False,
+          "D_has_hdim": True})
     (FIXTURES / "README.md").write_text(README)
 
 

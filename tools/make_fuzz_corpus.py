@@ -105,6 +105,15 @@ def seeds():
         **hf, "model_type": "falcon_mamba", "architectures": ["FalconMambaForCausalLM"],
         "expand": 16, "mixer_rms_eps": 1e-6, "eos_token_id": [11, 12],
         "tie_word_embeddings": False}).encode()
+    mamba2 = json.dumps({
+        **hf, "model_type": "mamba2", "architectures": ["Mamba2ForCausalLM"], "num_heads": 24,
+        "head_dim": 64, "n_groups": 1, "chunk_size": 256, "norm_before_gate": False, "ssm_cfg": {},
+        "time_step_limit": [0.0, float("inf")]})
+    yield "model_config/mamba2", mamba2.encode()
+    yield "model_config/mamba2_original", json.dumps({
+        "d_model": 768, "n_layer": 24, "vocab_size": 50277, "pad_vocab_size_multiple": 16,
+        "ssm_cfg": {"layer": "Mamba2", "headdim": 64, "ngroups": 1, "D_has_hdim": True,
+                    "dt_limit": [0.01, 10.0]}}).encode()
     yield "model_config/padded", json.dumps({
         **hf, "unpadded_vocab_size": 50277, "pad_vocab_size_multiple": 8}).encode()
 

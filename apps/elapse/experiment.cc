@@ -21,6 +21,7 @@ namespace fs = std::filesystem;
 
 struct Arguments {
   bool quick = false;
+  std::string mixer = "mamba";
   std::optional<int64_t> steps;
   uint64_t seed = 1;
   std::string out = "out/induction";
@@ -55,6 +56,7 @@ void write_file(const fs::path& path, const std::string& text) {
 
 InductionSettings settings_of(const Arguments& args) {
   InductionSettings settings = args.quick ? InductionSettings::quick() : InductionSettings::full();
+  if (args.mixer == "mamba2") settings.model = InductionSettings::model_of(MixerKind::mamba2);
   settings.seed = args.seed;
   if (args.steps) settings.train.steps = *args.steps;
   settings.train.check();
@@ -69,10 +71,9 @@ void induction(const Arguments& args) {
   check_writable((fs::path(args.out) / "report.html").string());
   Device device(args.device, args.threads);
   fmt::print(
-      "Induction heads: a Mamba of {} layers, d_model {}, trained for {} steps at lengths "
-      "up to {}.\n",
-      settings.model.n_layers, settings.model.d_model, settings.train.steps,
-      settings.longest_trained());
+      "Induction heads: a {} of {} layers, d_model {}, trained for {} steps at lengths up to {}.\n",
+      settings.model.mixer == MixerKind::mamba ? "Mamba" : "Mamba-2", settings.model.n_layers,
+      settings.model.d_model, settings.train.steps, settings.longest_trained());
   std::fflush(stdout);
   StageProgress progress;
   const InductionRun run =
@@ -108,6 +109,9 @@ void add_experiment_verb(CLI::App& app) {
   task->add_option("--steps", args->steps, "training steps, instead of the published 204800")
       ->check(whole_number(1))
       ->excludes(quick);
+  task->add_option("--mixer", args->mixer, "mamba (the published one) or mamba2")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"mamba", "mamba2"}));
   task->add_option("--seed", args->seed, "of the initialisation and the data")
       ->check(seed())
       ->capture_default_str();

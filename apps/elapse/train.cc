@@ -3,6 +3,7 @@
 
 #include <charconv>
 #include <filesystem>
+#include <optional>
 
 #include "apps/elapse/checks.h"
 #include "apps/elapse/interrupt.h"
@@ -47,7 +48,9 @@ struct Arguments {
   std::vector<std::string> texts;
   std::string induction_loss = "last";
   int64_t ordinary_tokens = 14;
-  int64_t d_model = 192, n_layers = 3, d_state = 16;
+  std::string mixer = "mamba";
+  int64_t d_model = 192, n_layers = 3;
+  std::optional<int64_t> d_state;
   std::string model, tokenizer;  // the checkpoint to start from, and what reads text for it
   std::string curriculum;
   std::string schedule = "cosine";
@@ -122,7 +125,8 @@ double least_bytes(const ModelConfig& c, int64_t tokens) {
   const auto d = static_cast<double>(c.d_model), e = static_cast<double>(c.d_inner);
   const auto layers = static_cast<double>(c.n_layers);
   const double low = static_cast<double>(c.dt_rank) + 2 * static_cast<double>(c.d_state);
-  const double weights = layers * e * (3 * d + low) + static_cast<double>(c.vocab()) * d;
+  const double low_rows = c.mixer == MixerKind::mamba ? e : d;
+  const double weights = layers * (3 * d * e + low * low_rows) + static_cast<double>(c.vocab()) * d;
   return sizeof(float) * (4 * weights + 8 * layers * e * static_cast<double>(tokens));
 }
 
@@ -148,8 +152,10 @@ void check_memory(const ModelConfig& c, const TrainConfig& train) {
 }
 
 ModelConfig new_config(const Arguments& args, int64_t vocab_size) {
-  ModelConfig config = ModelConfig::mamba(args.d_model, args.n_layers, vocab_size);
-  config.d_state = args.d_state;
+  ModelConfig config = args.mixer == "mamba"
+                           ? ModelConfig::mamba(args.d_model, args.n_layers, vocab_size)
+                           : ModelConfig::mamba2(args.d_model, args.n_layers, vocab_size);
+  config.d_state = args.d_state.value_or(config.d_state);
   return config;
 }
 
@@ -319,12 +325,15 @@ void add_model_options(CLI::App& verb, Arguments& args) {
       ->type_name("FILE")
       ->check(not_empty())
       ->needs(model);
-  for (const auto& [flag, size, text] :
-       {std::tuple("--d-model", &args.d_model, "Width of the residual stream"),
-        {"--layers", &args.n_layers, "Mamba layers"},
-        {"--d-state", &args.d_state, "State size of a channel"}}) {
-    verb.add_option(flag, *size, text)->check(whole_number(1, kMaxSize))->excludes(model);
-  }
+  verb.add_option("--mixer", args.mixer, "What mixes tokens in a layer: mamba or mamba2")
+      ->check(CLI::IsMember({"mamba", "mamba2"}))
+      ->excludes(model);
+  const auto add_size = [&](const char* flag, auto& size, const char* text) {
+    verb.add_option(flag, size, text)->check(whole_number(1, kMaxSize))->excludes(model);
+  };
+  add_size("--d-model", args.d_model, "Width of the residual stream");
+  add_size("--layers", args.n_layers, "Mamba layers");
+  add_size("--d-state", args.d_state, "State size of a channel: 16 unless given, 128 with mamba2");
 }
 
 void add_batch_options(CLI::App& verb, Arguments& args) {

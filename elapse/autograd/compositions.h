@@ -9,5 +9,7 @@ namespace elapse {
 Var composed_causal_conv(Tape& tape, const Var& x, const Var& weight, const Var& bias,
                          const Sequences& seqs);
 Var composed_selective_scan(Tape& tape, const ScanVars& in, const Sequences& seqs);
+// Without limits of dt.
+Var composed_ssd(Tape& tape, const SsdVars& in, int64_t n_groups, const Sequences& seqs);
 
 }  // namespace elapse

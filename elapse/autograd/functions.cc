@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "elapse/autograd/functions.h"
 
+#include <algorithm>
 #include <numeric>
 
 #include "elapse/autograd/compositions.h"
@@ -257,6 +258,25 @@ Normed rms_norm(Tape& tape, const Var& x, const Var& residual, const Var& weight
   return {sum, y};
 }
 
+Var gated_rms_norm(Tape& tape, const Var& x, const Var& z, const Var& weight, int64_t n_groups,
+                   double eps, const GatedNormTaps& taps) {
+  Device& device = tape.device();
+  const Var y = tape.result(device.empty(x.dtype(), x.value().shape()), {&x, &z, &weight});
+  const Tensor scale = device.empty(x.dtype(), {x.dim(0), n_groups});
+  GatedRmsNormInputs in = {x.value(), z.value(), weight.value(), n_groups,
+                           eps,       taps.gate, taps.gated,     taps.scale};
+  gated_rms_norm_forward(device, {in, scale, y.value()});
+  for (Tap* tap : {&in.gate_tap, &in.gated_tap, &in.scale_tap}) *tap = edits_of(*tap);
+  tape.record(y, [&tape, x, z, weight, in, scale, y] {
+    AssignedGrad dx(tape, x), dz(tape, z);
+    gated_rms_norm_backward(tape.device(), {y.grad(), in, scale, dx.tensor(), dz.tensor(),
+                                            tape.accumulated_grad(weight)});
+    dx.commit();
+    dz.commit();
+  });
+  return y;
+}
+
 Var causal_conv(Tape& tape, const Var& x, const Var& weight, const Var& bias, const Sequences& seqs,
                 const Var& pool, const Tap& conv_tap) {
   Device& device = tape.device();
@@ -355,6 +375,80 @@ Var selective_scan(Tape& tape, const ScanVars& in, const Sequences& seqs, const 
     args.checkpoints = checkpoints;
     args.taps = edits;
     scan_backward(tape, in, args, pool);
+  });
+  return out;
+}
+
+namespace {
+
+SsdTaps edits_of(SsdTaps taps) {
+  for (Tap& t : taps) t = edits_of(t);
+  return taps;
+}
+
+bool any_active(const SsdTaps& taps) {
+  return std::any_of(taps.begin(), taps.end(), [](const Tap& t) { return t.active(); });
+}
+
+void run_ssd_backward(Tape& tape, const SsdVars& in, const SsdBackward& forward, const Var& pool) {
+  SsdBackward args = forward;
+  AssignedGrad dx(tape, in.x), ddt_raw(tape, in.dt_raw), dB(tape, in.B), dC(tape, in.C);
+  args.dx = dx.tensor();
+  args.ddt_raw = ddt_raw.tensor();
+  args.dB = dB.tensor();
+  args.dC = dC.tensor();
+  args.ddt_bias = tape.accumulated_grad(in.dt_bias);
+  args.dA = tape.accumulated_grad(in.A);
+  args.dD = tape.accumulated_grad(in.D);
+  args.dpool = pool.needs_grad() ? tape.accumulated_grad(pool) : Tensor();
+  ssd_backward(tape.device(), args);
+  for (AssignedGrad* grad : {&dx, &ddt_raw, &dB, &dC}) grad->commit();
+}
+
+}  // namespace
+
+SsdInputs SsdVars::inputs(const SsdNumbers& numbers, const Sequences& seqs) const {
+  return {.x = x.value(),
+          .dt_raw = dt_raw.value(),
+          .dt_bias = dt_bias.value(),
+          .A = A.value(),
+          .B = B.value(),
+          .C = C.value(),
+          .D = D.value(),
+          .n_groups = numbers.n_groups,
+          .dt_min = numbers.dt_min,
+          .dt_max = numbers.dt_max,
+          .seqs = seqs};
+}
+
+Var ssd(Tape& tape, const SsdVars& in, const SsdNumbers& numbers, const Sequences& seqs,
+        const Var& pool, const SsdTaps& taps) {
+  Device& device = tape.device();
+  const DType dtype = in.x.dtype();
+  const SsdInputs inputs = in.inputs(numbers, seqs);
+  if (!device.has(dtype, Op::ssd_forward) && !pool && !any_active(taps) && !inputs.limits_dt()) {
+    return composed_ssd(tape, in, numbers.n_groups, seqs);
+  }
+  const Var out = tape.result(device.empty(dtype, {seqs.tokens, inputs.d_inner()}),
+                              {&in.x, &in.dt_raw, &in.dt_bias, &in.A, &in.B, &in.C, &in.D, &pool});
+  const Tensor checkpoints =
+      out.needs_grad()
+          ? device.empty(dtype, {ssd_checkpoint_count(inputs), inputs.d_inner(), inputs.d_state()})
+          : Tensor();
+  ssd_forward(device, {.in = inputs,
+                       .pool = pool ? pool.value() : Tensor(),
+                       .checkpoints = checkpoints,
+                       .out = out.value(),
+                       .taps = taps});
+  std::vector<Var> outputs = {out};
+  if (pool) outputs.push_back(pool);
+  tape.record(outputs, [&tape, in, inputs, pool, checkpoints, out, edits = edits_of(taps)] {
+    SsdBackward args{};
+    args.dout = grad_or_zeros(tape, out);
+    args.in = inputs;
+    args.checkpoints = checkpoints;
+    args.taps = edits;
+    run_ssd_backward(tape, in, args, pool);
   });
   return out;
 }

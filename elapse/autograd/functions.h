@@ -5,9 +5,11 @@
 #include "elapse/autograd/tape.h"
 #include "elapse/ops/causal_conv.h"
 #include "elapse/ops/cross_entropy.h"
+#include "elapse/ops/gated_rms_norm.h"
 #include "elapse/ops/pointwise.h"
 #include "elapse/ops/rms_norm.h"
 #include "elapse/ops/selective_scan.h"
+#include "elapse/ops/ssd.h"
 
 // The operations of elapse/ops on Vars: computed at once, recorded on the tape for backward.
 // Formulas and shapes stand with the operations.
@@ -45,6 +47,12 @@ struct Normed {
 Normed rms_norm(Tape& tape, const Var& x, const Var& residual, const Var& weight, double eps,
                 const Tap& scale_tap = {});
 
+struct GatedNormTaps {
+  Tap gate, gated, scale;
+};
+Var gated_rms_norm(Tape& tape, const Var& x, const Var& z, const Var& weight, int64_t n_groups,
+                   double eps, const GatedNormTaps& taps = {});
+
 // `pool` (slots, d_conv - 1, d_inner) may be empty. It is changed in place, and so, backward, is
 // its gradient.
 Var causal_conv(Tape& tape, const Var& x, const Var& weight, const Var& bias, const Sequences& seqs,
@@ -56,6 +64,21 @@ struct ScanVars {
 // `pool` (slots, d_inner, d_state) as for causal_conv.
 Var selective_scan(Tape& tape, const ScanVars& in, const Sequences& seqs, const Var& pool,
                    const ScanTaps& taps = {});
+
+// The numbers of SsdInputs.
+struct SsdNumbers {
+  int64_t n_groups = 1;
+  double dt_min = 0;
+  double dt_max = std::numeric_limits<double>::infinity();
+};
+struct SsdVars {
+  Var x, dt_raw, dt_bias, A, B, C, D;  // shapes: SsdInputs
+
+  SsdInputs inputs(const SsdNumbers& numbers, const Sequences& seqs) const;
+};
+// `pool` (slots, d_inner, d_state) as for causal_conv.
+Var ssd(Tape& tape, const SsdVars& in, const SsdNumbers& numbers, const Sequences& seqs,
+        const Var& pool, const SsdTaps& taps = {});
 
 // A pool's states by sequence, (n_seqs, ., .): what each starts from, zeros where it names no slot.
 Var load_slots(Tape& tape, const Var& pool, const Sequences& seqs);

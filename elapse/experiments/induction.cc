@@ -16,8 +16,6 @@ double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-ModelConfig published_model() { return ModelConfig::mamba(64, 2, InductionTask::kVocabSize); }
-
 std::vector<InductionSettings::Test> tests_up_to(int64_t log2_length) {
   std::vector<InductionSettings::Test> tests;
   for (int64_t k = 6; k <= log2_length; ++k) tests.push_back({int64_t{1} << k, k <= 16 ? 64 : 16});
@@ -116,9 +114,16 @@ void look_at_step_sizes(const LanguageModel& model, const InductionTask& task,
 
 }  // namespace
 
+ModelConfig InductionSettings::model_of(MixerKind mixer) {
+  constexpr int64_t kModel = 64, kLayers = 2;
+  return mixer == MixerKind::mamba
+             ? ModelConfig::mamba(kModel, kLayers, InductionTask::kVocabSize)
+             : ModelConfig::mamba2(kModel, kLayers, InductionTask::kVocabSize);
+}
+
 InductionSettings InductionSettings::quick() {
   InductionSettings s;
-  s.model = published_model();
+  s.model = model_of(MixerKind::mamba);
   // Short sequences teach what to look for within seconds, ever longer ones to keep the step size
   // shut at everything else; the last steps refresh the short ones at a falling learning rate.
   s.train.batch_tokens = 8192;
@@ -138,7 +143,7 @@ InductionSettings InductionSettings::quick() {
 
 InductionSettings InductionSettings::full() {
   InductionSettings s;
-  s.model = published_model();
+  s.model = model_of(MixerKind::mamba);
   s.train.batch_tokens = 2048;
   s.train.length = 256;
   s.train.steps = 204800;

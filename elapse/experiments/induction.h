@@ -25,6 +25,8 @@ struct InductionSettings {
   std::vector<Test> tests;
   uint64_t seed = 1;
 
+  // Two layers of d_model 64, as published for Mamba.
+  static ModelConfig model_of(MixerKind mixer);
   static InductionSettings quick();  // minutes on two cores
   static InductionSettings full();   // the published protocol
 
@@ -39,8 +41,8 @@ struct InductionResult {
     int64_t sequences = 0;
     double accuracy() const { return static_cast<double>(right) / static_cast<double>(sequences); }
   };
-  // The step sizes of one sequence, mean over channels and of the channel that opens most at the
-  // token after the prefix, against its own mean.
+  // The step sizes of one sequence, mean over channels (heads, in Mamba-2) and of the channel that
+  // opens most at the token after the prefix, against its own mean.
   struct StepSizes {
     int64_t layer = 0;
     int64_t channel = 0;

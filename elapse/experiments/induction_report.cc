@@ -60,13 +60,22 @@ Plot loss_plot(const InductionSettings& settings, const InductionResult& result)
   return plot;
 }
 
-Plot step_size_plot(const InductionResult& result) {
+std::string_view mixer_title(const InductionSettings& settings) {
+  return settings.model.mixer == MixerKind::mamba ? "Mamba" : "Mamba-2";
+}
+
+// What has a step size of its own.
+std::string_view unit(const InductionSettings& settings) {
+  return settings.model.mixer == MixerKind::mamba ? "channel" : "head";
+}
+
+Plot step_size_plot(const InductionSettings& settings, const InductionResult& result) {
   Plot plot("The step size dt along one sequence of 256 tokens", {"token"}, {"dt", Scale::log10});
   for (const auto& sizes : result.step_sizes) {
     const std::vector<double> tokens = counting(sizes.mean.size(), 0);
-    plot.add(
-        {fmt::format("layer {}, channel {}", sizes.layer, sizes.channel), tokens, sizes.selective});
-    plot.add({fmt::format("layer {}, mean of channels", sizes.layer), tokens, sizes.mean,
+    plot.add({fmt::format("layer {}, {} {}", sizes.layer, unit(settings), sizes.channel), tokens,
+              sizes.selective});
+    plot.add({fmt::format("layer {}, mean of {}s", sizes.layer, unit(settings)), tokens, sizes.mean,
               Plot::Style::dashed});
   }
   plot.mark(static_cast<double>(result.prefix + 1), "the token after the prefix");
@@ -86,7 +95,7 @@ std::string curriculum_text(const TrainConfig& train) {
 Report::Facts facts(const InductionSettings& s, const InductionResult& r) {
   const AdamWConfig& adamw = s.train.adamw;
   return {
-      {"Model", fmt::format("Mamba, {} layers, d_model {}, d_state {}, {} parameters",
+      {"Model", fmt::format("{}, {} layers, d_model {}, d_state {}, {} parameters", mixer_title(s),
                             s.model.n_layers, s.model.d_model, s.model.d_state, r.parameters)},
       {"Lengths trained", curriculum_text(s.train)},
       {"Tokens a step", fmt::format("{}, or one longer sequence", s.train.batch_tokens)},
@@ -139,7 +148,7 @@ Table induction_table(const InductionSettings& settings, const InductionResult& 
                           "trained at up to {} tokens; published (Gu and Dao, 2023, Table "
                           "11): at 256.",
                           settings.longest_trained()));
-  std::vector<Table::Cell> ours = {"Mamba, this run"};
+  std::vector<Table::Cell> ours = {fmt::format("{}, this run", mixer_title(settings))};
   for (const auto& row : result.rows) ours.push_back(percent(kPerfect * row.accuracy()));
   for (const Published& published : kPublished) {
     std::vector<Table::Cell> cells = {fmt::format("{}, published", published.name)};
@@ -163,7 +172,8 @@ Plot induction_accuracy_plot(const InductionSettings& settings, const InductionR
     lengths.push_back(static_cast<double>(row.length));
     ours.push_back(kPerfect * row.accuracy());
   }
-  plot.add({"Mamba, this run", lengths, ours, Plot::Style::marked_line});
+  plot.add({fmt::format("{}, this run", mixer_title(settings)), lengths, ours,
+            Plot::Style::marked_line});
   std::vector<double> published_lengths;
   for (int k = kFirstLog2; k <= kLastLog2; ++k) published_lengths.push_back(std::exp2(k));
   for (const Published& published : kPublished) {
@@ -191,12 +201,13 @@ Report induction_report(const InductionSettings& settings, const InductionResult
           "there "
           "is, and that one token kept.");
   report.section("How it remembers")
-      .paragraph(
+      .paragraph(fmt::format(
           "The step size dt decides how much a layer writes and forgets at a token. Near 0 "
           "the state passes the token by untouched; where dt is large the token is "
-          "written. Here are the mean over each layer's channels, and "
-          "the channel that opens most at the token after the prefix.")
-      .plot(step_size_plot(result));
+          "written. Here are the mean over each layer's {0}s, and "
+          "the {0} that opens most at the token after the prefix.",
+          unit(settings)))
+      .plot(step_size_plot(settings, result));
   report.section("Training").plot(loss_plot(settings, result)).facts(facts(settings, result));
   return report;
 }
@@ -205,7 +216,7 @@ std::string induction_json(const InductionSettings& settings, const InductionRes
   JsonWriter json;
   json.begin_object().field("experiment", "induction").key("rows").begin_array();
   for (const auto& row : result.rows) {
-    json.begin_object().field("mixer", "mamba").field("length", row.length);
+    json.begin_object().field("mixer", name_of(settings.model.mixer)).field("length", row.length);
     json.field("accuracy", row.accuracy()).field("sequences", row.sequences).end_object();
   }
   json.end_array().key("settings").begin_object();

@@ -40,6 +40,8 @@ class JsonWriter {
     if (v == 0 && std::signbit(v)) return raw("-0.0");  // -0 would read back as the integer 0
     return raw(fmt::format("{}", v));
   }
+  // The bare word that published configurations hold and Json reads; other readers may refuse it.
+  JsonWriter& infinity() { return raw("Infinity"); }
   JsonWriter& value(std::string_view v);
   JsonWriter& value(const char* v) { return value(std::string_view(v)); }
   template <class T>

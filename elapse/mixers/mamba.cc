@@ -1,37 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "elapse/mixers/mamba.h"
 
-#include <algorithm>
 #include <array>
 #include <cmath>
-#include <numeric>
 
 #include "elapse/autograd/functions.h"
+#include "elapse/mixers/start.h"
 
 namespace elapse {
 namespace {
-
-// The range and floor of the step sizes the bias of dt starts from.
-constexpr double kDtMin = 1e-3, kDtMax = 0.1, kDtFloor = 1e-4;
-
-using Values = std::vector<double>;
-
-Values uniform(Random& random, int64_t count, double bound) {
-  Values values(static_cast<size_t>(count));
-  for (double& v : values) v = random.uniform(-bound, bound);
-  return values;
-}
-
-// softplus(bias) is log-uniform over [kDtMin, kDtMax].
-Values dt_bias_values(Random& random, int64_t d_inner) {
-  Values values(static_cast<size_t>(d_inner));
-  for (double& v : values) {
-    const double dt = std::exp(random.uniform(std::log(kDtMin), std::log(kDtMax)));
-    const double floored = std::max(dt, kDtFloor);
-    v = floored + std::log(-std::expm1(-floored));
-  }
-  return values;
-}
 
 // A = -(1, ..., d_state) in every channel ("S4D-real").
 Values A_log_values(int64_t d_inner, int64_t d_state) {
@@ -42,30 +19,6 @@ Values A_log_values(int64_t d_inner, int64_t d_state) {
   return values;
 }
 
-// Uploads values rounded to float32, which every published checkpoint starts from.
-Tensor upload(Device& device, DType dtype, const Values& values, Shape shape) {
-  const std::vector<float> rounded(values.begin(), values.end());
-  if (dtype == DType::f32) return device.upload(rounded, shape);
-  return device.upload(Values(rounded.begin(), rounded.end()), shape);
-}
-
-// A part of the state as the sequences of one call see it while somebody looks at or edits what
-// they start from: a pool of its own, one slot a sequence.
-struct StartPool {
-  Var pool;
-  Sequences seqs;
-};
-
-StartPool start_pool(Tape& tape, const Var& pool, const Sequences& seqs, std::string_view name,
-                     const PointScope& points) {
-  std::vector<int64_t> slots(seqs.lengths.size());
-  std::iota(slots.begin(), slots.end(), 0);
-  const Var starts = points.pass(tape, name, load_slots(tape, pool, seqs));
-  // The scan changes its pool in place; what was watched must keep its value.
-  const Var working = copy_of(tape, starts);
-  return {working, make_sequences(tape.device(), seqs.lengths, slots, slots)};
-}
-
 }  // namespace
 
 Mamba::Mamba(Device& device, const MambaConfig& config, int64_t n_layers, DType dtype,
@@ -74,14 +27,15 @@ Mamba::Mamba(Device& device, const MambaConfig& config, int64_t n_layers, DType 
   const auto [d_model, d_inner, d_state, d_conv, dt_rank, bias, conv_bias, norm_eps] = config;
   using Use = ParameterUse;
   const auto add = [&](const char* name, Shape shape, Use use, auto&& start) {
-    return parameters.add(prefix + name, shape, use,
-                          [&] { return upload(device, dtype, start(shape.numel()), shape); });
+    return parameters.add(prefix + name, shape, use, [&] {
+      return upload_rounded(device, dtype, start(shape.numel()), shape);
+    });
   };
   const auto constant = [](double value) {
     return [value](int64_t count) { return Values(static_cast<size_t>(count), value); };
   };
   const auto uniform_within = [&](double bound) {
-    return [&random, bound](int64_t count) { return uniform(random, count, bound); };
+    return [&random, bound](int64_t count) { return uniform_values(random, count, bound); };
   };
   const auto linear_bound = [](int64_t in) { return 1 / std::sqrt(static_cast<double>(in)); };
   A_log_ = add("A_log", {d_inner, d_state}, Use::other,
@@ -109,8 +63,10 @@ Mamba::Mamba(Device& device, const MambaConfig& config, int64_t n_layers, DType 
     frozen_A_ = neg_exp(tape, A_log_);
   }
   if (norm_eps > 0) {
-    dt_ones_ = Var(upload(device, dtype, Values(static_cast<size_t>(dt_rank), 1.0), {dt_rank}));
-    state_ones_ = Var(upload(device, dtype, Values(static_cast<size_t>(d_state), 1.0), {d_state}));
+    dt_ones_ =
+        Var(upload_rounded(device, dtype, Values(static_cast<size_t>(dt_rank), 1.0), {dt_rank}));
+    state_ones_ =
+        Var(upload_rounded(device, dtype, Values(static_cast<size_t>(d_state), 1.0), {d_state}));
   }
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include <functional>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -18,6 +19,9 @@ std::vector<int64_t> token_numbers(const Json& json, std::string_view key);
 enum class Layout { original, transformers };
 std::string_view name_of(Layout layout);  // "original"
 
+enum class MixerKind : uint8_t { mamba, mamba2 };
+std::string_view name_of(MixerKind mixer);  // "mamba2"
+
 // The tokens a published model's tokenizer begins, ends and fills texts with; none where it is not
 // stated, which transformers takes for 0, and as a rule in the original layout.
 struct SpecialTokens {
@@ -32,6 +36,7 @@ struct SpecialTokens {
 // A Mamba language model's shape, as config.json of either layout states it.
 struct ModelConfig {
   Layout layout = Layout::transformers;
+  MixerKind mixer = MixerKind::mamba;
   int64_t d_model = 0;
   int64_t n_layers = 0;
   int64_t vocab_size = 0;          // classes that mean something
@@ -39,16 +44,26 @@ struct ModelConfig {
   int64_t d_inner = 0;
   int64_t d_state = 16;
   int64_t d_conv = 4;
-  int64_t dt_rank = 0;
-  bool bias = false;  // of in_proj and out_proj
+  int64_t dt_rank = 0;  // Mamba-1's
+  bool bias = false;    // of in_proj and out_proj
   bool conv_bias = true;
   bool tied_head = true;
   double norm_eps = 1e-5;
   double mixer_norm_eps = 0;  // Falcon-Mamba's weightless norms on dt, B and C; 0: there are none
+  // Mamba-2's:
+  int64_t head_dim = 0;  // divides d_inner
+  int64_t n_groups = 1;
+  int64_t chunk = 0;  // published; kernels cut sequences as suits them, which changes last bits
+  bool D_by_channel = false;
+  double dt_min = 0;  // limits of dt
+  double dt_max = std::numeric_limits<double>::infinity();
   SpecialTokens special_tokens;
 
   // Mamba-1 with the published defaults: expand 2, dt_rank ceil(d_model / 16).
   static ModelConfig mamba(int64_t d_model, int64_t n_layers, int64_t vocab_size);
+  // Mamba-2 with the published defaults: expand 2, d_state 128, one group, heads of 64 channels, or
+  // of as many as divide both 64 and d_inner.
+  static ModelConfig mamba2(int64_t d_model, int64_t n_layers, int64_t vocab_size);
   // Throws Error naming the file and the field that is missing, mistyped, contradicts another, or
   // asks for what elapse does not have.
   static ModelConfig parse(const Json& json);
@@ -56,7 +71,11 @@ struct ModelConfig {
   ModelConfig in_layout(Layout other) const;
   std::string json(DType weights = DType::f32) const;  // config.json in `layout`
 
-  std::string_view architecture() const { return mixer_norm_eps > 0 ? "falcon_mamba" : "mamba"; }
+  std::string_view architecture() const;  // "falcon_mamba", or the mixer's name
+  int64_t n_heads() const { return d_inner / head_dim; }
+  int64_t d_conv_inner() const {  // channels that are convolved: Mamba-2's B and C are
+    return mixer == MixerKind::mamba2 ? d_inner + 2 * n_groups * d_state : d_inner;
+  }
   int64_t vocab() const {  // rows of the embedding
     return (vocab_size + pad_vocab_multiple - 1) / pad_vocab_multiple * pad_vocab_multiple;
   }

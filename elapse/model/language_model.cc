@@ -5,6 +5,7 @@
 
 #include "elapse/core/hash.h"
 #include "elapse/mixers/mamba.h"
+#include "elapse/mixers/mamba2.h"
 #include "elapse/model/by_tokens.h"
 
 namespace elapse {
@@ -37,9 +38,35 @@ Tensor ones(Device& device, DType dtype, Shape shape) {
   return t;
 }
 
-MambaConfig mixer_config(const ModelConfig& c) {
+MambaConfig mamba_config(const ModelConfig& c) {
   return {c.d_model, c.d_inner, c.d_state,   c.d_conv,
           c.dt_rank, c.bias,    c.conv_bias, c.mixer_norm_eps};
+}
+
+Mamba2Config mamba2_config(const ModelConfig& c) {
+  return {.d_model = c.d_model,
+          .d_inner = c.d_inner,
+          .d_state = c.d_state,
+          .d_conv = c.d_conv,
+          .head_dim = c.head_dim,
+          .n_groups = c.n_groups,
+          .bias = c.bias,
+          .conv_bias = c.conv_bias,
+          .D_by_channel = c.D_by_channel,
+          .dt_min = c.dt_min,
+          .dt_max = c.dt_max,
+          .norm_eps = c.norm_eps};
+}
+
+std::unique_ptr<Mixer> make_mixer(Device& device, const ModelConfig& config, DType dtype,
+                                  const std::string& prefix, Random& random,
+                                  Parameters& parameters) {
+  if (config.mixer == MixerKind::mamba2) {
+    return std::make_unique<Mamba2>(device, mamba2_config(config), config.n_layers, dtype, prefix,
+                                    random, parameters);
+  }
+  return std::make_unique<Mamba>(device, mamba_config(config), config.n_layers, dtype, prefix,
+                                 random, parameters);
 }
 
 }  // namespace
@@ -65,8 +92,7 @@ LanguageModel::LanguageModel(Device& device, const ModelConfig& config, DType dt
     const std::string prefix = fmt::format("{}layers.{}.", backbone, i);
     const Var weight = parameters_.add(prefix + "norm.weight", width, Use::other, norm);
     layers_.push_back(
-        {weight, std::make_unique<Mamba>(device, mixer_config(config), config.n_layers, dtype,
-                                         prefix + "mixer.", random, parameters_)});
+        {weight, make_mixer(device, config, dtype, prefix + "mixer.", random, parameters_)});
   }
   norm_f_ = parameters_.add(backbone + "norm_f.weight", width, Use::other, norm);
   head_ = config.tied_head ? embedding_

@@ -22,9 +22,11 @@ enum class Op : uint8_t {
   gather_rows, scatter_add_rows,                                                   // rows.h
   linear_forward, linear_backward_input, linear_backward_weight,                   // linear.h
   rms_norm_forward, rms_norm_backward,                                             // rms_norm.h
+  gated_rms_norm_forward, gated_rms_norm_backward,                                 // gated_rms_norm.h
   causal_conv_forward, causal_conv_backward, causal_shift,                         // causal_conv.h
   selective_scan_forward, selective_scan_backward,                                 // selective_scan.h
   recurrence, recurrence_backward,
+  ssd_forward, ssd_backward, ssd_forward_by_tokens, ssd_backward_by_tokens,        // ssd.h
   cross_entropy_forward, cross_entropy_backward,                                   // cross_entropy.h
   sum_of_squares, adamw,                                                           // optimizer.h
   count

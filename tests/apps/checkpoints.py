@@ -7,6 +7,8 @@ import struct
 FIXTURES = pathlib.Path(__file__).resolve().parent.parent / "fixtures"
 PICKLE = FIXTURES / "original-pickle"
 FALCON = FIXTURES / "falcon-mamba"
+MAMBA2 = FIXTURES / "mamba2"
+MAMBA2_PICKLE = FIXTURES / "mamba2-original"
 UNTIED = FIXTURES / "transformers-bias-untied"
 
 

@@ -12,7 +12,7 @@ import time
 import unittest
 import pathlib
 
-from checkpoints import FALCON, PICKLE, UNTIED, make_large, tensors_of
+from checkpoints import FALCON, MAMBA2, MAMBA2_PICKLE, PICKLE, UNTIED, make_large, tensors_of
 from program import PROGRAM, assert_needs_output, contents, run
 
 SCRATCH = tempfile.TemporaryDirectory()
@@ -54,6 +54,16 @@ class Results(ConvertTest):
         self.assertIn("backbone.embeddings.weight", there)
         there["backbone.embedding.weight"] = there.pop("backbone.embeddings.weight")
         self.assertEqual(there, again)
+
+    def test_mamba2_in_both_layouts_and_back(self):
+        original, back = self.to / "original", self.to / "back"
+        self.made(MAMBA2, original, "--layout", "original")
+        self.assertIn(b'"dt_limit": [0.1, 0.9]', (original / "config.json").read_bytes())
+        self.made(original, back, "--layout", "transformers")
+        self.assertEqual(tensors_of(back / "model.safetensors"),
+                         tensors_of(MAMBA2 / "model.safetensors"))
+        self.assert_fails(MAMBA2_PICKLE, self.to / "hf", "--layout", "transformers",
+                          says="a model with D_has_hdim stays in the original layout")
 
     def test_dtypes(self):
         self.made(UNTIED, self.to / "half", "--dtype", "f16")

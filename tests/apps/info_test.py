@@ -7,7 +7,7 @@ import tempfile
 import time
 import unittest
 
-from checkpoints import FALCON, PICKLE, UNTIED, make_large
+from checkpoints import FALCON, MAMBA2, MAMBA2_PICKLE, PICKLE, UNTIED, make_large
 from program import PROGRAM, assert_needs_output, run
 
 SCRATCH = tempfile.TemporaryDirectory()
@@ -44,6 +44,15 @@ class Folders(unittest.TestCase):
         said = info(FALCON)
         self.assertIn("falcon_mamba, transformers layout", said)
         self.assertIn("its own", said)
+
+    def test_mamba2(self):
+        self.assertIn("6 of 4 channels, in 3 groups", info(MAMBA2))
+        said = facts(MAMBA2_PICKLE)
+        self.assertEqual((said["architecture"], said["layout"]), ("mamba2", "original"))
+        self.assertEqual((said["heads"], said["head_dim"], said["groups"]), (6, 5, 1))
+        self.assertEqual(said["padded_vocab_size"], 32)
+        self.assertEqual(said["state_bytes"], 2 * (30 * 6 + 42 * 3) * 4)
+        self.assertNotIn("dt_rank", said)
 
     def test_shards_and_a_tokenizer(self):
         folder = FOLDER / "shards"
@@ -127,9 +136,9 @@ class Mistakes(unittest.TestCase):
     def test_unknown_architectures(self):
         folder = FOLDER / "other"
         folder.mkdir()
-        (folder / "config.json").write_text('{"model_type": "mamba2"}')
-        self.assert_fails(folder, '"mamba" or "falcon_mamba" (the architectures known), found '
-                                  '"mamba2"')
+        (folder / "config.json").write_text('{"model_type": "mamba3"}')
+        self.assert_fails(folder, '"mamba", "mamba2" or "falcon_mamba" (the architectures known), '
+                                  'found "mamba3"')
 
 
 if __name__ == "__main__":

@@ -58,6 +58,20 @@ class Runs(Train):
         result = self.assert_done(run(*command))
         self.assertIn("over 75 targets in sequences of up to 16 tokens", result.stdout)
 
+    def test_trains_mamba2_which_the_other_verbs_read(self):
+        out, text = self.folder / "run", self.folder / "text"
+        text.write_text("to be or not to be " * 40)
+        self.assert_done(run(PROGRAM, "train", "--text", text, "--out", out, "--mixer", "mamba2",
+                             "--d-model", 8, "--layers", 1, "--d-state", 16, "--batch-tokens", 64,
+                             "--length", 16, "--steps", 5, "--warmup", 2, "--eval-length", 16))
+        config = json.loads((out / "config.json").read_text())
+        self.assertEqual((config["model_type"], config["num_heads"], config["head_dim"]),
+                         ("mamba2", 1, 16))
+        said = self.assert_done(run(PROGRAM, "info", out)).stdout
+        self.assertIn("mamba2, transformers layout", said)
+        for verb in (("generate", "--prompt", "to be", "--max-tokens", 5), ("eval", "--text", text)):
+            self.assert_done(run(PROGRAM, verb[0], "--model", out, *verb[1:], errors="replace"))
+
     def test_logs_an_object_a_step(self):
         log = self.folder / "run/log"
         self.assert_done(run(*tiny_training(self.folder / "run", "--log", log, "--eval-every", 20)))

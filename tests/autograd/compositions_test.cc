@@ -78,5 +78,17 @@ TEST_F(Compositions, SelectiveScan) {
                outcome([&](Tape& t) { return composed_selective_scan(t, in, seqs_); }));
 }
 
+TEST_F(Compositions, Ssd) {
+  for (const int64_t D_count : {6, 2}) {
+    leaves_.clear();
+    const SsdVars in = {
+        random_leaf({24, kInner}),  random_leaf({24, 2}, -3, 1),   random_leaf({2}),
+        random_leaf({2}, -3, -0.1), random_leaf({24, 2 * kState}), random_leaf({24, 2 * kState}),
+        random_leaf({D_count})};
+    expect_equal(outcome([&](Tape& t) { return ssd(t, in, {.n_groups = 2}, seqs_, Var()); }),
+                 outcome([&](Tape& t) { return composed_ssd(t, in, 2, seqs_); }));
+  }
+}
+
 }  // namespace
 }  // namespace elapse

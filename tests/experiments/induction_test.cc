@@ -50,6 +50,16 @@ TEST(Induction, GivesTheSameBitsOnAnyNumberOfThreads) {
   EXPECT_EQ(one.step_sizes[1].selective, three.step_sizes[1].selective);
 }
 
+TEST(Induction, TakesMamba2) {
+  InductionSettings settings = tiny();
+  settings.model = ModelConfig::mamba2(16, 2, InductionTask::kVocabSize);
+  const InductionResult one = run(settings, 1).result, three = run(settings, 3).result;
+  EXPECT_EQ(one.losses, three.losses);
+  EXPECT_NE(induction_json(settings, one).find("\"mixer\": \"mamba2\""), std::string::npos);
+  EXPECT_NE(induction_table(settings, one).text().find("Mamba-2, this run"), std::string::npos);
+  EXPECT_EQ(InductionSettings::model_of(MixerKind::mamba2).n_heads(), 2);
+}
+
 TEST(Induction, JsonSaysWhatWasMeasured) {
   const InductionSettings settings = tiny();
   const InductionResult result = run(settings, 1).result;

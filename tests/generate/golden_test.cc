@@ -39,6 +39,7 @@ TEST_P(Golden, GreedyText) {
 
 INSTANTIATE_TEST_SUITE_P(Checkpoints, Golden,
                          testing::Values("mamba1-hf", "mamba1-hf-bias-untied-n8-k3",
+                                         "mamba2-hf-groups", "mamba2-hf-untied", "mamba2-original",
                                          "mamba1-original"),
                          [](const auto& checkpoint) {
                            std::string name = checkpoint.param;

@@ -108,7 +108,7 @@ TEST_F(CheckpointTest, NamesTheConfigFieldAtFault) {
       {R"({"d_model": -8, "n_layer": 2, "vocab_size": 13})", "d_model"},
       {R"({"d_model": 1e9, "n_layer": 2, "vocab_size": 13})", "d_model"},
       {R"({"d_model": 99999999, "n_layer": 2, "vocab_size": 13})", "at most"},
-      {R"({"d_model": 8, "n_layer": 2, "vocab_size": 13, "ssm_cfg": {"layer": "Mamba2"}})",
+      {R"({"d_model": 8, "n_layer": 2, "vocab_size": 13, "ssm_cfg": {"layer": "Mamba3"}})",
        "ssm_cfg.layer"},
       {R"({"d_model": 8, "n_layer": 2, "vocab_size": 13, "rms_norm": false})", "rms_norm"},
       {R"({"model_type": "gpt2"})", "model_type"},

@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "elapse/model/language_model.h"
 #include "tests/io/expect_error.h"
 
@@ -55,6 +57,23 @@ constexpr const char* kFalconMamba7b = R"({"_name_or_path": "./",
   "torch_dtype": "bfloat16", "transformers_version": "4.43.0.dev0", "use_bias": false,
   "use_cache": true, "use_conv_bias": true, "vocab_size": 65024})";
 
+// state-spaces/mamba2-130m, as published.
+constexpr const char* kMamba2130m = R"({"d_model": 768, "d_intermediate": 0, "n_layer": 24,
+  "vocab_size": 50277, "ssm_cfg": {"layer": "Mamba2"}, "attn_layer_idx": [], "attn_cfg": {},
+  "rms_norm": true, "residual_in_fp32": true, "fused_add_norm": true,
+  "pad_vocab_size_multiple": 16, "tie_embeddings": true})";
+
+// The same as transformers' conversion writes it.
+constexpr const char* kMamba2130mHf = R"({"architectures": ["Mamba2ForCausalLM"],
+  "bos_token_id": 0, "chunk_size": 256, "conv_kernel": 4, "eos_token_id": 0, "expand": 2,
+  "head_dim": 64, "hidden_act": "silu", "hidden_size": 768, "initializer_range": 0.1,
+  "layer_norm_epsilon": 1e-05, "model_type": "mamba2", "n_groups": 1, "norm_before_gate": false,
+  "num_heads": 24, "num_hidden_layers": 24, "pad_token_id": 0, "rescale_prenorm_residual": false,
+  "residual_in_fp32": true, "rms_norm": true, "state_size": 128, "tie_word_embeddings": true,
+  "time_step_floor": 0.0001, "time_step_limit": [0.0, Infinity], "time_step_max": 0.1,
+  "time_step_min": 0.001, "time_step_rank": 48, "use_bias": false, "use_cache": true,
+  "use_conv_bias": true, "vocab_size": 50288})";
+
 TEST(ModelConfig, mamba_130m_in_both_layouts) {
   for (const char* text : {kMamba130m, kMamba130mHf}) {
     const ModelConfig c = parsed(text);
@@ -68,6 +87,39 @@ TEST(ModelConfig, mamba_130m_in_both_layouts) {
   }
   EXPECT_EQ(parsed(kMamba130m).vocab_size, 50277);
   EXPECT_EQ(parsed(kMamba130mHf).vocab_size, 50280);
+}
+
+TEST(ModelConfig, mamba2_130m_in_both_layouts) {
+  for (const char* text : {kMamba2130m, kMamba2130mHf}) {
+    const ModelConfig c = parsed(text);
+    EXPECT_EQ(c.architecture(), "mamba2");
+    EXPECT_EQ(c.vocab(), 50288);
+    EXPECT_EQ(c.n_heads(), 24);
+    EXPECT_EQ(c.d_state, 128);
+    EXPECT_EQ(c.n_groups, 1);
+    EXPECT_EQ(c.chunk, 256);
+    EXPECT_TRUE(std::isinf(c.dt_max));
+    EXPECT_EQ(c.parameter_count(), 128989632);
+    EXPECT_EQ(c.state_bytes(), 24 * (1536 * 128 + 1792 * 3) * 4);
+    EXPECT_TRUE(c.tied_head);
+    EXPECT_EQ(parsed(c.json()), c);
+  }
+  const ModelConfig c = parsed(kMamba2130m);
+  const ModelConfig hf = c.in_layout(Layout::transformers);
+  EXPECT_NE(hf.json().find("\"time_step_limit\": [0, Infinity]"), std::string::npos);
+  EXPECT_EQ(parsed(hf.json()).in_layout(Layout::original), c);
+}
+
+TEST(ModelConfig, mamba2_comes_back_with_every_field_set) {
+  const ModelConfig c = parsed(original(R"(, "ssm_cfg": {"layer": "Mamba2", "d_state": 6,
+      "d_conv": 3, "expand": 3, "headdim": 4, "d_ssm": 24, "ngroups": 2, "chunk_size": 64,
+      "D_has_hdim": true, "dt_limit": [0.01, 2.5], "bias": true, "conv_bias": false}, 
+      "tie_embeddings": false)"));
+  EXPECT_EQ(c.n_heads(), 6);
+  EXPECT_TRUE(c.D_by_channel);
+  EXPECT_EQ(c.dt_max, 2.5);
+  EXPECT_EQ(parsed(c.json()), c);
+  expect_error([&] { c.in_layout(Layout::transformers); }, "one number of D for each head");
 }
 
 TEST(ModelConfig, falcon_mamba_7b) {
@@ -102,17 +154,19 @@ TEST(ModelConfig, says_what_the_original_layout_cannot_state) {
 }
 
 TEST(ModelConfig, names_the_architecture_it_does_not_know) {
-  const std::string known = "expected \"mamba\" or \"falcon_mamba\" (the architectures known)";
-  expect_refused(transformers("", "mamba2"), known + ", found \"mamba2\"");
+  const std::string known =
+      "expected \"mamba\", \"mamba2\" or \"falcon_mamba\" (the architectures known)";
+  expect_refused(transformers("", "mamba3"), known + ", found \"mamba3\"");
   expect_refused(R"({"model_type": "llama"})", known + ", found \"llama\"");
   expect_refused(transformers(R"(, "architectures": ["MambaModel"])"),
                  "field \"architectures[0]\": expected \"MambaForCausalLM\" for model_type "
                  "\"mamba\", found \"MambaModel\"");
-  for (const std::string layer : {"Mamba2", "Mamba3"}) {
-    const std::string cfg = R"(, "ssm_cfg": {"layer": ")" + layer + "\"}";
-    expect_refused(original(cfg), "expected \"Mamba1\" (the mixer known), found \"" + layer + "\"");
-    expect_refused(transformers(cfg), "found \"" + layer + "\"");
-  }
+  const std::string mamba3 = R"(, "ssm_cfg": {"layer": "Mamba3"})";
+  expect_refused(original(mamba3),
+                 "expected \"Mamba1\" or \"Mamba2\" (the mixers known), found \"Mamba3\"");
+  expect_refused(transformers(mamba3), "found \"Mamba3\"");
+  expect_refused(transformers(R"(, "ssm_cfg": {"layer": "Mamba2"})"),
+                 "\"Mamba2\" contradicts model_type \"mamba\"");
   expect_refused(R"({"dim": 4096})", "expected a field \"model_type\"");
 }
 
@@ -126,6 +180,27 @@ TEST(ModelConfig, refuses_what_it_does_not_have) {
   expect_refused(transformers(R"(, "hidden_act": "gelu")"), "expected \"silu\", found \"gelu\"");
   EXPECT_EQ(parsed(original(R"(, "attn_layer_idx": [], "attn_cfg": {}, "d_intermediate": 0)")),
             parsed(original("")));
+}
+
+TEST(ModelConfig, refuses_what_mamba2_cannot_be) {
+  const auto refused = [](const std::string& more, const std::string& part) {
+    expect_refused(original(R"(, "ssm_cfg": {"layer": "Mamba2", "headdim": 4)" + more + "}"), part);
+  };
+  refused(R"(, "dt_rank": 2)", "\"dt_rank\" is no field of a Mamba2");
+  refused(R"(, "rmsnorm": false)", "\"ssm_cfg.rmsnorm\": only true is supported");
+  refused(R"(, "norm_before_gate": true)", "only false is supported");
+  refused(R"(, "d_ssm": 8)", "\"ssm_cfg.d_ssm\": 8 contradicts the inner width 16");
+  refused(R"(, "ngroups": 3)", "ngroups 3 does not divide the 4 heads");
+  refused(R"(, "ngroups": 4, "d_state": 9999999)", "at most 16777216 channels of x, B and C");
+  refused(R"(, "dt_limit": [0.1])", "\"ssm_cfg.dt_limit\": expected two numbers, found 1");
+  refused(R"(, "dt_limit": [0.1, 0.1])", "the second larger, found 0.1 and 0.1");
+  refused(R"(, "dt_limit": [NaN, 1])", "the second larger, found nan and 1");
+  expect_refused(original(R"(, "ssm_cfg": {"layer": "Mamba2"})"),
+                 "headdim 64 does not divide the inner width 16");
+  const std::string heads = R"(, "head_dim": 4, "n_groups": 1)";
+  expect_refused(transformers(heads, "mamba2"), "num_heads 128 times head_dim 4 contradicts");
+  expect_refused(transformers(heads + R"(, "num_heads": 4, "norm_before_gate": true)", "mamba2"),
+                 "\"norm_before_gate\": only false is supported");
 }
 
 TEST(ModelConfig, refuses_contradictions) {
@@ -148,10 +223,15 @@ TEST(ModelConfig, holds_sizes_to_what_products_of_them_can_take) {
 
 TEST(ModelConfig, lists_the_parameters_and_the_state_of_the_model_made_from_it) {
   Device device("ref");
-  for (const bool variant : {false, true}) {
-    ModelConfig c = ModelConfig::mamba(8, 2, 13);
-    c.bias = variant;
+  for (const auto& [variant, mamba2] :
+       {std::pair{false, false}, {true, false}, {false, true}, {true, true}}) {
+    ModelConfig c = mamba2 ? ModelConfig::mamba2(8, 2, 13) : ModelConfig::mamba(8, 2, 13);
+    c.bias = c.D_by_channel = variant;
     c.conv_bias = c.tied_head = !variant;
+    if (mamba2 && variant) {
+      c.head_dim = 4;
+      c.n_groups = 2;
+    }
     const LanguageModel model(device, c, DType::f32, 1);
     size_t i = 0;
     c.for_each_parameter([&](const std::string& name, const Shape& shape) {

@@ -23,7 +23,7 @@ struct GoldenCase {
 inline constexpr const char* kFixtures = "tests/fixtures";
 inline constexpr const char* kSharedGoldens = "../shared/goldens";  // not everywhere
 
-// Every folder of a Mamba-1 checkpoint below `root`, on every device and in every dtype it computes
+// Every folder of a checkpoint below `root`, on every device and in every dtype it computes
 // in; nothing where there is no such folder.
 std::vector<GoldenCase> golden_cases(const std::string& root);
 std::string name_of(const GoldenCase& golden);

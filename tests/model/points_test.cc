@@ -23,9 +23,14 @@ constexpr Mode kModes[] = {Mode::training, Mode::prefill, Mode::decoding};
 const std::vector<int64_t> kLengths = {7, 4};
 const std::vector<int64_t> kTokens = {3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5};
 
-ModelConfig tiny_config() {
-  ModelConfig config = ModelConfig::mamba(20, 2, 11);
+ModelConfig tiny_config(MixerKind mixer = MixerKind::mamba) {
+  ModelConfig config =
+      mixer == MixerKind::mamba ? ModelConfig::mamba(20, 2, 11) : ModelConfig::mamba2(20, 2, 11);
   config.d_state = 5;
+  if (mixer == MixerKind::mamba2) {
+    config.head_dim = 10;
+    config.n_groups = 2;
+  }
   return config;
 }
 
@@ -66,8 +71,8 @@ struct Result {
 
 class Subject {
  public:
-  Subject(std::string_view device, DType dtype)
-      : device_(device, 2), model_(device_, tiny_config(), dtype, 7) {}
+  Subject(std::string_view device, DType dtype, MixerKind mixer)
+      : device_(device, 2), model_(device_, tiny_config(mixer), dtype, 7) {}
 
   Device& device() { return device_; }
   const std::vector<PointInfo>& points() const { return model_.points(); }
@@ -197,12 +202,13 @@ void expect_close(const Result& found, const Result& expected, double tolerance)
 struct Kind {
   const char* device;
   DType dtype;
+  MixerKind mixer;
 };
 
 class EveryPoint : public testing::TestWithParam<Kind> {};
 
 TEST_P(EveryPoint, WatchingChangesNoBit) {
-  Subject subject(GetParam().device, GetParam().dtype);
+  Subject subject(GetParam().device, GetParam().dtype, GetParam().mixer);
   for (Mode mode : kModes) {
     const Result plain = subject.run(mode, nullptr);
     Points all;
@@ -218,7 +224,7 @@ TEST_P(EveryPoint, WatchingChangesNoBit) {
 }
 
 TEST_P(EveryPoint, SettingToItsOwnValueChangesNoBit) {
-  Subject subject(GetParam().device, GetParam().dtype);
+  Subject subject(GetParam().device, GetParam().dtype, GetParam().mixer);
   for (Mode mode : kModes) {
     const Bits plain = subject.run(mode, nullptr).bits.front();
     for (const PointInfo& p : subject.points()) {
@@ -229,8 +235,8 @@ TEST_P(EveryPoint, SettingToItsOwnValueChangesNoBit) {
 }
 
 TEST_P(EveryPoint, DoublingDoesWhatItDoesInRefDouble) {
-  Subject subject(GetParam().device, GetParam().dtype);
-  Subject definition("ref", DType::f64);
+  Subject subject(GetParam().device, GetParam().dtype, GetParam().mixer);
+  Subject definition("ref", DType::f64, GetParam().mixer);
   const double tolerance = GetParam().dtype == DType::f64 ? 1e-12 : 3e-5;
   for (Mode mode : kModes) {
     const Result plain = subject.run(mode, nullptr);
@@ -253,7 +259,7 @@ TEST_P(EveryPoint, DoublingDoesWhatItDoesInRefDouble) {
 }
 
 TEST_P(EveryPoint, AddingWhatItIsEqualsDoubling) {
-  Subject subject(GetParam().device, GetParam().dtype);
+  Subject subject(GetParam().device, GetParam().dtype, GetParam().mixer);
   for (const PointInfo& p : subject.points()) {
     if (p.name.ends_with(".h")) continue;  // its value depends on the edit of the token before
     const Tensor own = subject.watch(Mode::prefill, p.name).front();
@@ -268,17 +274,20 @@ TEST_P(EveryPoint, AddingWhatItIsEqualsDoubling) {
 }
 
 std::vector<Kind> kinds() {
-  std::vector<Kind> list = {{"ref", DType::f64}, {"ref", DType::f32}};
-  for (const Backend* backend : backends()) {
-    if (backend->name == "cpu") list.push_back({"cpu", DType::f32});
+  std::vector<Kind> list;
+  for (const MixerKind mixer : {MixerKind::mamba, MixerKind::mamba2}) {
+    list.insert(list.end(), {{"ref", DType::f64, mixer}, {"ref", DType::f32, mixer}});
+    for (const Backend* backend : backends()) {
+      if (backend->name == "cpu") list.push_back({"cpu", DType::f32, mixer});
+    }
   }
   return list;
 }
 
 INSTANTIATE_TEST_SUITE_P(Devices, EveryPoint, testing::ValuesIn(kinds()),
                          [](const testing::TestParamInfo<Kind>& kind) {
-                           return fmt::format("{}_{}", kind.param.device,
-                                              name_of(kind.param.dtype));
+                           return fmt::format("{}_{}_{}", name_of(kind.param.mixer),
+                                              kind.param.device, name_of(kind.param.dtype));
                          });
 
 TEST(Points, RefusesNamesTheModelDoesNotHave) {

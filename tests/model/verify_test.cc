@@ -55,6 +55,21 @@ TEST(Verify, DecodingPassesTheStateThroughAFileWhereAsked) {
   EXPECT_EQ(model.path_counts().restored, mode() == "restore" ? 3 : 0);
 }
 
+TEST(Verify, Mamba2RunsItsOwnKernels) {
+  Device device("cpu", 1);
+  const LanguageModel model(device, ModelConfig::mamba2(8, 2, 5), DType::f32, 1);
+  Tape tape(device);
+  const Batch batch = {
+      device.upload(std::vector<int64_t>{1}, {1}), make_sequences(device, {1}), {}};
+  const Var loss =
+      cross_entropy(tape, model.forward(tape, batch), device.upload(std::vector<int64_t>{2}, {1}));
+  tape.backward(loss);
+  EXPECT_EQ(device.calls(Op::ssd_forward), 2);
+  EXPECT_EQ(device.calls(Op::ssd_backward), 2);
+  EXPECT_EQ(device.calls(Op::ssd_forward_by_tokens), 0);
+  EXPECT_EQ(device.calls(Op::gated_rms_norm_backward), 2);
+}
+
 TEST(Verify, RefTakesThePlaceOfCpuWhereAsked) {
   Device device("cpu", 1);
   EXPECT_EQ(device.name(), mode() == "ref" ? "ref" : "cpu");
@@ -78,8 +93,9 @@ TEST(Verify, RefStandsInWhereCpuHasNoKernelAndSaysSo) {
   const Device device("cpu", 1);
   if (device.name() == "ref") GTEST_SKIP() << "ref has every kernel";
   const std::vector<Op> own_f32 = device.stand_ins(DType::f32);
-  EXPECT_EQ(own_f32, (std::vector<Op>{Op::sum_to, Op::causal_shift, Op::recurrence,
-                                      Op::recurrence_backward}));
+  EXPECT_EQ(own_f32,
+            (std::vector<Op>{Op::sum_to, Op::causal_shift, Op::recurrence, Op::recurrence_backward,
+                             Op::ssd_forward_by_tokens, Op::ssd_backward_by_tokens}));
   EXPECT_EQ(device.stand_ins(DType::f64).size(), static_cast<size_t>(Op::count));
 }
 

@@ -3,7 +3,22 @@
 
 namespace elapse::bench {
 
+namespace {
+
+TokenWork mamba2_work(const ModelConfig& config) {
+  const int64_t in_proj =
+      config.d_model * (config.d_inner + config.d_conv_inner() + config.n_heads());
+  const int64_t layer =
+      in_proj + config.d_conv_inner() * config.d_conv + config.d_inner * config.d_model;
+  return {static_cast<double>(config.n_layers * layer),
+          static_cast<double>(config.d_model * config.vocab()),
+          static_cast<double>(config.n_layers * config.d_inner * config.d_state)};
+}
+
+}  // namespace
+
 TokenWork token_work(const ModelConfig& config) {
+  if (config.mixer == MixerKind::mamba2) return mamba2_work(config);
   const int64_t in_proj = config.d_model * 2 * config.d_inner;
   const int64_t conv = config.d_inner * config.d_conv;
   const int64_t x_proj = config.d_inner * (config.dt_rank + 2 * config.d_state);

@@ -5,7 +5,7 @@
 namespace elapse::bench {
 
 // Multiplications of one token: of the linear maps inside the layers, of the head, and of one
-// state of the scan in all layers (scan.h says how many each of its directions takes).
+// state of the scan in all layers (scan.h and ssd.h say how many each of its directions takes).
 struct TokenWork {
   double layers, head, states;
 };

@@ -10,6 +10,7 @@
 #include "apps/elapse/bench/machine.h"
 #include "apps/elapse/bench/models.h"
 #include "apps/elapse/bench/scan.h"
+#include "apps/elapse/bench/ssd.h"
 #include "apps/elapse/bench/temporary_model.h"
 #include "elapse/core/parallel.h"
 #include "elapse/generate/generate.h"
@@ -21,7 +22,17 @@ namespace {
 constexpr int64_t kPrompt = 512;  // tokens
 
 ModelConfig mamba_130m() { return ModelConfig::mamba(768, 24, 50280); }
+ModelConfig mamba2_130m() {
+  ModelConfig config = ModelConfig::mamba2(768, 24, 50277);
+  config.pad_vocab_multiple = 16;
+  return config;
+}
 ModelConfig mamba_2_8b() { return ModelConfig::mamba(2560, 64, 50280); }
+
+// The model of 130 million parameters that a benchmark's name says.
+ModelConfig model_of_name(const Benchmark& self) {
+  return self.name.find("mamba2") == self.name.npos ? mamba_130m() : mamba2_130m();
+}
 
 DType dtype_of_name(const Benchmark& self) {
   return self.name.ends_with("bf16") ? DType::bf16 : DType::f32;
@@ -31,39 +42,56 @@ DType dtype_of_name(const Benchmark& self) {
 class LoadedModels {
  public:
   LoadedModels(Context& context, const Benchmark& self)
-      : files_(mamba_130m(), dtype_of_name(self)) {
+      : files_(model_of_name(self), dtype_of_name(self)) {
     for (size_t i = 0; i < context.size(); ++i) {
       models_.push_back(
           load_model(context.device(i), files_.folder(), DType::f32, WeightMemory::mapped));
+      states_.push_back(models_.back()->make_state(1));
     }
   }
   const LanguageModel& operator[](size_t i) const { return *models_[i]; }
   size_t size() const { return models_.size(); }
 
+  // What a token cannot do without: every weight where it is mapped, and every number of a state.
+  std::vector<Tensor> tensors(size_t i) const {
+    std::vector<Tensor> all;
+    for (const Parameter& p : models_[i]->parameters().all()) all.push_back(p.var.value());
+    for (const LayerState& layer : states_[i].layers()) {
+      for (const StatePart& part : layer.parts) all.push_back(part.pool.value());
+    }
+    return all;
+  }
+
  private:
   TemporaryModel files_;
   std::vector<std::unique_ptr<LanguageModel>> models_;
+  std::vector<State> states_;
 };
 
-// Every parameter read once where it is mapped, and nothing done with it.
-void read_weights(const LanguageModel& model) {
+// Each of them read once, and nothing done with it.
+void read_tensors(const std::vector<Tensor>& tensors, int threads) {
   constexpr int64_t kPart = int64_t{1} << 19;  // bytes
   std::vector<std::span<const std::byte>> parts;
-  for (const Parameter& p : model.parameters().all()) {
-    const Tensor& t = p.var.value();
+  for (const Tensor& t : tensors) {
     const auto* data = static_cast<const std::byte*>(t.raw());
     for (int64_t at = 0; at < t.bytes(); at += kPart) {
       parts.emplace_back(data + at, static_cast<size_t>(std::min(kPart, t.bytes() - at)));
     }
   }
-  parallel_for(static_cast<int64_t>(parts.size()), model.device().threads(),
+  parallel_for(static_cast<int64_t>(parts.size()), threads,
                [&](int64_t i) { read_bytes(parts[static_cast<size_t>(i)]); });
+}
+
+std::function<void()> bare_pass(const LoadedModels& models, size_t i) {
+  return [tensors = models.tensors(i), threads = models[i].device().threads()] {
+    read_tensors(tensors, threads);
+  };
 }
 
 std::vector<double> pass_seconds(const LoadedModels& models) {
   std::vector<std::function<void()>> calls;
   for (size_t i = 0; i < models.size(); ++i) {
-    calls.push_back([&model = models[i]] { read_weights(model); });
+    calls.push_back(bare_pass(models, i));
   }
   return least_seconds(calls);
 }
@@ -71,9 +99,7 @@ std::vector<double> pass_seconds(const LoadedModels& models) {
 std::vector<Row> time_pass(Context& context, const Benchmark& self) {
   const LoadedModels models(context, self);
   double bytes = 0;
-  for (const Parameter& p : models[0].parameters().all()) {
-    bytes += static_cast<double>(p.var.value().bytes());
-  }
+  for (const Tensor& t : models.tensors(0)) bytes += static_cast<double>(t.bytes());
   const Measure passes{Measure::Kind::rate, "passes/s", 1};
   return make_rows(context, self, passes, {.bytes = bytes}, pass_seconds(models));
 }
@@ -101,7 +127,7 @@ std::vector<Row> time_decoding(Context& context, const Benchmark& self) {
     calls.push_back([&session = sessions[i]] {
       generate(session, Sampler({.temperature = 0}), 1, [](int64_t) { return true; });
     });
-    calls.push_back([&model = models[i]] { read_weights(model); });
+    calls.push_back(bare_pass(models, i));
   }
   const std::vector<double> measured = least_seconds(calls);
   std::vector<double> seconds, floors;
@@ -117,7 +143,9 @@ std::vector<Row> time_decoding(Context& context, const Benchmark& self) {
 double prefill_multiplications(const LanguageModel& model, DType dtype) {
   const TokenWork token = token_work(model.config());
   const double layers = token.layers / (dtype == DType::bf16 ? 2 : 1);
-  return (layers + token.states * kScanForwardPerState) * kPrompt + token.head;
+  const bool mamba2 = model.config().mixer == MixerKind::mamba2;
+  const double per_state = mamba2 ? kSsdForwardPerState : kScanForwardPerState;
+  return (layers + token.states * per_state) * kPrompt + token.head;
 }
 
 std::vector<Row> time_prefill(Context& context, const Benchmark& self) {
@@ -158,12 +186,23 @@ constexpr Benchmark kBenchmarks[] = {
      "a bare pass a token", time_decoding},
     {"generate.mamba-130m.bf16", "the same, bfloat16 weights", "a bare pass a token",
      time_decoding},
-    {"weights.mamba-130m.f32", "a bare pass over the mapped weights of mamba-130m, float32",
-     "their bytes", time_pass},
+    {"generate.mamba2-130m.f32", "the same with mamba2-130m, float32 weights",
+     "a bare pass a token", time_decoding},
+    {"generate.mamba2-130m.bf16", "the same, bfloat16 weights", "a bare pass a token",
+     time_decoding},
+    {"weights.mamba-130m.f32",
+     "a bare pass over the mapped weights of mamba-130m, float32, and its state", "their bytes",
+     time_pass},
     {"weights.mamba-130m.bf16", "the same, bfloat16", "their bytes", time_pass},
+    {"weights.mamba2-130m.f32", "the same of mamba2-130m, float32", "their bytes", time_pass},
+    {"weights.mamba2-130m.bf16", "the same, bfloat16", "their bytes", time_pass},
     {"prefill.mamba-130m.f32", "reading 512 tokens, the head on the last only, float32 weights",
      "multiplications", time_prefill},
     {"prefill.mamba-130m.bf16", "the same, bfloat16 weights",
+     "multiplications, those of weights at twice the f32 rate", time_prefill},
+    {"prefill.mamba2-130m.f32", "the same with mamba2-130m, float32 weights", "multiplications",
+     time_prefill},
+    {"prefill.mamba2-130m.bf16", "the same, bfloat16 weights",
      "multiplications, those of weights at twice the f32 rate", time_prefill},
     {"load.mamba-2.8b.bf16",
      "a file of 5.5 GB, made for it, in the page cache to the first token's logits", "its bytes",

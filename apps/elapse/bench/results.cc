@@ -22,6 +22,10 @@ constexpr Published kPublished[] = {
     {"generate.mamba-130m.f32", 1, 61.5}, {"generate.mamba-130m.bf16", 1, 82},
     {"prefill.mamba-130m.f32", 1, 228},   {"prefill.mamba-130m.f32", 2, 423},
     {"prefill.mamba-130m.bf16", 1, 252},  {"prefill.mamba-130m.bf16", 2, 473},
+    {"generate.mamba2-130m.f32", 1, 55},  {"generate.mamba2-130m.f32", 2, 93},
+    {"generate.mamba2-130m.bf16", 1, 95}, {"generate.mamba2-130m.bf16", 2, 140},
+    {"prefill.mamba2-130m.f32", 1, 338},  {"prefill.mamba2-130m.f32", 2, 650},
+    {"prefill.mamba2-130m.bf16", 1, 720}, {"prefill.mamba2-130m.bf16", 2, 1400},
 };
 
 double published(const Row& row) {

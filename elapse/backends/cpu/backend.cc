@@ -25,10 +25,14 @@ KernelTable make_table() {
   table.set<LinearBackwardWeight>(cpu::linear_backward_weight);
   table.set<RmsNormForward>(cpu::rms_norm_forward);
   table.set<RmsNormBackward>(cpu::rms_norm_backward);
+  table.set<GatedRmsNormForward>(cpu::gated_rms_norm_forward);
+  table.set<GatedRmsNormBackward>(cpu::gated_rms_norm_backward);
   table.set<CausalConvForward>(cpu::causal_conv_forward);
   table.set<CausalConvBackward>(cpu::causal_conv_backward);
   table.set<ScanForward>(cpu::selective_scan_forward);
   table.set<ScanBackward>(cpu::selective_scan_backward);
+  table.set<SsdForward>(cpu::ssd_forward);
+  table.set<SsdBackward>(cpu::ssd_backward);
   table.set<CrossEntropyForward>(cpu::cross_entropy_forward);
   table.set<CrossEntropyBackward>(cpu::cross_entropy_backward);
   table.set<SumOfSquares>(cpu::sum_of_squares);

@@ -2,12 +2,14 @@
 #pragma once
 #include "elapse/ops/causal_conv.h"
 #include "elapse/ops/cross_entropy.h"
+#include "elapse/ops/gated_rms_norm.h"
 #include "elapse/ops/linear.h"
 #include "elapse/ops/optimizer.h"
 #include "elapse/ops/pointwise.h"
 #include "elapse/ops/rms_norm.h"
 #include "elapse/ops/rows.h"
 #include "elapse/ops/selective_scan.h"
+#include "elapse/ops/ssd.h"
 
 // The float32 kernels of the cpu backend: Highway's SIMD for the widest instruction set this
 // machine has, threads over blocks whose number depends on shapes alone, so that results do not
@@ -28,10 +30,14 @@ void linear_backward_input(Device& device, const LinearBackwardInput& args);
 void linear_backward_weight(Device& device, const LinearBackwardWeight& args);
 void rms_norm_forward(Device& device, const RmsNormForward& args);
 void rms_norm_backward(Device& device, const RmsNormBackward& args);
+void gated_rms_norm_forward(Device& device, const GatedRmsNormForward& args);
+void gated_rms_norm_backward(Device& device, const GatedRmsNormBackward& args);
 void causal_conv_forward(Device& device, const CausalConvForward& args);
 void causal_conv_backward(Device& device, const CausalConvBackward& args);
 void selective_scan_forward(Device& device, const ScanForward& args);
 void selective_scan_backward(Device& device, const ScanBackward& args);
+void ssd_forward(Device& device, const SsdForward& args);
+void ssd_backward(Device& device, const SsdBackward& args);
 void cross_entropy_forward(Device& device, const CrossEntropyForward& args);
 void cross_entropy_backward(Device& device, const CrossEntropyBackward& args);
 void sum_of_squares(Device& device, const SumOfSquares& args);

@@ -17,9 +17,13 @@ void add_linear(KernelTable& table);
 template <class T>
 void add_rms_norm(KernelTable& table);
 template <class T>
+void add_gated_rms_norm(KernelTable& table);
+template <class T>
 void add_causal_conv(KernelTable& table);
 template <class T>
 void add_selective_scan(KernelTable& table);
+template <class T>
+void add_ssd(KernelTable& table);
 template <class T>
 void add_cross_entropy(KernelTable& table);
 template <class T>

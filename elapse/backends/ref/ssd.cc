@@ -1,0 +1,279 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "elapse/ops/ssd.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "elapse/backends/ref/kernels.h"
+#include "elapse/backends/ref/math.h"
+
+namespace elapse::ref {
+namespace {
+
+// A tap that notes whether its edit changed a value.
+template <class T>
+class NotingTap {
+ public:
+  NotingTap(const SsdTaps& taps, SsdPoint p, bool* changed)
+      : tap_(tap(taps, p)), changed_(changed) {}
+
+  T operator()(T value, int64_t i) const {
+    const T passed = tap_(value, i);
+    if (changed_ != nullptr && !(passed == value)) *changed_ = true;
+    return passed;
+  }
+  T slope(int64_t i) const { return tap_.slope(i); }
+
+ private:
+  TapAt<T> tap_;
+  bool* changed_;
+};
+
+// All taps of one call.
+template <class T>
+struct Taps {
+  explicit Taps(const SsdTaps& taps, bool* changed = nullptr)
+      : dt_pre(taps, SsdPoint::dt_pre, nullptr),
+        dt(taps, SsdPoint::dt, nullptr),
+        decay(taps, SsdPoint::decay, changed),
+        B_bar(taps, SsdPoint::B_bar, changed),
+        write(taps, SsdPoint::write, changed),
+        h(taps, SsdPoint::h, changed),
+        readout_h(taps, SsdPoint::readout_h, changed),
+        y(taps, SsdPoint::y, nullptr) {}
+
+  NotingTap<T> dt_pre, dt, decay, B_bar, write, h, readout_h, y;
+};
+
+// Sizes, and where head k's values are.
+template <class T>
+struct Head {
+  Head(const SsdInputs& in, int64_t head)
+      : k(head),
+        n_heads(in.n_heads()),
+        head_dim(in.head_dim()),
+        d_state(in.d_state()),
+        channel(k * head_dim),
+        group_column(in.group_of(k) * d_state),
+        D_step(in.D.numel() == in.d_inner() && n_heads != in.d_inner() ? 1 : 0),
+        D_begin(D_step == 1 ? channel : k) {}
+
+  int64_t states() const { return head_dim * d_state; }
+  T* states_of(const Tensor& pool, int64_t row) const {
+    return pool.data<T>() + (row * n_heads + k) * states();
+  }
+  T& D(const Tensor& t, int64_t p) const { return t.data<T>()[D_begin + p * D_step]; }
+
+  int64_t k, n_heads, head_dim, d_state;
+  int64_t channel;       // the head's first
+  int64_t group_column;  // of B and C
+  int64_t D_step, D_begin;
+};
+
+// The recurrence at one token of one head: every inner value, named as in ssd.h.
+template <class T>
+struct Step {
+  T dt_pre, dt, decay;
+  std::vector<T> B_bar;                // (d_state)
+  std::vector<T> write, h, readout_h;  // (head_dim, d_state)
+  std::vector<T> y;                    // (head_dim)
+
+  explicit Step(const Head<T>& head)
+      : B_bar(size_t(head.d_state)),
+        write(size_t(head.states())),
+        h(size_t(head.states())),
+        readout_h(size_t(head.states())),
+        y(size_t(head.head_dim)) {}
+
+  void run(const SsdInputs& in, const Taps<T>& taps, const Head<T>& head, int64_t t,
+           const T* h_before) {
+    const int64_t tk = t * head.n_heads + head.k;
+    dt_pre = taps.dt_pre(Matrix<T>(in.dt_raw)(t, head.k) + in.dt_bias.data<T>()[head.k], tk);
+    const T within =
+        std::clamp(softplus(dt_pre), static_cast<T>(in.dt_min), static_cast<T>(in.dt_max));
+    dt = taps.dt(within, tk);
+    decay = taps.decay(std::exp(dt * in.A.data<T>()[head.k]), tk);
+    const T* B = Matrix<T>(in.B).row(t) + head.group_column;
+    for (int64_t n = 0; n < head.d_state; ++n) {
+      B_bar[static_cast<size_t>(n)] = taps.B_bar(dt * B[n], tk * head.d_state + n);
+    }
+    for (int64_t p = 0; p < head.head_dim; ++p) channel(in, taps, head, t, p, h_before);
+  }
+
+ private:
+  void channel(const SsdInputs& in, const Taps<T>& taps, const Head<T>& head, int64_t t, int64_t p,
+               const T* h_before) {
+    const int64_t te = t * in.d_inner() + head.channel + p;
+    const T x = Matrix<T>(in.x)(t, head.channel + p);
+    const T* B = Matrix<T>(in.B).row(t) + head.group_column;
+    const T* C = Matrix<T>(in.C).row(t) + head.group_column;
+    double sum = 0;
+    for (int64_t n = 0; n < head.d_state; ++n) {
+      const auto i = static_cast<size_t>(p * head.d_state + n);
+      const int64_t ten = te * head.d_state + n;
+      const T bar = B_bar[static_cast<size_t>(n)];
+      write[i] = taps.write(bar == dt * B[n] ? (dt * x) * B[n] : bar * x, ten);
+      h[i] = taps.h(decay * h_before[i] + write[i], ten);
+      readout_h[i] = taps.readout_h(h[i], ten);
+      sum += double(C[n]) * readout_h[i];
+    }
+    y[static_cast<size_t>(p)] = taps.y(static_cast<T>(sum), te);
+  }
+};
+
+template <class T>
+void scan_head(const SsdForward& a, const Taps<T>& taps, int64_t s, const Head<T>& head) {
+  const int64_t* cu = a.in.seqs.cu_seqlens.data<int64_t>();
+  const int64_t from = a.in.seqs.start_slots.data<int64_t>()[s];
+  const int64_t to = a.in.seqs.end_slots.data<int64_t>()[s];
+  Step<T> step(head);
+  std::vector<T> h(static_cast<size_t>(head.states()), T(0));
+  if (from >= 0) std::copy_n(head.states_of(a.pool, from), head.states(), h.begin());
+  for (int64_t t = cu[s]; t < cu[s + 1]; ++t) {
+    const int64_t into = t - cu[s];
+    if (a.checkpoints && into % a.in.chunk == 0) {
+      const int64_t row = ssd_checkpoint_begin(a.in, cu[s], s) + into / a.in.chunk;
+      std::copy(h.begin(), h.end(), head.states_of(a.checkpoints, row));
+    }
+    step.run(a.in, taps, head, t, h.data());
+    h = step.h;
+    for (int64_t p = 0; p < head.head_dim; ++p) {
+      Matrix<T>(a.out)(t, head.channel + p) =
+          step.y[static_cast<size_t>(p)] +
+          head.D(a.in.D, p) * Matrix<T>(a.in.x)(t, head.channel + p);
+    }
+  }
+  if (to >= 0) std::copy(h.begin(), h.end(), head.states_of(a.pool, to));
+}
+
+template <class T>
+void forward(const SsdForward& a, bool* edited) {
+  const Taps<T> taps(a.taps, edited);
+  for (int64_t s = 0; s < a.in.seqs.count(); ++s) {
+    for (int64_t k = 0; k < a.in.n_heads(); ++k) scan_head(a, taps, s, Head<T>(a.in, k));
+  }
+}
+
+// One head of one sequence, backwards: dh is the gradient of the states after the token at hand.
+template <class T>
+class HeadBackward {
+ public:
+  HeadBackward(const SsdBackward& a, const Taps<T>& taps, int64_t s, const Head<T>& head)
+      : a_(a), taps_(taps), head_(head), dh_(size_t(head.states()), T(0)) {
+    const int64_t* cu = a.in.seqs.cu_seqlens.data<int64_t>();
+    begin_ = cu[s];
+    end_ = cu[s + 1];
+    take_end_gradient(a.in.seqs.end_slots.data<int64_t>()[s]);
+    if (begin_ < end_) recompute(ssd_checkpoint_begin(a.in, begin_, s));
+    for (int64_t t = end_ - 1; t >= begin_; --t) token(t);
+    give_start_gradient(a.in.seqs.start_slots.data<int64_t>()[s]);
+  }
+
+ private:
+  void take_end_gradient(int64_t slot) {
+    if (!a_.dpool || slot < 0) return;
+    std::copy_n(head_.states_of(a_.dpool, slot), head_.states(), dh_.begin());
+    std::fill_n(head_.states_of(a_.dpool, slot), head_.states(), T(0));
+  }
+  void give_start_gradient(int64_t slot) {
+    if (!a_.dpool || slot < 0) return;
+    T* into = head_.states_of(a_.dpool, slot);
+    for (const T dh : dh_) *into++ += dh;
+  }
+
+  // Every token's inner values again, from the first checkpoint, the sequence's start.
+  void recompute(int64_t checkpoint) {
+    start_ = head_.states_of(a_.checkpoints, checkpoint);
+    for (int64_t t = begin_; t < end_; ++t) {
+      steps_.emplace_back(head_);
+      steps_.back().run(a_.in, taps_, head_, t, h_before(t));
+    }
+  }
+  const T* h_before(int64_t t) const {
+    return t == begin_ ? start_ : steps_[static_cast<size_t>(t - 1 - begin_)].h.data();
+  }
+
+  void token(int64_t t) {
+    const SsdInputs& in = a_.in;
+    const Step<T>& step = steps_[static_cast<size_t>(t - begin_)];
+    const int64_t tk = t * head_.n_heads + head_.k;
+    const T A = in.A.data<T>()[head_.k];
+    double ddecay = 0, ddt = 0;
+    for (int64_t p = 0; p < head_.head_dim; ++p) channel(t, step, p, ddecay, ddt);
+    const double dexponent = ddecay * taps_.decay.slope(tk) * std::exp(step.dt * A);
+    a_.dA.data<T>()[head_.k] += static_cast<T>(dexponent * step.dt);
+    ddt += dexponent * A;
+    const T limited = softplus(step.dt_pre);
+    const bool in_limits = limited >= in.dt_min && limited <= in.dt_max;
+    const T ddt_pre = in_limits ? static_cast<T>(ddt) * taps_.dt.slope(tk) *
+                                      softplus_slope(step.dt_pre) * taps_.dt_pre.slope(tk)
+                                : T(0);
+    Matrix<T>(a_.ddt_raw)(t, head_.k) = ddt_pre;
+    a_.ddt_bias.data<T>()[head_.k] += ddt_pre;
+  }
+
+  void channel(int64_t t, const Step<T>& step, int64_t p, double& ddecay, double& ddt) {
+    const SsdInputs& in = a_.in;
+    const int64_t te = t * in.d_inner() + head_.channel + p;
+    const T x = Matrix<T>(in.x)(t, head_.channel + p);
+    const T dout = Matrix<T>(a_.dout)(t, head_.channel + p);
+    const T* B = Matrix<T>(in.B).row(t) + head_.group_column;
+    const T* C = Matrix<T>(in.C).row(t) + head_.group_column;
+    T* dB = Matrix<T>(a_.dB).row(t) + head_.group_column;
+    T* dC = Matrix<T>(a_.dC).row(t) + head_.group_column;
+    const T dy = dout * taps_.y.slope(te);
+    double dx = double(dout) * head_.D(in.D, p);
+    head_.D(a_.dD, p) += dout * x;
+    for (int64_t n = 0; n < head_.d_state; ++n) {
+      const auto i = static_cast<size_t>(p * head_.d_state + n);
+      const int64_t ten = te * head_.d_state + n;
+      const T bar = step.B_bar[static_cast<size_t>(n)];
+      dC[n] += dy * step.readout_h[i];
+      const T dh = (dh_[i] + dy * C[n] * taps_.readout_h.slope(ten)) * taps_.h.slope(ten);
+      const T dwrite = dh * taps_.write.slope(ten);
+      const T dB_bar =
+          dwrite * x * taps_.B_bar.slope((t * head_.n_heads + head_.k) * head_.d_state + n);
+      dx += double(dwrite) * bar;
+      ddt += double(dB_bar) * B[n];
+      dB[n] += dB_bar * step.dt;
+      ddecay += double(dh) * h_before(t)[i];
+      dh_[i] = dh * step.decay;
+    }
+    Matrix<T>(a_.dx)(t, head_.channel + p) = static_cast<T>(dx);
+  }
+
+  const SsdBackward& a_;
+  const Taps<T>& taps_;
+  const Head<T> head_;
+  int64_t begin_ = 0, end_ = 0;
+  std::vector<T> dh_;
+  const T* start_ = nullptr;
+  std::vector<Step<T>> steps_;
+};
+
+template <class T>
+void backward(const SsdBackward& a) {
+  const Taps<T> taps(a.taps);
+  for (const Tensor* t : {&a.dB, &a.dC}) {
+    for (int64_t r = 0; r < t->dim(0); ++r) std::fill_n(Matrix<T>(*t).row(r), t->dim(1), T(0));
+  }
+  for (int64_t s = 0; s < a.in.seqs.count(); ++s) {
+    for (int64_t k = 0; k < a.in.n_heads(); ++k) HeadBackward<T>(a, taps, s, Head<T>(a.in, k));
+  }
+}
+
+}  // namespace
+
+template <class T>
+void add_ssd(KernelTable& table) {
+  table.set<SsdForward>([](Device&, const SsdForward& a) { forward<T>(a, nullptr); });
+  table.set<SsdBackward>([](Device&, const SsdBackward& a) { backward<T>(a); });
+  table.set<SsdForwardByTokens>(
+      [](Device&, const SsdForwardByTokens& a) { forward<T>(a.call, a.edited); });
+  table.set<SsdBackwardByTokens>(
+      [](Device&, const SsdBackwardByTokens& a) { backward<T>(a.call); });
+}
+template void add_ssd<float>(KernelTable&);
+template void add_ssd<double>(KernelTable&);
+
+}  // namespace elapse::ref
