@@ -100,7 +100,11 @@ struct SsdBackward {
 struct SsdForwardByTokens {
   static constexpr Op kOp = Op::ssd_forward_by_tokens;
   SsdForward call;
-  bool* edited;  // made true if an edit changed a value of the recurrence
+  struct Edited {
+    bool states = false;  // an edit changed a decay, a write or a state
+    bool reads = false;   // or what was read of them alone
+  };
+  Edited* edited;  // assigned where it holds
 };
 struct SsdBackwardByTokens {
   static constexpr Op kOp = Op::ssd_backward_by_tokens;

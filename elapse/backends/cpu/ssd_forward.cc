@@ -326,25 +326,37 @@ namespace elapse::cpu {
 namespace {
 HWY_EXPORT(SsdForwardKernel);
 
-// Token by token on a pool of its own, which is taken over if an edit changed a value: what was
-// asked for is then done, and else everything that was watched is there.
-bool edited_by_tokens(Device& device, const SsdForward& args) {
+// Token by token, on a pool of its own: writes out, and what was watched.
+SsdForward run_by_tokens(Device& device, const SsdForward& args,
+                         SsdForwardByTokens::Edited& edited) {
   SsdForward call = args;
   if (args.pool) {
     call.pool = device.empty(DType::f32, args.pool.shape());
     elapse::copy(device, {args.pool, call.pool});
   }
-  bool edited = false;
   device.launch(DType::f32, SsdForwardByTokens{call, &edited});
-  if (edited && args.pool) elapse::copy(device, {call.pool, args.pool});
-  return edited;
+  return call;
 }
 
 }  // namespace
 
+// States are those of whole chunks unless an edit changed them, and so is what is read of them: to
+// watch changes no bit, nor does an edit that leaves a value as it is.
 void ssd_forward(Device& device, const SsdForward& args) {
-  if (recurrence_is_active(args.taps) && edited_by_tokens(device, args)) return;
-  HWY_DYNAMIC_DISPATCH(SsdForwardKernel)(device, args);
+  SsdForward chunks = args;
+  if (recurrence_is_active(args.taps)) {
+    SsdForwardByTokens::Edited edited;
+    const SsdForward call = run_by_tokens(device, args, edited);
+    if (edited.states) {
+      if (args.pool) elapse::copy(device, {call.pool, args.pool});
+      return;
+    }
+    if (edited.reads) {
+      chunks.out = device.empty(DType::f32, args.out.shape());
+      tap(chunks.taps, SsdPoint::y) = {};
+    }
+  }
+  HWY_DYNAMIC_DISPATCH(SsdForwardKernel)(device, chunks);
 }
 
 }  // namespace elapse::cpu

@@ -32,15 +32,18 @@ class NotingTap {
 // All taps of one call.
 template <class T>
 struct Taps {
-  explicit Taps(const SsdTaps& taps, bool* changed = nullptr)
+  using Edited = SsdForwardByTokens::Edited;
+  explicit Taps(const SsdTaps& taps, Edited* edited = nullptr)
       : dt_pre(taps, SsdPoint::dt_pre, nullptr),
         dt(taps, SsdPoint::dt, nullptr),
-        decay(taps, SsdPoint::decay, changed),
-        B_bar(taps, SsdPoint::B_bar, changed),
-        write(taps, SsdPoint::write, changed),
-        h(taps, SsdPoint::h, changed),
-        readout_h(taps, SsdPoint::readout_h, changed),
+        decay(taps, SsdPoint::decay, states(edited)),
+        B_bar(taps, SsdPoint::B_bar, states(edited)),
+        write(taps, SsdPoint::write, states(edited)),
+        h(taps, SsdPoint::h, states(edited)),
+        readout_h(taps, SsdPoint::readout_h, edited == nullptr ? nullptr : &edited->reads),
         y(taps, SsdPoint::y, nullptr) {}
+
+  static bool* states(Edited* edited) { return edited == nullptr ? nullptr : &edited->states; }
 
   NotingTap<T> dt_pre, dt, decay, B_bar, write, h, readout_h, y;
 };
@@ -147,7 +150,7 @@ void scan_head(const SsdForward& a, const Taps<T>& taps, int64_t s, const Head<T
 }
 
 template <class T>
-void forward(const SsdForward& a, bool* edited) {
+void forward(const SsdForward& a, SsdForwardByTokens::Edited* edited) {
   const Taps<T> taps(a.taps, edited);
   for (int64_t s = 0; s < a.in.seqs.count(); ++s) {
     for (int64_t k = 0; k < a.in.n_heads(); ++k) scan_head(a, taps, s, Head<T>(a.in, k));
