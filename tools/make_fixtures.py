@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Writes tests/fixtures: tiny random Mamba-1 and Mamba-2 checkpoints and what a model of each must compute.
+"""Writes tests/fixtures: tiny random Mamba-1 and Mamba-2 checkpoints and what each must compute.
 
 The computation here is plain float64 PyTorch, one token after another and one sequence after
 another, straight from the formulas; gradients are PyTorch's. It shares nothing with elapse.
@@ -494,7 +494,8 @@ def mamba2_config(c):
 def original_config(c, ssm_cfg):
     return {"d_model": c.d_model, "n_layer": c.n_layers, "vocab_size": c.vocab_size,
             "ssm_cfg": ssm_cfg, "rms_norm": True, "residual_in_fp32": True,
-            "fused_add_norm": True, "pad_vocab_size_multiple": 16 if c.head_dim else 8, "tie_embeddings": c.tied}
+            "fused_add_norm": True, "pad_vocab_size_multiple": 16 if c.head_dim else 8,
+            "tie_embeddings": c.tied}
 
 
 def write_transformers(folder, c, parameters):

@@ -18,11 +18,12 @@ CLI::Validator number(Integer least, Integer most) {
   const auto complaint = [=](std::string& text) {
     Integer value{};
     const auto [rest, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-    const bool whole = error == std::errc() && rest == text.data() + text.size();
+    // CLI11 would read 010 as 8.
+    const bool octal = text.size() > 1 && text[text.front() == '-' ? 1 : 0] == '0';
+    const bool whole = error == std::errc() && rest == text.data() + text.size() && !octal;
     if (!whole || value < least || value > most) {
       return fmt::format("expected a whole number {}, found {}", expected, quote(text));
     }
-    text = fmt::format("{}", value);  // CLI11 would read 010 as 8
     return std::string();
   };
   return {complaint, ""};

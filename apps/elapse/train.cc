@@ -14,6 +14,7 @@
 #include "elapse/data/text_data.h"
 #include "elapse/generate/model_text.h"
 #include "elapse/io/file.h"
+#include "elapse/io/weight_files.h"
 #include "elapse/model/checkpoint.h"
 #include "elapse/model/checkpoint_files.h"
 #include "elapse/text/byte_tokenizer.h"
@@ -221,11 +222,12 @@ void refuse_to_overwrite(const std::string& folder) {
   ELAPSE_CHECK(!has_checkpoint(folder),
                "{}: expected no training run in the folder yet, found {}; --resume continues it",
                folder, resume_path(folder));
-  const std::string model = (fs::path(folder) / "model.safetensors").string();
   std::error_code none;
-  ELAPSE_CHECK(!fs::exists(model, none),
-               "{}: expected a folder without a model, found one; training would replace it",
-               model);
+  for (const fs::directory_entry& entry : fs::directory_iterator(folder, none)) {
+    ELAPSE_CHECK(!is_weight_file(entry.path().filename().string()),
+                 "{}: expected a folder without a model, found one; training would replace it",
+                 entry.path().string());
+  }
 }
 
 void start_or_resume(Trainer& trainer, const Arguments& args) {
@@ -268,9 +270,10 @@ void copy_companions(const Arguments& args) {
   const bool is_file = fs::is_regular_file(args.tokenizer, none);
   if (is_file) copy_file(args.tokenizer, (out / "tokenizer.json").string());
   for (const std::string& name : companion_files()) {
-    const bool of_model = args.tokenizer.empty() || name == "generation_config.json";
-    if (is_file && !of_model) continue;
-    const std::string from = fs::path(of_model ? args.model : args.tokenizer) / name;
+    if (is_file) break;
+    // Another tokenizer's numbers would be read as where this one's texts end.
+    if (!args.tokenizer.empty() && name == "generation_config.json") continue;
+    const std::string from = fs::path(args.tokenizer.empty() ? args.model : args.tokenizer) / name;
     if (file_exists(from)) copy_file(from, (out / name).string());
   }
 }
@@ -324,7 +327,8 @@ void add_model_options(CLI::App& verb, Arguments& args) {
                   "A tokenizer.json or a folder with one, in place of the checkpoint's own")
       ->type_name("FILE")
       ->check(not_empty())
-      ->needs(model);
+      ->needs(model)
+      ->excludes(verb.get_option("--task"));
   verb.add_option("--mixer", args.mixer, "What mixes tokens in a layer: mamba or mamba2")
       ->check(CLI::IsMember({"mamba", "mamba2"}))
       ->excludes(model);

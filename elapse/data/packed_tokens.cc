@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "elapse/data/packed_tokens.h"
 
-#include <cassert>
+#include "elapse/core/error.h"
 
 namespace elapse {
 namespace {
@@ -19,7 +19,8 @@ PackedTokens::PackedTokens(std::span<const int64_t> tokens, int64_t vocab_size)
     : width_(width_for(vocab_size)) {
   bytes_.reserve(tokens.size() * width_);
   for (const int64_t token : tokens) {
-    assert(token >= 0 && token < vocab_size);
+    ELAPSE_CHECK(token >= 0 && token < vocab_size, "expected tokens from 0 to {}, found {}",
+                 vocab_size - 1, token);
     for (size_t b = 0; b < width_; ++b) bytes_ += static_cast<char>(token >> kByteBits * b);
   }
 }

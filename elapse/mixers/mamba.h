@@ -54,7 +54,8 @@ class Mamba final : public Mixer {
   Var dt_proj_;        // (d_inner, dt_rank)
   Var dt_bias_;        // (d_inner)
   Var A_log_;          // (d_inner, d_state)
-  Var frozen_A_;       // (d_inner, d_state): -exp(A_log) where that is not trained, or empty
+  Var frozen_A_;       // (d_inner, d_state): -exp(A_log) where that is not trained, and so never
+                       // written; or empty
   Var D_;              // (d_inner)
   Var out_proj_;       // (d_model, d_inner)
   Var out_proj_bias_;  // (d_model) or empty

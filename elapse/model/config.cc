@@ -193,6 +193,11 @@ void read_vocabulary(const Json& json, ModelConfig& config) {
 
 // transformers' own defaults, which are those of no published model.
 void read_mamba2(const Json& json, ModelConfig& config) {
+  // transformers knows no other width.
+  ELAPSE_CHECK(config.d_inner == size(json, "expand", 2) * config.d_model,
+               "{}: {} contradicts expand {} times hidden_size {}",
+               json.at("intermediate_size").where(), config.d_inner, size(json, "expand", 2),
+               config.d_model);
   expect_flag(json, "norm_before_gate", false);
   config.head_dim = size(json, "head_dim", kMamba2HeadDim);
   config.n_groups = size(json, "n_groups", 8);

@@ -60,7 +60,8 @@ struct SsdInputs {
 //   h[t]   = decay h[t-1] + write        y     = sum_n C h         (readout_h = h)
 //   out    = y + D x
 // Within a chunk y is also (C B^T o L) (dt x), where L[i][j] is the product of the decays after j
-// up to i: products of matrices.
+// up to i: products of matrices. An infinity or NaN in x may so reach earlier tokens of its chunk
+// and head, as a product with zero.
 struct SsdForward {
   static constexpr Op kOp = Op::ssd_forward;
   SsdInputs in;

@@ -23,7 +23,17 @@ std::string text_of(const std::vector<Phase>& curriculum) {
   return text;
 }
 
+// Where the mixer is not Mamba-1, whose runs do not say it.
+void put_mamba2(Settings& into, const ModelConfig& c) {
+  put(into, "mixer", "mamba2");
+  put(into, "head_dim", c.head_dim);
+  put(into, "n_groups", c.n_groups);
+  put(into, "dt_min", c.dt_min);
+  put(into, "dt_max", c.dt_max);
+}
+
 void put_model(Settings& into, const ModelConfig& c) {
+  if (c.mixer == MixerKind::mamba2) put_mamba2(into, c);
   put(into, "d_model", c.d_model);
   put(into, "layers", c.n_layers);
   put(into, "vocab_size", c.vocab_size);

@@ -198,7 +198,7 @@ class FromACheckpoint(Train):
             self.assertAlmostEqual(self.held_out_loss(*command), math.log(1008), delta=1e-4)
             made = contents(self.folder / name)
             self.assertEqual(made["tokenizer.json"], tokenizer.read_bytes())
-            self.assertIn("generation_config.json", made)
+            self.assertEqual("generation_config.json" in made, name == "c")
             tokens = self.assert_done(run(PROGRAM, "tokenize", "-m", self.folder / name, "--text",
                                           "to be", "--count"))
             self.assertLess(int(tokens.stdout), 5)
@@ -229,6 +229,12 @@ class FromACheckpoint(Train):
         self.assert_done(run(*self.training("first", "--d-model", 8, "--layers", 1, steps=2)))
         self.assert_fails(run(*self.training("first", "--model", self.first)), "--resume continues")
         self.assert_fails(run(*self.training("out", "--model", self.folder / "none")), "none: expec")
+        published = self.folder / "published"
+        shutil.copytree(FIXTURES / "mamba2-original", published)
+        before = contents(published)
+        self.assert_fails(run(PROGRAM, "train", "--task", "induction", "--model", published,
+                              "--out", published), "bin: expected a folder without a model")
+        self.assertEqual(contents(published), before)
         self.assertFalse((self.folder / "out").exists())
 
 
@@ -358,6 +364,11 @@ class Errors(Train):
                           ["train", "--out", "run"],
                           ["train", *text, "--task", "induction", "--out", "run"],
                           ["train", *text, "--out", "run", "--steps", "many"],
+                          ["train", *text, "--out", "run", "--steps", "010"],
+                          ["train", *text, "--out", "run", "--seed", "010"],
+                          ["train", *text, "--out", "run", "--model", "m", "--mixer", "mamba2"],
+                          ["train", "--task", "induction", "--out", "run", "--model", "m",
+                           "--tokenizer", "t"],
                           ["train", *text, "--out", "run", "--schedule", "steep"],
                           ["train", *text, "--out", "run", "--curriculum", "16"],
                           ["train", *text, "--out", "run", "--curriculum", "16:1,"],

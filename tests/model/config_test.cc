@@ -201,6 +201,8 @@ TEST(ModelConfig, refuses_what_mamba2_cannot_be) {
   expect_refused(transformers(heads, "mamba2"), "num_heads 128 times head_dim 4 contradicts");
   expect_refused(transformers(heads + R"(, "num_heads": 4, "norm_before_gate": true)", "mamba2"),
                  "\"norm_before_gate\": only false is supported");
+  expect_refused(transformers(heads + R"(, "num_heads": 3, "intermediate_size": 12)", "mamba2"),
+                 "12 contradicts expand 2 times hidden_size 8");
 }
 
 TEST(ModelConfig, refuses_contradictions) {

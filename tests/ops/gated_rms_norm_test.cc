@@ -37,8 +37,9 @@ Tap make_tap(Operands& o, const Case& c, Shape shape) {
 GatedRmsNormForward forward_args(Operands& o, const Case& c) {
   const Shape shape = {c.tokens, c.d_inner};
   GatedRmsNormForward a;
+  a.in.eps = 0.5;
   a.in.x = o.input(shape, 0.5, 1.5, c.row_padding);
-  a.in.z = o.input(shape, 1, 3, c.row_padding);
+  a.in.z = o.input(shape, -3, 3, c.row_padding);
   a.in.weight = o.input({c.d_inner});
   a.in.n_groups = c.n_groups;
   a.scale = o.assigned({c.tokens, c.n_groups});

@@ -94,21 +94,6 @@ TEST(Linear, GradientsAreThoseOfFiniteDifferences) {
 }
 
 // A row's result is that of the row alone: decoding a batch gives each sequence its own bits.
-TEST(Linear, FewRowsAreIndependent) {
-  Device cpu("cpu", 1);
-  Operands o(DType::f32);
-  const Tensor x = o.input({8, 130}), weight = o.input({33, 130}), bias = o.input({33});
-  const Tensor alone = o.assigned({8, 33});
-  for (int64_t r = 0; r < 8; ++r) {
-    linear_forward(cpu, {x.rows(r, r + 1), weight, bias, alone.rows(r, r + 1)});
-  }
-  for (int64_t rows = 2; rows <= 8; ++rows) {
-    const Tensor y = o.assigned({rows, 33});
-    linear_forward(cpu, {x.rows(0, rows), weight, bias, y});
-    EXPECT_EQ(values(y), values(alone.rows(0, rows))) << rows << " rows";
-  }
-}
-
 // `t` rounded to a dtype of 16 bits, and that as double.
 Tensor rounded(Device& device, const Tensor& t, DType dtype) {
   const Tensor out = device.empty(dtype, t.shape());
@@ -119,6 +104,31 @@ Tensor in_double(Device& device, const Tensor& t) {
   const Tensor out = device.empty(DType::f64, t.shape());
   convert_elements(t.dtype(), t.raw(), DType::f64, out.raw(), t.numel());
   return out;
+}
+
+// A row's result is that of the row alone: decoding a batch gives each sequence its own bits. So is
+// a column's, wherever it stands: threads share them as they come.
+TEST(Linear, FewRowsAreIndependent) {
+  Device cpu("cpu", 1), threads("cpu", 3);
+  for (const DType dtype : {DType::f32, DType::bf16, DType::f16}) {
+    SCOPED_TRACE(name_of(dtype));
+    Operands o(DType::f32);
+    const Tensor x = o.input({8, 130}), bias = o.input({999});
+    const Tensor weight = rounded(cpu, o.input({999, 130}), dtype);
+    const Tensor alone = o.assigned({8, 999});
+    for (int64_t r = 0; r < 8; ++r) {
+      linear_forward(cpu, {x.rows(r, r + 1), weight, bias, alone.rows(r, r + 1)});
+    }
+    for (int64_t rows = 2; rows <= 8; ++rows) {
+      const Tensor y = o.assigned({rows, 999});
+      linear_forward(threads, {x.rows(0, rows), weight, bias, y});
+      EXPECT_EQ(values(y), values(alone.rows(0, rows))) << rows << " rows";
+    }
+    const Tensor last = o.assigned({8, 1});
+    linear_forward(cpu, {x, weight.rows(998, 999), o.input({1}, 0, 0), last});
+    linear_forward(cpu, {x, weight, {}, alone});
+    for (int64_t r = 0; r < 8; ++r) EXPECT_EQ(get(last, r), get(alone, r * 999 + 998));
+  }
 }
 
 // With bf16, x too may have been rounded to it.
@@ -159,16 +169,18 @@ TEST(Linear, NarrowWeightsAgreeWithRefInDouble) {
 }
 
 // Where x is rounded, it is to the nearest bf16: sums of products of bf16 are then those of ref.
-TEST(Linear, ManyRowsOfBf16AreExactFactors) {
+TEST(Linear, RowsOfBf16AreExactFactors) {
   Device cpu("cpu", 2), ref("ref", 1);
-  Operands o(DType::f32);
-  const Tensor x = o.input({40, 130}), weight = rounded(cpu, o.input({33, 130}), DType::bf16);
-  const Tensor exact = rounded(cpu, x, DType::bf16), same = cpu.empty(DType::f32, x.shape());
-  convert_elements(DType::bf16, exact.raw(), DType::f32, same.raw(), same.numel());
-  const Tensor y = o.assigned({40, 33}), expected = ref.zeros(DType::f64, {40, 33});
-  linear_forward(cpu, {same, weight, {}, y});
-  linear_forward(ref, {in_double(ref, same), in_double(ref, weight), {}, expected});
-  expect_close(y, expected, 132 * kEpsilon, "y");
+  for (const int64_t rows : {1, 2, 3, 5, 8, 40}) {
+    Operands o(DType::f32);
+    const Tensor x = o.input({rows, 130}), weight = rounded(cpu, o.input({33, 130}), DType::bf16);
+    const Tensor exact = rounded(cpu, x, DType::bf16), same = cpu.empty(DType::f32, x.shape());
+    convert_elements(DType::bf16, exact.raw(), DType::f32, same.raw(), same.numel());
+    const Tensor y = o.assigned({rows, 33}), expected = ref.zeros(DType::f64, {rows, 33});
+    linear_forward(cpu, {same, weight, {}, y});
+    linear_forward(ref, {in_double(ref, same), in_double(ref, weight), {}, expected});
+    expect_close(y, expected, 132 * kEpsilon, "y");
+  }
 }
 
 TEST(Linear, WhatIsNotFinitePropagates) {

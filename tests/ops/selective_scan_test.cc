@@ -139,6 +139,18 @@ TEST(SelectiveScan, CpuAgreesWithRefOnManySequencesOfOneToken) {
     c.ends.push_back(s % 5 == 0 ? Sequences::kNoSlot : s);
   }
   expect_both_directions_agree(c);
+  // Without checkpoints they go another way: forks, and states of several blocks, too.
+  for (const int64_t d_state : {16, 32, 40, 48}) {
+    c.d_state = d_state;
+    for (int64_t s = 0; s < 200; s += 3) c.starts[static_cast<size_t>(s)] = 0;
+    expect_cpu_agrees(
+        [&](Device& device, Operands& o) {
+          ScanForward forward = make_forward(device, o, c);
+          forward.checkpoints = {};
+          selective_scan_forward(device, forward);
+        },
+        c.forward_tolerance());
+  }
 }
 
 TEST(SelectiveScan, ForwardErrorStaysSmall) {

@@ -123,6 +123,8 @@ TEST(Ssd, CpuAgreesWithRefOnGroupsOfHeads) {
   expect_both_directions_agree(packed(8, 16, 8, 8));
   expect_both_directions_agree(packed(24, 64, 128));  // mamba2-130m's
   expect_both_directions_agree(packed(2, 16, 256));
+  expect_both_directions_agree(packed(16, 64, 16, 2));  // groups of several blocks
+  expect_both_directions_agree(packed(2, 300, 5));      // a head wider than a block
 }
 
 TEST(Ssd, CpuAgreesWithRefWhereDHasANumberForEachChannelAndDtHasLimits) {
@@ -268,6 +270,34 @@ TEST(Ssd, WatchingChangesNoBit) {
   for (size_t i = 0; i < plain.outputs().size(); ++i) {
     EXPECT_EQ(plain.outputs()[i].bytes(), watched.outputs()[i].bytes()) << "output " << i;
   }
+}
+
+// Large enough for several threads.
+TEST(Ssd, ManyTokensAreWatchedAndEditedOnAnyThread) {
+  const Case c = {{80, 70}, 4, 64, 16};
+  expect_cpu_agrees(
+      [&](Device& device, Operands& o) {
+        SsdForward a = make_forward(device, o, c);
+        for (const SsdPoint p : {SsdPoint::dt_pre, SsdPoint::dt, SsdPoint::y}) {
+          tap(a.taps, p).watch = o.assigned(a.in.point_shape(p));
+          tap(a.taps, p).op = EditOp::scale;
+          tap(a.taps, p).source = o.input(a.in.point_shape(p), 0.5, 1);
+        }
+        ssd_forward(device, a);
+      },
+      c.forward_tolerance());
+}
+
+TEST(Ssd, WatchingANanChangesNoBit) {
+  Device cpu("cpu", 1);
+  Operands plain(DType::f32), watched(DType::f32);
+  const SsdForward a = make_forward(cpu, plain, kTapCase);
+  SsdForward b = make_forward(cpu, watched, kTapCase);
+  for (const Tensor& x : {a.in.x, b.in.x}) put(x, 0, std::nan(""));
+  tap(b.taps, SsdPoint::h).watch = watched.assigned(b.in.point_shape(SsdPoint::h));
+  ssd_forward(cpu, a);
+  ssd_forward(cpu, b);
+  EXPECT_EQ(plain.outputs()[0].bytes(), watched.outputs()[0].bytes());
 }
 
 TEST(Ssd, WatchedValuesAgreeWithRef) {
@@ -431,16 +461,19 @@ TEST(Ssd, StatesAreHandedOverAtAnyToken) {
 // A sequence's result has the same bits whatever is packed beside it, and wherever it stands.
 TEST(Ssd, SequencesDoNotSeeEachOther) {
   Device cpu("cpu", 2);
-  const Case c = {{70, 1, 33, 70, 1}, 3, 8, 16};
+  const Case c = {{70, 1, 33, 70, 1}, 3, 8, 16, 1, {-1, -1, -1, -1, -1}, {0, 1, 2, 3, 4}};
   Operands o(DType::f32);
   const SsdForward a = make_forward(cpu, o, c);
   ssd_forward(cpu, a);
-  const std::vector<double> together = values(a.out);
-  int64_t begin = 0;
+  const std::vector<double> together = values(a.out), states = values(a.pool);
+  for (const Tensor* t : {&a.out, &a.pool}) {
+    for_each_offset(*t, [&](int64_t i) { put(*t, i, std::nan("")); });
+  }
+  int64_t begin = 0, slot = 0;
   for (const int64_t length : c.lengths) {
     SsdForward alone = a;
     alone.checkpoints = {};
-    alone.in.seqs = make_sequences(cpu, {length});
+    alone.in.seqs = make_sequences(cpu, {length}, {Sequences::kNoSlot}, {slot++});
     for (Tensor SsdInputs::*t : {&SsdInputs::x, &SsdInputs::dt_raw, &SsdInputs::B, &SsdInputs::C}) {
       alone.in.*t = (a.in.*t).rows(begin, begin + length);
     }
@@ -449,6 +482,7 @@ TEST(Ssd, SequencesDoNotSeeEachOther) {
     begin += length;
   }
   EXPECT_EQ(values(a.out), together);
+  EXPECT_EQ(values(a.pool), states);
 }
 
 TEST(Ssd, RefusesSizesThatDoNotFit) {

@@ -2,6 +2,8 @@
 // Products of bf16 rows by the processor's own instruction, which Highway does not have in all the
 // versions we build with: two multiplications and additions in f32 a lane. The weights are read so
 // quickly that widening them first would cost half as much again.
+#include <cassert>
+
 #include "elapse/backends/cpu/dots_tiles.h"
 
 #if defined(__x86_64__)
@@ -11,6 +13,8 @@
 // g++ 12 takes the empty vectors in its own intrinsics for a mistake.
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 
+// For these functions alone: a file compiled for such processors would leave copies of inline
+// functions that the linker may choose for all.
 #define ELAPSE_BF16_TARGET __attribute__((target("avx512f,avx512bw,avx512vl,avx512bf16")))
 #define ELAPSE_BF16_INLINE ELAPSE_BF16_TARGET __attribute__((always_inline)) inline
 #endif
@@ -104,7 +108,7 @@ void bf16_dots_of_few_rows(const DotsOfFewRows& args, int64_t begin, int64_t end
 }
 #else
 bool multiplies_bf16() { return false; }
-void bf16_dots_of_few_rows(const DotsOfFewRows&, int64_t, int64_t) {}
+void bf16_dots_of_few_rows(const DotsOfFewRows&, int64_t, int64_t) { assert(false); }
 #endif
 
 }  // namespace elapse::cpu

@@ -126,7 +126,7 @@ void Ungate(const GroupRow& g, const float* gate, float* dx, float* dz) {
 // Groups [begin, end); dweight receives their share, added to.
 void BackwardGroups(const GatedRmsNormBackward& args, int64_t begin, int64_t end, float* dweight) {
   const D d;
-  std::vector<float> buffer(static_cast<size_t>(2 * args.in.x.dim(1)));
+  std::vector<float> buffer(static_cast<size_t>(2 * args.in.x.dim(1) / args.in.n_groups));
   for (int64_t i = begin; i < end; ++i) {
     const GroupRow g(args.in, i);
     float *gate = buffer.data(), *gated = gate + g.width;

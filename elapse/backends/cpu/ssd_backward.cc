@@ -11,7 +11,7 @@
 //      gradient is the sum, over i >= k > j, of T = CB o L o G, and of exp(a[i]) dy r over i >= k,
 //      of exp(a[e] - a[j]) u s over j < k, and of exp(a[e]) dh h.
 // The first sum is that of row sums less column sums of T from k on: almost all of it cancels, so
-// it is made in double; the others have one sign each and do not cancel.
+// it is made in double; no term of the others is added and taken away again.
 //
 // Bound: five products of d_state and four of chunk multiplications a (token, channel), some three
 // times forward's.

@@ -226,8 +226,16 @@ HWY_INLINE void StepChannels(const float* from, float* to, const float* B, const
 // A sequence of one token, head by head.
 class StepTask {
  public:
-  StepTask(const SsdForward& args, const SsdShared& shared, const SsdSequence& s)
-      : args_(args), in_(args.in), shared_(shared), s_(s), token_(token_of(args.in, s)) {}
+  static int64_t scratch_floats(const SsdInputs& in) { return 4 * in.d_state() + in.head_dim(); }
+
+  StepTask(const SsdForward& args, const SsdShared& shared, const SsdSequence& s, float* scratch)
+      : args_(args),
+        in_(args.in),
+        shared_(shared),
+        s_(s),
+        token_(token_of(args.in, s)),
+        spare_(scratch),
+        y_(scratch + 4 * in_.d_state()) {}
 
   void run(int64_t head) const {
     const int64_t begin = head * in_.head_dim(), end = begin + in_.head_dim();
@@ -239,25 +247,24 @@ class StepTask {
     const float* B = row(in_.B, token_) + group * n;
     const float* C = row(in_.C, token_) + group * n;
     const float* x = row(in_.x, token_);
-    std::vector<float> spare(static_cast<size_t>(4 * n)), y(static_cast<size_t>(end - begin));
     int64_t e = begin;
     const auto step = [&](auto channels) HWY_ATTR {
       constexpr int kChannels = channels();
       float dtx[kChannels];
       for (int c = 0; c < kChannels; ++c) dtx[c] = dt * x[e + c];
-      if (from == Sequences::kNoSlot) std::fill(spare.begin(), spare.end(), 0.0f);
-      const float* h = from == Sequences::kNoSlot ? spare.data() : states(args_.pool, from, e);
+      if (from == Sequences::kNoSlot) std::fill_n(spare_, kChannels * n, 0.0f);
+      const float* h = from == Sequences::kNoSlot ? spare_ : states(args_.pool, from, e);
       if (args_.checkpoints) {
         const int64_t r = ssd_checkpoint_begin(in_, token_, s_.index);
         std::copy_n(h, kChannels * n, states(args_.checkpoints, r, e));
       }
-      float* next = to == Sequences::kNoSlot ? spare.data() : states(args_.pool, to, e);
-      StepChannels<kChannels>(h, next, B, C, n, decay, dtx, y.data() + (e - begin));
+      float* next = to == Sequences::kNoSlot ? spare_ : states(args_.pool, to, e);
+      StepChannels<kChannels>(h, next, B, C, n, decay, dtx, y_ + (e - begin));
       e += kChannels;
     };
     while (e + 4 <= end) step(std::integral_constant<int, 4>());
     while (e < end) step(std::integral_constant<int, 1>());
-    WriteOutput(args_, token_, head, y.data());
+    WriteOutput(args_, token_, head, y_);
   }
 
  private:
@@ -272,14 +279,19 @@ class StepTask {
   const SsdShared& shared_;
   const SsdSequence& s_;
   const int64_t token_;
+  float* const spare_;  // (4, d_state): states that start from zeros, or that nobody keeps
+  float* const y_;      // (head_dim)
 };
 
 void ForwardSingles(Device& device, const SsdForward& args, const SsdPlan& plan,
                     const SsdShared& shared) {
   const int64_t n_heads = args.in.n_heads();
   const auto singles = static_cast<int64_t>(plan.singles.size());
-  parallel_for(singles * n_heads, ssd_threads(device, args.in), [&](int64_t i) HWY_ATTR {
-    const StepTask task(args, shared, plan.singles[static_cast<size_t>(i / n_heads)]);
+  const int threads = ssd_threads(device, args.in);
+  const Tensor scratch = device.empty(DType::f32, {threads, StepTask::scratch_floats(args.in)});
+  parallel_for(singles * n_heads, threads, [&](int64_t i, int worker) HWY_ATTR {
+    const StepTask task(args, shared, plan.singles[static_cast<size_t>(i / n_heads)],
+                        row(scratch, worker));
     task.run(i % n_heads);
   });
 }

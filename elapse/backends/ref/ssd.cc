@@ -2,6 +2,7 @@
 #include "elapse/ops/ssd.h"
 
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
 #include "elapse/backends/ref/kernels.h"
@@ -19,7 +20,8 @@ class NotingTap {
 
   T operator()(T value, int64_t i) const {
     const T passed = tap_(value, i);
-    if (changed_ != nullptr && !(passed == value)) *changed_ = true;
+    const bool same = passed == value || (std::isnan(passed) && std::isnan(value));
+    if (changed_ != nullptr && !same) *changed_ = true;
     return passed;
   }
   T slope(int64_t i) const { return tap_.slope(i); }
