@@ -84,14 +84,25 @@ class Runs(Train):
 
 
 class Resuming(Train):
-    def interrupted(self, command, log, number):
-        """A process that got a signal after some steps."""
+    def interrupted(self, command, log, number, delay=0):
+        """A process that got a signal after some steps and `delay` seconds."""
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         while process.poll() is None and not (log.exists() and log.stat().st_size > 1000):
             time.sleep(0.001)
+        time.sleep(delay)
         process.send_signal(number)
         process.messages = process.communicate()[1]
         return process
+
+    def test_a_stop_amid_any_product_is_clean(self):
+        text, log = self.folder / "text", self.folder / "log"
+        text.write_text("to be or not to be " * 2000)
+        for i in range(20):
+            command = [PROGRAM, "train", "--text", text, "--out", self.folder / str(i), "--log", log,
+                       "--length", 64, "--batch-tokens", 256, "--threads", 1, "--eval-every", 0]
+            stopped = self.interrupted([str(c) for c in command], log, signal.SIGTERM, i * 0.003)
+            self.assertEqual(stopped.returncode, 0, stopped.messages)
+            log.unlink()
 
     def test_ctrl_c_saves_and_resuming_gives_the_bytes_of_an_undisturbed_run(self):
         whole = self.undisturbed("--save-every", 0, steps=3000)
