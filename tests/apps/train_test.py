@@ -97,10 +97,10 @@ class Resuming(Train):
     def test_a_stop_amid_any_product_is_clean(self):
         text, log = self.folder / "text", self.folder / "log"
         text.write_text("to be or not to be " * 2000)
-        for i in range(20):
+        for i in range(12):
             command = [PROGRAM, "train", "--text", text, "--out", self.folder / str(i), "--log", log,
                        "--length", 64, "--batch-tokens", 256, "--threads", 1, "--eval-every", 0]
-            stopped = self.interrupted([str(c) for c in command], log, signal.SIGTERM, i * 0.003)
+            stopped = self.interrupted([str(c) for c in command], log, signal.SIGTERM, i * 0.005)
             self.assertEqual(stopped.returncode, 0, stopped.messages)
             log.unlink()
 
