@@ -267,14 +267,15 @@ Subject subject_from_checkpoint(const Arguments& args, const TrainConfig& train,
 void copy_companions(const Arguments& args) {
   const fs::path out = args.run.out;
   std::error_code none;
-  const bool is_file = fs::is_regular_file(args.tokenizer, none);
-  if (is_file) copy_file(args.tokenizer, (out / "tokenizer.json").string());
+  if (fs::is_regular_file(args.tokenizer, none)) {
+    return copy_file(args.tokenizer, (out / "tokenizer.json").string());
+  }
+  const fs::path from = args.tokenizer.empty() ? args.model : args.tokenizer;
   for (const std::string& name : companion_files()) {
-    if (is_file) break;
     // Another tokenizer's numbers would be read as where this one's texts end.
     if (!args.tokenizer.empty() && name == "generation_config.json") continue;
-    const std::string from = fs::path(args.tokenizer.empty() ? args.model : args.tokenizer) / name;
-    if (file_exists(from)) copy_file(from, (out / name).string());
+    const std::string file = (from / name).string();
+    if (file_exists(file)) copy_file(file, (out / name).string());
   }
 }
 

@@ -85,15 +85,10 @@ Var Mamba::convolve(Tape& tape, const Var& in_x, const Sequences& seqs, const La
                     const PointScope& points) const {
   const Var weight = reshape(tape, conv_weight_, {config_.d_inner, config_.d_conv});
   const Tap conv_tap = points.tap(tape, "conv", dtype_, {seqs.tokens, config_.d_inner});
-  const Var pool = state ? state->part("conv") : Var();
-  if (!points.touches("conv_state")) {
-    return causal_conv(tape, in_x, weight, conv_bias_, seqs, pool, conv_tap);
-  }
-  const Var whole = pool ? pool : make_state(tape.device(), 1, false).part("conv");
-  const StartPool start = start_pool(tape, whole, seqs, "conv_state", points);
-  const Var x = causal_conv(tape, in_x, weight, conv_bias_, start.seqs, start.pool, conv_tap);
-  if (pool) store_slots(tape, start.pool, pool, seqs);
-  return x;
+  return run_from_starts(tape, *this, state, "conv", "conv_state", seqs, points,
+                         [&](const Sequences& from, const Var& pool) {
+                           return causal_conv(tape, in_x, weight, conv_bias_, from, pool, conv_tap);
+                         });
 }
 
 Var Mamba::scan(Tape& tape, const Var& x, const Var& z, const Sequences& seqs,
@@ -111,13 +106,10 @@ Var Mamba::scan(Tape& tape, const Var& x, const Var& z, const Sequences& seqs,
                        .D = D_,
                        .z = z};
   const ScanTaps taps = scan_taps(tape, seqs.tokens, points);
-  const Var pool = state ? state->part("h") : Var();
-  if (!points.touches("h_start")) return selective_scan(tape, in, seqs, pool, taps);
-  const Var whole = pool ? pool : make_state(tape.device(), 1, false).part("h");
-  const StartPool start = start_pool(tape, whole, seqs, "h_start", points);
-  const Var gated = selective_scan(tape, in, start.seqs, start.pool, taps);
-  if (pool) store_slots(tape, start.pool, pool, seqs);
-  return gated;
+  return run_from_starts(tape, *this, state, "h", "h_start", seqs, points,
+                         [&](const Sequences& from, const Var& pool) {
+                           return selective_scan(tape, in, from, pool, taps);
+                         });
 }
 
 // dt_low, B or C as the scan takes it; `ones` is empty where it is not normed.

@@ -85,15 +85,11 @@ Var Mamba2::convolve(Tape& tape, const Var& in_xBC, const Sequences& seqs, const
   const int64_t d_conv_inner = config_.d_conv_inner();
   const Var weight = reshape(tape, conv_weight_, {d_conv_inner, config_.d_conv});
   const Tap conv_tap = points.tap(tape, "conv", dtype_, {seqs.tokens, d_conv_inner});
-  const Var pool = state ? state->part("conv") : Var();
-  if (!points.touches("conv_state")) {
-    return causal_conv(tape, in_xBC, weight, conv_bias_, seqs, pool, conv_tap);
-  }
-  const Var whole = pool ? pool : make_state(tape.device(), 1, false).part("conv");
-  const StartPool start = start_pool(tape, whole, seqs, "conv_state", points);
-  const Var xBC = causal_conv(tape, in_xBC, weight, conv_bias_, start.seqs, start.pool, conv_tap);
-  if (pool) store_slots(tape, start.pool, pool, seqs);
-  return xBC;
+  return run_from_starts(tape, *this, state, "conv", "conv_state", seqs, points,
+                         [&](const Sequences& from, const Var& pool) {
+                           return causal_conv(tape, in_xBC, weight, conv_bias_, from, pool,
+                                              conv_tap);
+                         });
 }
 
 Var Mamba2::scan(Tape& tape, const Var& xBC, const Var& dt_raw, const Sequences& seqs,
@@ -109,13 +105,10 @@ Var Mamba2::scan(Tape& tape, const Var& xBC, const Var& dt_raw, const Sequences&
                       .D = D_};
   const SsdNumbers numbers = {config_.n_groups, config_.dt_min, config_.dt_max};
   const SsdTaps taps = ssd_taps(tape, in.inputs(numbers, seqs), dtype_, points);
-  const Var pool = state ? state->part("h") : Var();
-  if (!points.touches("h_start")) return ssd(tape, in, numbers, seqs, pool, taps);
-  const Var whole = pool ? pool : make_state(tape.device(), 1, false).part("h");
-  const StartPool start = start_pool(tape, whole, seqs, "h_start", points);
-  const Var ssm_out = ssd(tape, in, numbers, start.seqs, start.pool, taps);
-  if (pool) store_slots(tape, start.pool, pool, seqs);
-  return ssm_out;
+  return run_from_starts(tape, *this, state, "h", "h_start", seqs, points,
+                         [&](const Sequences& from, const Var& pool) {
+                           return ssd(tape, in, numbers, from, pool, taps);
+                         });
 }
 
 Var Mamba2::gated_norm(Tape& tape, const Var& ssm_out, const Var& z,

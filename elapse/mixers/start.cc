@@ -37,14 +37,20 @@ Tensor upload_rounded(Device& device, DType dtype, const Values& values, Shape s
   return device.upload(Values(rounded.begin(), rounded.end()), shape);
 }
 
-StartPool start_pool(Tape& tape, const Var& pool, const Sequences& seqs, std::string_view name,
-                     const PointScope& points) {
+Var run_from_starts(Tape& tape, const Mixer& mixer, const LayerState* state, const char* part,
+                    const char* name, const Sequences& seqs, const PointScope& points,
+                    const std::function<Var(const Sequences& seqs, const Var& pool)>& run) {
+  const Var pool = state ? state->part(part) : Var();
+  if (!points.touches(name)) return run(seqs, pool);
+  const Var whole = pool ? pool : mixer.make_state(tape.device(), 1, false).part(part);
+  const Var starts = points.pass(tape, name, load_slots(tape, whole, seqs));
+  // A scan changes its pool in place; what was watched must keep its value.
+  const Var working = copy_of(tape, starts);
   std::vector<int64_t> slots(seqs.lengths.size());
   std::iota(slots.begin(), slots.end(), 0);
-  const Var starts = points.pass(tape, name, load_slots(tape, pool, seqs));
-  // The scan changes its pool in place; what was watched must keep its value.
-  const Var working = copy_of(tape, starts);
-  return {working, make_sequences(tape.device(), seqs.lengths, slots, slots)};
+  const Var out = run(make_sequences(tape.device(), seqs.lengths, slots, slots), working);
+  if (pool) store_slots(tape, working, pool, seqs);
+  return out;
 }
 
 }  // namespace elapse

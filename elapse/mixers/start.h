@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
-#include <string_view>
+#include <functional>
 #include <vector>
 
 #include "elapse/core/random.h"
-#include "elapse/ops/sequences.h"
-#include "elapse/points/points.h"
+#include "elapse/mixers/mixer.h"
 
 // What the Mamba mixers start from: published initial values, and states that somebody looks at.
 namespace elapse {
@@ -20,14 +19,11 @@ Values dt_bias_values(Random& random, int64_t count);
 // Uploads values rounded to float32, which every published checkpoint starts from.
 Tensor upload_rounded(Device& device, DType dtype, const Values& values, Shape shape);
 
-// A part of the state as the sequences of one call see it while somebody looks at or edits what
-// they start from: a pool of its own, one slot a sequence.
-struct StartPool {
-  Var pool;
-  Sequences seqs;
-};
-
-StartPool start_pool(Tape& tape, const Var& pool, const Sequences& seqs, std::string_view name,
-                     const PointScope& points);
+// run(seqs, pool), where `pool` is a part ("h") of the state, or empty without a state: zeros.
+// Where the point `name` of what sequences start from is watched or edited, the pool is one of its
+// own with a slot a sequence, and the ends go back into the state's.
+Var run_from_starts(Tape& tape, const Mixer& mixer, const LayerState* state, const char* part,
+                    const char* name, const Sequences& seqs, const PointScope& points,
+                    const std::function<Var(const Sequences& seqs, const Var& pool)>& run);
 
 }  // namespace elapse

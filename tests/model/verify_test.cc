@@ -55,15 +55,20 @@ TEST(Verify, DecodingPassesTheStateThroughAFileWhereAsked) {
   EXPECT_EQ(model.path_counts().restored, mode() == "restore" ? 3 : 0);
 }
 
-TEST(Verify, Mamba2RunsItsOwnKernels) {
-  Device device("cpu", 1);
-  const LanguageModel model(device, ModelConfig::mamba2(8, 2, 5), DType::f32, 1);
+// Forward and backward.
+void learn_one_token(Device& device, const ModelConfig& config) {
+  const LanguageModel model(device, config, DType::f32, 1);
   Tape tape(device);
   const Batch batch = {
       device.upload(std::vector<int64_t>{1}, {1}), make_sequences(device, {1}), {}};
   const Var loss =
       cross_entropy(tape, model.forward(tape, batch), device.upload(std::vector<int64_t>{2}, {1}));
   tape.backward(loss);
+}
+
+TEST(Verify, Mamba2RunsItsOwnKernels) {
+  Device device("cpu", 1);
+  learn_one_token(device, ModelConfig::mamba2(8, 2, 5));
   EXPECT_EQ(device.calls(Op::ssd_forward), 2);
   EXPECT_EQ(device.calls(Op::ssd_backward), 2);
   EXPECT_EQ(device.calls(Op::ssd_forward_by_tokens), 0);
@@ -77,13 +82,7 @@ TEST(Verify, RefTakesThePlaceOfCpuWhereAsked) {
 
 TEST(Verify, OnlyTheKernelsThatRanAreCounted) {
   Device device("cpu", 1);
-  const LanguageModel model(device, ModelConfig::mamba(8, 2, 5), DType::f32, 1);
-  Tape tape(device);
-  const Batch batch = {
-      device.upload(std::vector<int64_t>{1}, {1}), make_sequences(device, {1}), {}};
-  const Var loss =
-      cross_entropy(tape, model.forward(tape, batch), device.upload(std::vector<int64_t>{2}, {1}));
-  tape.backward(loss);
+  learn_one_token(device, ModelConfig::mamba(8, 2, 5));
   EXPECT_EQ(device.calls(Op::selective_scan_forward), 2);
   EXPECT_EQ(device.calls(Op::selective_scan_backward), 2);
   EXPECT_EQ(device.calls(Op::recurrence), 0);
