@@ -17,9 +17,17 @@ Tensor grad_or_zeros(Tape& tape, const Var& x) {
 }
 
 // What a backward needs of a tap: nothing is watched there.
-Tap edits_of(Tap tap) {
+Tap backward_of(Tap tap) {
   tap.watch = {};
   return tap;
+}
+
+// Compositions have no taps.
+bool is_active(const Tap& tap) { return tap.is_active_forward() || tap.is_active_backward(); }
+
+template <class Taps>
+bool any_active(const Taps& taps) {
+  return std::any_of(taps.begin(), taps.end(), [](const Tap& t) { return is_active(t); });
 }
 
 template <class Function>
@@ -211,14 +219,17 @@ Var copy_of(Tape& tape, const Var& x) {
   return out;
 }
 
-Var edit(Tape& tape, const Var& x, EditOp op, const Tensor& source) {
+Var through(Tape& tape, const Var& x, const Tap& tap) {
   Device& device = tape.device();
-  const Var out = tape.result(device.empty(x.dtype(), x.value().shape()), {&x});
-  edit(device, EditForward{op, x.value(), source, out.value()});
-  tape.record(out, [&tape, x, op, source, out] {
-    assign_grad(tape, x, [&](const Tensor& dx) {
-      edit_backward(tape.device(), {op, out.grad(), source, dx});
-    });
+  const Tensor edited =
+      tap.is_edited() ? device.empty(x.dtype(), x.value().shape()) : Tensor();
+  if (tap.is_active_forward()) tap_forward(device, {x.value(), tap, edited});
+  if (!tap.is_active_backward()) return x;
+  const Var out = tape.result(edited ? edited : x.value(), {&x});
+  tape.record(out, [&tape, x, out, tap = backward_of(tap)] {
+    AssignedGrad dx(tape, x);
+    tap_backward(tape.device(), {out.grad(), tap, dx.tensor()});
+    dx.commit();
   });
   return out;
 }
@@ -266,7 +277,7 @@ Var gated_rms_norm(Tape& tape, const Var& x, const Var& z, const Var& weight, in
   GatedRmsNormInputs in = {x.value(), z.value(), weight.value(), n_groups,
                            eps,       taps.gate, taps.gated,     taps.scale};
   gated_rms_norm_forward(device, {in, scale, y.value()});
-  for (Tap* tap : {&in.gate_tap, &in.gated_tap, &in.scale_tap}) *tap = edits_of(*tap);
+  for (Tap* tap : {&in.gate_tap, &in.gated_tap, &in.scale_tap}) *tap = backward_of(*tap);
   tape.record(y, [&tape, x, z, weight, in, scale, y] {
     AssignedGrad dx(tape, x), dz(tape, z);
     gated_rms_norm_backward(tape.device(), {y.grad(), in, scale, dx.tensor(), dz.tensor(),
@@ -280,7 +291,7 @@ Var gated_rms_norm(Tape& tape, const Var& x, const Var& z, const Var& weight, in
 Var causal_conv(Tape& tape, const Var& x, const Var& weight, const Var& bias, const Sequences& seqs,
                 const Var& pool, const Tap& conv_tap) {
   Device& device = tape.device();
-  if (!device.has(x.dtype(), Op::causal_conv_forward) && !pool && !conv_tap.active()) {
+  if (!device.has(x.dtype(), Op::causal_conv_forward) && !pool && !is_active(conv_tap)) {
     return composed_causal_conv(tape, x, weight, bias, seqs);
   }
   const int64_t d_inner = weight.dim(0), d_conv = weight.dim(1);
@@ -309,7 +320,7 @@ Var causal_conv(Tape& tape, const Var& x, const Var& weight, const Var& bias, co
                           .bias = bias_value,
                           .seqs = seqs,
                           .saved_start = saved_start,
-                          .conv_tap = edits_of(conv_tap),
+                          .conv_tap = backward_of(conv_tap),
                           .dx = dx.tensor(),
                           .dweight = tape.accumulated_grad(weight),
                           .dbias = bias ? tape.accumulated_grad(bias) : Tensor(),
@@ -321,8 +332,8 @@ Var causal_conv(Tape& tape, const Var& x, const Var& weight, const Var& bias, co
 
 namespace {
 
-ScanTaps edits_of(ScanTaps taps) {
-  for (Tap& t : taps) t = edits_of(t);
+ScanTaps backward_of(ScanTaps taps) {
+  for (Tap& t : taps) t = backward_of(t);
   return taps;
 }
 
@@ -368,12 +379,12 @@ Var selective_scan(Tape& tape, const ScanVars& in, const Sequences& seqs, const 
                                   .taps = taps});
   std::vector<Var> outputs = {out};
   if (pool) outputs.push_back(pool);
-  tape.record(outputs, [&tape, in, inputs, pool, checkpoints, out, edits = edits_of(taps)] {
+  tape.record(outputs, [&tape, in, inputs, pool, checkpoints, out, later = backward_of(taps)] {
     ScanBackward args{};
     args.dout = grad_or_zeros(tape, out);
     args.in = inputs;
     args.checkpoints = checkpoints;
-    args.taps = edits;
+    args.taps = later;
     scan_backward(tape, in, args, pool);
   });
   return out;
@@ -381,13 +392,9 @@ Var selective_scan(Tape& tape, const ScanVars& in, const Sequences& seqs, const 
 
 namespace {
 
-SsdTaps edits_of(SsdTaps taps) {
-  for (Tap& t : taps) t = edits_of(t);
+SsdTaps backward_of(SsdTaps taps) {
+  for (Tap& t : taps) t = backward_of(t);
   return taps;
-}
-
-bool any_active(const SsdTaps& taps) {
-  return std::any_of(taps.begin(), taps.end(), [](const Tap& t) { return t.active(); });
 }
 
 void run_ssd_backward(Tape& tape, const SsdVars& in, const SsdBackward& forward, const Var& pool) {
@@ -442,12 +449,12 @@ Var ssd(Tape& tape, const SsdVars& in, const SsdNumbers& numbers, const Sequence
                        .taps = taps});
   std::vector<Var> outputs = {out};
   if (pool) outputs.push_back(pool);
-  tape.record(outputs, [&tape, in, inputs, pool, checkpoints, out, edits = edits_of(taps)] {
+  tape.record(outputs, [&tape, in, inputs, pool, checkpoints, out, later = backward_of(taps)] {
     SsdBackward args{};
     args.dout = grad_or_zeros(tape, out);
     args.in = inputs;
     args.checkpoints = checkpoints;
-    args.taps = edits;
+    args.taps = later;
     run_ssd_backward(tape, in, args, pool);
   });
   return out;

@@ -38,7 +38,7 @@ Var mul(Tape& tape, const Var& a, const Var& b);  // broadcasting
 Var sum_last(Tape& tape, const Var& x);           // (..., n) -> (..., 1)
 Var reshape(Tape& tape, const Var& x, Shape shape);
 Var copy_of(Tape& tape, const Var& x);
-Var edit(Tape& tape, const Var& x, EditOp op, const Tensor& source);
+Var through(Tape& tape, const Var& x, const Tap& tap);
 
 struct Normed {
   Var sum;  // (tokens, d_model): residual + x; x itself without a residual

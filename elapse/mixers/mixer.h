@@ -6,16 +6,9 @@
 #include "elapse/autograd/parameters.h"
 #include "elapse/mixers/state.h"
 #include "elapse/ops/sequences.h"
-#include "elapse/points/points.h"
+#include "elapse/points/pass.h"
 
 namespace elapse {
-
-// A named point and what its value's first axis counts.
-struct PointInfo {
-  enum class Axis : uint8_t { token, sequence, none };
-  std::string name;
-  Axis axis = Axis::token;
-};
 
 // A layer that mixes information over the tokens of each sequence.
 class Mixer {

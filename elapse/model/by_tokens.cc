@@ -5,28 +5,15 @@
 
 #include <cstdlib>
 #include <filesystem>
+#include <optional>
 
 #include "elapse/model/state_file.h"
 
 namespace elapse {
 namespace {
 
-using Axis = PointInfo::Axis;
-
 Tensor row_indices(Device& device, const std::vector<int64_t>& rows) {
   return device.upload(rows, {static_cast<int64_t>(rows.size())});
-}
-
-// Rows of a tensor of any rank along its first axis.
-Tensor take_rows(Device& device, const Tensor& t, const std::vector<int64_t>& rows) {
-  Shape shape = t.shape();
-  shape.set(0, static_cast<int64_t>(rows.size()));
-  const Tensor taken = device.empty(t.dtype(), shape);
-  for (size_t i = 0; i < rows.size(); ++i) {
-    const auto to = static_cast<int64_t>(i);
-    copy(device, {t.rows(rows[i], rows[i] + 1), taken.rows(to, to + 1)});
-  }
-  return taken;
 }
 
 }  // namespace
@@ -50,11 +37,12 @@ void pass_through_file(const LanguageModel& model, State& state) {
   model.count_restored();
 }
 
-Var ByTokens::run(Tape& tape, const Batch& batch, State* state, Points* points) {
+Var ByTokens::run(Tape& tape, const LanguageModel::Input& input, const Batch& batch, State* state,
+                  const PointPass* points) {
   Device& device = model_.device();
   batch_ = &batch;
   tokens_.resize(static_cast<size_t>(batch.seqs.tokens));
-  device.download_bytes(batch.tokens, tokens_.data());
+  if (!input.stream) device.download_bytes(batch.tokens, tokens_.data());
   row_of_.resize(tokens_.size());
   begins_ = {0};
   for (int64_t length : batch.seqs.lengths) begins_.push_back(begins_.back() + length);
@@ -63,7 +51,7 @@ Var ByTokens::run(Tape& tape, const Batch& batch, State* state, Points* points) 
   std::vector<Var> logits;
   for (int64_t t = 0; t < batch.seqs.max_len; ++t) {
     if (t > 0 && mode_ == VerifyMode::restore) pass_through_file(model_, states);
-    logits.push_back(token(tape, t, states, points));
+    logits.push_back(token(tape, input, t, states, points));
     ++model_.path_counts_.stepped;
   }
   for (size_t l = 0; state != nullptr && l < state->layers().size(); ++l) {
@@ -72,8 +60,7 @@ Var ByTokens::run(Tape& tape, const Batch& batch, State* state, Points* points) 
                   batch.seqs);
     }
   }
-  deliver(points);
-  if (logits.empty()) return model_.run(tape, batch, nullptr, nullptr);
+  if (logits.empty()) return model_.run(tape, input, batch, nullptr, nullptr);
   std::vector<int64_t> wanted(tokens_.size());
   if (batch.logit_rows) {
     wanted.resize(static_cast<size_t>(batch.logit_rows.numel()));
@@ -101,63 +88,26 @@ State ByTokens::start_states(Tape& tape, const Batch& batch, const State* state)
   return states;
 }
 
-Var ByTokens::token(Tape& tape, int64_t t, State& states, Points* points) {
+Var ByTokens::token(Tape& tape, const LanguageModel::Input& input, int64_t t, State& states,
+                    const PointPass* points) {
   Device& device = model_.device();
-  std::vector<int64_t> slots, rows, ids;
+  std::vector<int64_t> sequences, rows, ids;
   for (size_t s = 0; s < batch_->seqs.lengths.size(); ++s) {
     if (batch_->seqs.lengths[s] <= t) continue;
     const int64_t row = begins_[s] + t;
-    slots.push_back(static_cast<int64_t>(s));
+    sequences.push_back(static_cast<int64_t>(s));
     rows.push_back(row);
     ids.push_back(tokens_[static_cast<size_t>(row)]);
     row_of_[static_cast<size_t>(row)] = rows_so_far_++;
   }
-  const std::vector<int64_t> ones(slots.size(), 1);
-  const Batch step = {row_indices(device, ids), make_sequences(device, ones, slots, slots), {}};
-  Points here;
-  if (points != nullptr) {
-    for (const std::string& name : points->watched()) here.watch(name);
-    for (const PointInfo& p : model_.points()) {
-      const Edit* edit = points->edit_at(p.name);
-      if (edit == nullptr || (p.axis == Axis::sequence && t > 0)) continue;
-      Edit mine = *edit;
-      if (mine.source.numel() != 1 && p.axis == Axis::token) {
-        mine.source = take_rows(device, mine.source, rows);
-      }
-      here.edit(mine);
-    }
-  }
-  Var logits = model_.run(tape, step, &states, &here);
-  collect(here, points);
-  return logits;
-}
-
-void ByTokens::collect(const Points& points, Points* into) {
-  if (into == nullptr) return;
-  for (const std::string& name : points.watched()) watched_[name].push_back(points.value(name));
-}
-
-// Values by token in packed order; those by sequence as they were at the start.
-void ByTokens::deliver(Points* points) const {
-  if (points == nullptr) return;
-  for (const PointInfo& p : model_.points()) {
-    const auto found = watched_.find(p.name);
-    if (found == watched_.end()) continue;
-    const Tensor& first = found->second.front();
-    if (p.axis != Axis::token) {
-      points->keep(p.name, first);
-      continue;
-    }
-    Shape shape = first.shape();
-    shape.set(0, rows_so_far_);
-    const Tensor by_time = model_.device().empty(first.dtype(), shape);
-    int64_t row = 0;
-    for (const Tensor& part : found->second) {
-      copy(model_.device(), {part, by_time.rows(row, row + part.dim(0))});
-      row += part.dim(0);
-    }
-    points->keep(p.name, take_rows(model_.device(), by_time, row_of_));
-  }
+  const std::vector<int64_t> ones(sequences.size(), 1);
+  const Batch step = {row_indices(device, ids), make_sequences(device, ones, sequences, sequences),
+                      {}};
+  LanguageModel::Input here = input;
+  if (input.stream) here.stream = gather_rows(tape, input.stream, row_indices(device, rows));
+  std::optional<PointPass> looking;
+  if (points != nullptr) looking.emplace(points->step(sequences, rows, t == 0));
+  return model_.run(tape, here, step, &states, looking ? &*looking : nullptr);
 }
 
 }  // namespace elapse

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
-#include <map>
 #include <string>
 #include <vector>
 
@@ -24,13 +23,13 @@ void pass_through_file(const LanguageModel& model, State& state);
 class ByTokens {
  public:
   ByTokens(const LanguageModel& model, VerifyMode mode) : model_(model), mode_(mode) {}
-  Var run(Tape& tape, const Batch& batch, State* state, Points* points);
+  Var run(Tape& tape, const LanguageModel::Input& input, const Batch& batch, State* state,
+          const PointPass* points);
 
  private:
   State start_states(Tape& tape, const Batch& batch, const State* state) const;
-  Var token(Tape& tape, int64_t t, State& states, Points* points);
-  void collect(const Points& points, Points* into);
-  void deliver(Points* points) const;
+  Var token(Tape& tape, const LanguageModel::Input& input, int64_t t, State& states,
+            const PointPass* points);
 
   const LanguageModel& model_;
   const VerifyMode mode_;
@@ -39,7 +38,6 @@ class ByTokens {
   std::vector<int64_t> begins_;  // of each sequence
   std::vector<int64_t> row_of_;  // packed token -> row in order of time
   int64_t rows_so_far_ = 0;
-  std::map<std::string, std::vector<Tensor>> watched_;  // by time
 };
 
 }  // namespace elapse

@@ -106,6 +106,7 @@ LanguageModel::LanguageModel(Device& device, const ModelConfig& config, DType dt
 void LanguageModel::list_points() {
   points_.push_back({"embed"});
   for (size_t i = 0; i < layers_.size(); ++i) {
+    layers_[i].first_point = points_.size();
     const std::string prefix = fmt::format("layers.{}.", i);
     for (const char* name : {"resid_pre", "layer_input", "scale", "norm"}) {
       points_.push_back({prefix + name});
@@ -116,8 +117,7 @@ void LanguageModel::list_points() {
     points_.push_back({prefix + "resid_post"});
   }
   points_.push_back({"norm_f"});
-  points_.push_back({"logits"});
-  for (const PointInfo& p : points_) point_names_.push_back(p.name);
+  points_.push_back({"logits", PointInfo::Axis::logit_row});
 }
 
 State LanguageModel::make_state(int64_t slots, bool needs_grad) const {
@@ -129,18 +129,67 @@ State LanguageModel::make_state(int64_t slots, bool needs_grad) const {
 }
 
 Var LanguageModel::forward(Tape& tape, const Batch& batch, State* state, Points* points) const {
-  if (points != nullptr) points->check_names(point_names_);
-  const int64_t slots = state ? state->slots() : 0;
-  ELAPSE_CHECK(batch.seqs.max_slot < slots, "a sequence names state slot {}, but there are {}",
-               batch.seqs.max_slot, slots);
   ELAPSE_CHECK(batch.tokens.numel() == batch.seqs.tokens,
                "the sequences have {} tokens together, but {} are given", batch.seqs.tokens,
                batch.tokens.numel());
+  return pass(tape, {}, batch, state, points);
+}
+
+Var LanguageModel::forward_from(Tape& tape, int64_t layer, const Var& stream, const Batch& batch,
+                                State* state, Points* points) const {
+  ELAPSE_CHECK(layer >= 0 && layer <= config_.n_layers,
+               "a pass from layer {}: expected 0 to {}", layer, config_.n_layers);
+  const Shape expected = {batch.seqs.tokens, config_.d_model};
+  ELAPSE_CHECK(stream && stream.dtype() == dtype_ && stream.value().shape() == expected,
+               "the stream entering layer {}: expected {} {}, found {}", layer, name_of(dtype_),
+               expected.str(), stream ? stream.value().shape().str() : "none");
+  return pass(tape, {layer, stream}, batch, state, points);
+}
+
+// Points in order: those before `layer` are not passed by a pass that starts there.
+void LanguageModel::check_points(const Points& points, const Input& input) const {
+  points.check_names(points_);
+  if (!input.stream) return;
+  const auto first = static_cast<size_t>(input.layer);
+  const size_t begin = first < layers_.size() ? layers_[first].first_point : points_.size() - 2;
+  for (const std::string& name : points.names()) {
+    for (size_t i = 0; i < begin; ++i) {
+      ELAPSE_CHECK(points_[i].name != name,
+                   "point \"{}\" is not passed by a pass that starts at layer {}", name,
+                   input.layer);
+    }
+  }
+}
+
+PassRows LanguageModel::pass_rows(const Batch& batch, const State* state) const {
+  PassRows rows = {.lengths = batch.seqs.lengths, .starts = {}, .logit_rows = {}};
+  for (const int64_t slot : batch.seqs.starts) {
+    rows.starts.push_back(state == nullptr || slot == Sequences::kNoSlot ? 0
+                                                                         : state->position(slot));
+  }
+  if (batch.logit_rows) {
+    rows.logit_rows.resize(static_cast<size_t>(batch.logit_rows.numel()));
+    device_.download_bytes(batch.logit_rows, rows.logit_rows.data());
+  }
+  return rows;
+}
+
+Var LanguageModel::pass(Tape& tape, const Input& input, const Batch& batch, State* state,
+                        Points* points) const {
+  const int64_t slots = state ? state->slots() : 0;
+  ELAPSE_CHECK(batch.seqs.max_slot < slots, "a sequence names state slot {}, but there are {}",
+               batch.seqs.max_slot, slots);
+  std::unique_ptr<const PointPass> looking;
+  if (points != nullptr && !points->empty()) {
+    check_points(*points, input);
+    looking = std::make_unique<PointPass>(device_, *points, points_, pass_rows(batch, state));
+  }
   const VerifyMode mode = verify_mode();
   const bool by_tokens =
       mode == VerifyMode::step || (mode == VerifyMode::restore && !tape.recording());
-  Var logits = by_tokens ? ByTokens(*this, mode).run(tape, batch, state, points)
-                         : run(tape, batch, state, points);
+  Var logits = by_tokens
+                   ? ByTokens(*this, mode).run(tape, input, batch, state, looking.get())
+                   : run(tape, input, batch, state, looking.get());
   if (!by_tokens) ++path_counts_.parallel;
   if (state == nullptr) return logits;
   for (size_t s = 0; s < batch.seqs.lengths.size(); ++s) {
@@ -153,54 +202,71 @@ Var LanguageModel::forward(Tape& tape, const Batch& batch, State* state, Points*
   return logits;
 }
 
+namespace {
+
+// Whether something falls between the operations that meet at this point.
+bool parts(const PointScope& points, std::string_view name) {
+  return points.edits(name) || points.wants_gradient(name);
+}
+
+}  // namespace
+
 // Layer i's residual stream and normed input. The fused add and norm is taken apart where an edit
-// falls between the two.
+// or a gradient falls between the two. `before` sees the layer before, if that is run.
 Normed LanguageModel::enter_layer(Tape& tape, size_t i, const Var& x, const Var& residual,
-                                  const PointScope& all) const {
-  const PointScope before = i == 0 ? PointScope() : all.within(fmt::format("layers.{}.", i - 1));
-  const PointScope here = all.within(fmt::format("layers.{}.", i));
+                                  const PointScope& before, const PointScope& here) const {
   const Tap scale = here.tap(tape, "scale", dtype_, {x.dim(0), 1});
   const Var& weight = layers_[i].norm_weight;
   Normed normed;
-  if (before.edits("resid_post") || here.edits("resid_pre") || here.edits("layer_input")) {
+  if (parts(before, "resid_post") || parts(here, "resid_pre") || parts(here, "layer_input")) {
     Var stream = residual ? add(tape, residual, x) : x;
-    if (i > 0) stream = before.pass(tape, "resid_post", stream);
+    stream = before.pass(tape, "resid_post", stream);
     stream = here.pass(tape, "resid_pre", stream);
     const Var input = here.pass(tape, "layer_input", stream);
     normed = {stream, rms_norm(tape, input, Var(), weight, config_.norm_eps, scale).y};
   } else {
     normed = rms_norm(tape, x, residual, weight, config_.norm_eps, scale);
-    if (i > 0) before.keep("resid_post", normed.sum.value());
-    here.keep("resid_pre", normed.sum.value());
-    here.keep("layer_input", normed.sum.value());
+    before.keep(tape, "resid_post", normed.sum.value());
+    here.keep(tape, "resid_pre", normed.sum.value());
+    here.keep(tape, "layer_input", normed.sum.value());
   }
   normed.y = here.pass(tape, "norm", normed.y);
   return normed;
 }
 
+// `last` sees the last layer, if that is run.
 Var LanguageModel::final_norm(Tape& tape, const Var& x, const Var& residual,
-                              const PointScope& all) const {
-  const PointScope last = all.within(fmt::format("layers.{}.", layers_.size() - 1));
-  if (last.edits("resid_post")) {
+                              const PointScope& last) const {
+  if (parts(last, "resid_post")) {
     const Var stream = last.pass(tape, "resid_post", add(tape, residual, x));
     return rms_norm(tape, stream, Var(), norm_f_, config_.norm_eps).y;
   }
   const Normed normed = rms_norm(tape, x, residual, norm_f_, config_.norm_eps);
-  last.keep("resid_post", normed.sum.value());
+  last.keep(tape, "resid_post", normed.sum.value());
   return normed.y;
 }
 
-Var LanguageModel::run(Tape& tape, const Batch& batch, State* state, Points* points) const {
-  const PointScope all(points, "");
-  Var x = all.pass(tape, "embed", gather_rows(tape, embedding_, batch.tokens));
+Var LanguageModel::run(Tape& tape, const Input& input, const Batch& batch, State* state,
+                       const PointPass* points) const {
+  const PointScope all(points);
+  Var x = input.stream ? input.stream
+                       : all.pass(tape, "embed", gather_rows(tape, embedding_, batch.tokens));
+  // Gradients of points are asked of models whose parameters have none, too.
+  const bool starts_gradients =
+      points != nullptr && points->wants_gradients() && tape.recording() && !x.needs_grad();
+  if (starts_gradients) x = Var(x.value(), true);
   Var residual;
-  for (size_t i = 0; i < layers_.size(); ++i) {
-    const Normed in = enter_layer(tape, i, x, residual, all);
+  PointScope before;
+  for (auto i = static_cast<size_t>(input.layer); i < layers_.size(); ++i) {
+    const PointScope here = all.within(fmt::format("layers.{}.", i));
+    const Normed in = enter_layer(tape, i, x, residual, before, here);
     residual = in.sum;
     x = layers_[i].mixer->forward(tape, in.y, batch.seqs, state ? &state->layers()[i] : nullptr,
-                                  all.within(fmt::format("layers.{}.mixer.", i)));
+                                  here.within("mixer."));
+    before = here;
+    path_counts_.layer_tokens += batch.seqs.tokens;
   }
-  Var hidden = all.pass(tape, "norm_f", final_norm(tape, x, residual, all));
+  Var hidden = all.pass(tape, "norm_f", final_norm(tape, x, residual, before));
   if (batch.logit_rows) hidden = gather_rows(tape, hidden, batch.logit_rows);
   return all.pass(tape, "logits", linear(tape, hidden, head_, Var()));
 }

@@ -12,7 +12,7 @@ namespace elapse {
 
 // Tokens of packed sequences, and which of them the model is asked about.
 struct Batch {
-  Tensor tokens;  // (tokens) i64
+  Tensor tokens;  // (tokens) i64; forward_from reads none
   Sequences seqs;
   Tensor logit_rows;  // (rows) i64: packed tokens whose logits are wanted; empty: all
 };
@@ -22,6 +22,7 @@ struct PathCounts {
   int64_t parallel = 0;  // passes over whole sequences
   int64_t stepped = 0;   // passes over one token of each sequence
   int64_t restored = 0;  // states written to a file and read back between tokens
+  int64_t layer_tokens = 0;  // layers times tokens that were run
 };
 
 // Embedding, pre-norm residual blocks of one mixer each, final norm, head: the backbone published
@@ -39,6 +40,12 @@ class LanguageModel {
   // points the model does not have.
   Var forward(Tape& tape, const Batch& batch, State* state = nullptr,
               Points* points = nullptr) const;
+  // The same from `layer` on (n_layers: the final norm and the head alone), with the residual
+  // stream that enters it in place of the tokens: (tokens, d_model), what resid_pre of that layer
+  // is. The layers before it are not run, their states stay as they are, and their points cannot be
+  // watched or edited: Error.
+  Var forward_from(Tape& tape, int64_t layer, const Var& stream, const Batch& batch,
+                   State* state = nullptr, Points* points = nullptr) const;
 
   State make_state(int64_t slots, bool needs_grad = false) const;
 
@@ -57,17 +64,27 @@ class LanguageModel {
 
  private:
   friend class ByTokens;
+  // What a pass starts from: tokens, or what enters a layer.
+  struct Input {
+    int64_t layer = 0;
+    Var stream = {};  // (tokens, d_model), entering `layer`; empty: the batch's tokens
+  };
   struct Layer {
     Var norm_weight;
     std::unique_ptr<Mixer> mixer;
+    size_t first_point = 0;  // in points_
   };
 
   LanguageModel(Device& device, const ModelConfig& config, DType dtype, uint64_t seed,
                 Parameters parameters);
-  Var run(Tape& tape, const Batch& batch, State* state, Points* points) const;
+  Var run(Tape& tape, const Input& input, const Batch& batch, State* state,
+          const PointPass* points) const;
   Normed enter_layer(Tape& tape, size_t i, const Var& x, const Var& residual,
-                     const PointScope& all) const;
-  Var final_norm(Tape& tape, const Var& x, const Var& residual, const PointScope& all) const;
+                     const PointScope& before, const PointScope& here) const;
+  Var final_norm(Tape& tape, const Var& x, const Var& residual, const PointScope& last) const;
+  Var pass(Tape& tape, const Input& input, const Batch& batch, State* state, Points* points) const;
+  void check_points(const Points& points, const Input& input) const;
+  PassRows pass_rows(const Batch& batch, const State* state) const;
   void list_points();
 
   Device& device_;
@@ -79,7 +96,6 @@ class LanguageModel {
   Var norm_f_;  // (d_model)
   Var head_;    // (vocab, d_model); the embedding itself where tied
   std::vector<PointInfo> points_;
-  std::vector<std::string> point_names_;
   mutable PathCounts path_counts_;
 };
 

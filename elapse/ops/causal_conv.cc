@@ -18,7 +18,7 @@ void check_inputs(const ArgumentCheck& check, const Args& args) {
   if (args.saved_start) {
     check.contiguous("saved_start", args.saved_start, {args.seqs.count(), d_conv - 1, d_inner});
   }
-  check.tap("conv_tap", args.conv_tap, {tokens, d_inner});
+  check.inner_tap("conv_tap", args.conv_tap, {tokens, d_inner});
 }
 
 }  // namespace

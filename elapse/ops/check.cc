@@ -41,11 +41,39 @@ void ArgumentCheck::pool(std::string_view name, const Tensor& t, int64_t slots, 
 }
 
 void ArgumentCheck::tap(std::string_view name, const Tap& tap, Shape shape) const {
-  if (tap.watch) contiguous(name, tap.watch, shape);
-  if (!tap.edits()) return;
-  if (tap.source && tap.source.numel() == 1)
-    return typed(name, tap.source, dtype_, tap.source.shape());
-  contiguous(name, tap.source, shape);
+  if (tap.watch) tap_part(name, tap.watch, tap.watched, shape);
+  if (tap.gradient) tap_part(name, tap.gradient, tap.graded, shape);
+  for (const TapEdit& edit : tap.edits) {
+    const bool one = edit.source && edit.source.numel() == 1 && edit.op != EditOp::project_out;
+    if (one) typed(name, edit.source, dtype_, edit.source.shape());
+    else tap_part(name, edit.source, edit.part, shape);
+  }
+}
+
+void ArgumentCheck::inner_tap(std::string_view name, const Tap& tap, Shape shape) const {
+  this->tap(name, tap, shape);
+  for (const TapEdit& edit : tap.edits) {
+    that(edit.op != EditOp::project_out,
+         "a direction can be projected out of values between operations alone: inside of this one "
+         "a token's channels are never together");
+  }
+}
+
+// `t` holds the part of a value of this shape, in as many rows as the part has.
+void ArgumentCheck::tap_part(std::string_view name, const Tensor& t, const TapPart& part,
+                             Shape shape) const {
+  if (part.is_whole()) return contiguous(name, t, shape);
+  if (part.row_of) indices(name, part.row_of, {shape[0]});
+  const int64_t channels = shape.rank() > 1 ? shape[1] : 1, states = shape.rank() > 2 ? shape[2] : 1;
+  that(part.channels == channels && part.states == states && part.first_channel >= 0 &&
+           part.first_channel + part.channel_count <= channels && part.first_state >= 0 &&
+           part.first_state + part.state_count <= states,
+       fmt::format("{}: a part that {} does not have", name, shape.str()));
+  Shape held = shape;
+  if (t) held.set(0, part.row_of ? t.dim(0) : shape[0]);
+  if (shape.rank() > 1) held.set(1, part.channel_count);
+  if (shape.rank() > 2) held.set(2, part.state_count);
+  contiguous(name, t, held);
 }
 
 void ArgumentCheck::that(bool condition, std::string_view sentence) const {

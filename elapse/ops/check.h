@@ -23,10 +23,13 @@ class ArgumentCheck {
   // A pool of states (slots, inner...): contiguous, at least `slots` slots; empty where 0 are used.
   void pool(std::string_view name, const Tensor& t, int64_t slots, int64_t rows,
             int64_t columns) const;
+  // Of a value of this shape, which stands between operations, or inside of one.
   void tap(std::string_view name, const Tap& tap, Shape shape) const;
+  void inner_tap(std::string_view name, const Tap& tap, Shape shape) const;
   void that(bool condition, std::string_view sentence) const;
 
  private:
+  void tap_part(std::string_view name, const Tensor& t, const TapPart& part, Shape shape) const;
   void typed(std::string_view name, const Tensor& t, DType dtype, Shape shape) const;
 
   Op op_;

@@ -18,7 +18,7 @@ class Device;
 // struct with a `static constexpr Op kOp`, in the header named beside the group.
 // clang-format off
 enum class Op : uint8_t {
-  fill, copy, unary_forward, unary_backward, binary, sum_to, edit, edit_backward,  // pointwise.h
+  fill, copy, unary_forward, unary_backward, binary, sum_to, tap_forward, tap_backward,  // pointwise.h
   gather_rows, scatter_add_rows,                                                   // rows.h
   linear_forward, linear_backward_input, linear_backward_weight,                   // linear.h
   rms_norm_forward, rms_norm_backward,                                             // rms_norm.h

@@ -13,9 +13,9 @@ void check_inputs(const ArgumentCheck& check, const GatedRmsNormInputs& in, cons
   check.matrix("z", in.z, {tokens, d_inner});
   check.contiguous("weight", in.weight, {d_inner});
   check.contiguous("scale", scale, {tokens, in.n_groups});
-  check.tap("gate_tap", in.gate_tap, {tokens, d_inner});
-  check.tap("gated_tap", in.gated_tap, {tokens, d_inner});
-  check.tap("scale_tap", in.scale_tap, {tokens, in.n_groups});
+  check.inner_tap("gate_tap", in.gate_tap, {tokens, d_inner});
+  check.inner_tap("gated_tap", in.gated_tap, {tokens, d_inner});
+  check.inner_tap("scale_tap", in.scale_tap, {tokens, in.n_groups});
 }
 
 }  // namespace

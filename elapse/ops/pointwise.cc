@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "elapse/ops/pointwise.h"
 
+#include "elapse/ops/check.h"
+
 namespace elapse {
 namespace {
 
@@ -17,14 +19,6 @@ void check_broadcasts(const Args&, std::string_view name, const Tensor& t, const
   for (int i = 0; fits && i < t.shape().rank(); ++i) fits = t.dim(i) == to.dim(i) || t.dim(i) == 1;
   ELAPSE_CHECK(fits, "{}: {}: {} {} does not broadcast to {} {}", name_of(Args::kOp), name,
                name_of(t.dtype()), t.shape().str(), name_of(to.dtype()), to.shape().str());
-}
-
-template <class Args>
-void check_source(const Args& args, const Tensor& x) {
-  ELAPSE_CHECK(args.source, "{}: source is missing", name_of(Args::kOp));
-  ELAPSE_CHECK(args.source.dtype() == x.dtype(), "{}: source: expected {}, found {}",
-               name_of(Args::kOp), name_of(x.dtype()), name_of(args.source.dtype()));
-  if (args.source.numel() != 1) check_same_shape(args, "source", args.source, x);
 }
 
 }  // namespace
@@ -65,15 +59,20 @@ void sum_to(Device& device, const SumTo& args) {
   device.launch(args.x.dtype(), args);
 }
 
-void edit(Device& device, const EditForward& args) {
-  check_same_shape(args, "out", args.out, args.x);
-  check_source(args, args.x);
+void tap_forward(Device& device, const TapForward& args) {
+  const ArgumentCheck check(args.kOp, args.x.dtype());
+  check.matrix("x", args.x, args.x.shape());
+  check.tap("tap", args.tap, args.x.shape());
+  check.that(args.out || !args.tap.is_edited(), "out is missing");
+  if (args.out) check.matrix("out", args.out, args.x.shape());
   device.launch(args.x.dtype(), args);
 }
 
-void edit_backward(Device& device, const EditBackward& args) {
-  check_same_shape(args, "dx", args.dx, args.dout);
-  check_source(args, args.dout);
+void tap_backward(Device& device, const TapBackward& args) {
+  const ArgumentCheck check(args.kOp, args.dout.dtype());
+  check.matrix("dout", args.dout, args.dout.shape());
+  check.tap("tap", args.tap, args.dout.shape());
+  check.matrix("dx", args.dx, args.dout.shape());
   device.launch(args.dout.dtype(), args);
 }
 

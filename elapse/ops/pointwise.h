@@ -54,20 +54,18 @@ struct SumTo {
   Tensor out;  // assigned
 };
 
-// out = the edit of x (tap.h); `source` has x's shape or one element.
-struct EditForward {
-  static constexpr Op kOp = Op::edit;
-  EditOp edit;
-  Tensor x;
-  Tensor source;
-  Tensor out;  // assigned
+// x past a tap (tap.h). Rows may be strided.
+struct TapForward {
+  static constexpr Op kOp = Op::tap_forward;
+  Tensor x;    // (rows, channels) or (rows, channels, states)
+  Tap tap;     // of a value of this shape
+  Tensor out;  // assigned; or empty, for a tap that edits nothing
 };
 
-struct EditBackward {
-  static constexpr Op kOp = Op::edit_backward;
-  EditOp edit;
+struct TapBackward {
+  static constexpr Op kOp = Op::tap_backward;
   Tensor dout;
-  Tensor source;
+  Tap tap;    // forward's edits, and its gradient
   Tensor dx;  // assigned
 };
 
@@ -77,7 +75,7 @@ void unary_forward(Device& device, const UnaryForward& args);
 void unary_backward(Device& device, const UnaryBackward& args);
 void binary(Device& device, const Binary& args);
 void sum_to(Device& device, const SumTo& args);
-void edit(Device& device, const EditForward& args);
-void edit_backward(Device& device, const EditBackward& args);
+void tap_forward(Device& device, const TapForward& args);
+void tap_backward(Device& device, const TapBackward& args);
 
 }  // namespace elapse

@@ -17,7 +17,7 @@ void rms_norm_forward(Device& device, const RmsNormForward& args) {
   check.contiguous("weight", args.weight, {d_model});
   check.contiguous("scale", args.scale, {tokens, 1});
   check.matrix("y", args.y, shape);
-  check.tap("scale_tap", args.scale_tap, {tokens, 1});
+  check.inner_tap("scale_tap", args.scale_tap, {tokens, 1});
   device.launch(args.x.dtype(), args);
 }
 
@@ -32,7 +32,7 @@ void rms_norm_backward(Device& device, const RmsNormBackward& args) {
   check.contiguous("scale", args.scale, {tokens, 1});
   check.matrix("dsum_total", args.dsum_total, shape);
   check.contiguous("dweight", args.dweight, {d_model});
-  check.tap("scale_tap", args.scale_tap, {tokens, 1});
+  check.inner_tap("scale_tap", args.scale_tap, {tokens, 1});
   device.launch(args.dy.dtype(), args);
 }
 

@@ -25,19 +25,19 @@ void check_taps(const ArgumentCheck& check, const ScanTaps& taps, const ScanInpu
   const int64_t tokens = in.seqs.tokens, d_inner = in.A.dim(0), d_state = in.A.dim(1);
   for (size_t i = 0; i < taps.size(); ++i) {
     const bool per_state = is_per_state(static_cast<ScanPoint>(i));
-    check.tap("taps", taps[i],
+    check.inner_tap("taps", taps[i],
               per_state ? Shape{tokens, d_inner, d_state} : Shape{tokens, d_inner});
   }
 }
 
 }  // namespace
 
-bool any_active(const ScanTaps& taps) {
-  return std::any_of(taps.begin(), taps.end(), [](const Tap& t) { return t.active(); });
+bool any_active_forward(const ScanTaps& taps) {
+  return std::any_of(taps.begin(), taps.end(), [](const Tap& t) { return t.is_active_forward(); });
 }
 
-bool any_edits(const ScanTaps& taps) {
-  return std::any_of(taps.begin(), taps.end(), [](const Tap& t) { return t.edits(); });
+bool any_active_backward(const ScanTaps& taps) {
+  return std::any_of(taps.begin(), taps.end(), [](const Tap& t) { return t.is_active_backward(); });
 }
 
 void selective_scan_forward(Device& device, const ScanForward& args) {

@@ -28,8 +28,8 @@ using ScanTaps = std::array<Tap, static_cast<size_t>(ScanPoint::count)>;
 inline Tap& tap(ScanTaps& taps, ScanPoint p) { return taps[static_cast<size_t>(p)]; }
 inline const Tap& tap(const ScanTaps& taps, ScanPoint p) { return taps[static_cast<size_t>(p)]; }
 inline bool is_per_state(ScanPoint p) { return p >= ScanPoint::decay && p <= ScanPoint::readout_h; }
-bool any_active(const ScanTaps& taps);
-bool any_edits(const ScanTaps& taps);
+bool any_active_forward(const ScanTaps& taps);
+bool any_active_backward(const ScanTaps& taps);
 
 // What forward and backward both read. Rows of (tokens, .) tensors may be strided.
 struct ScanInputs {
@@ -78,7 +78,7 @@ struct ScanBackward {
   ScanInputs in;
   Tensor checkpoints;  // as the same device's forward left them: the order of a row's states is its
                        // own
-  ScanTaps taps;       // forward's edits; nothing is watched
+  ScanTaps taps;       // forward's edits, and gradients; nothing is watched
   Tensor dx;           // (tokens, d_inner), assigned, rows may be strided; so too
   Tensor ddt_raw;      // (tokens, d_inner)
   Tensor dB;           // (tokens, d_state)

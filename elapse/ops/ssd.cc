@@ -25,7 +25,7 @@ void check_inputs(const ArgumentCheck& check, const SsdInputs& in) {
 
 void check_taps(const ArgumentCheck& check, const SsdTaps& taps, const SsdInputs& in) {
   for (size_t i = 0; i < taps.size(); ++i) {
-    check.tap("taps", taps[i], in.point_shape(static_cast<SsdPoint>(i)));
+    check.inner_tap("taps", taps[i], in.point_shape(static_cast<SsdPoint>(i)));
   }
 }
 
@@ -39,12 +39,12 @@ bool any_of_recurrence(const SsdTaps& taps, Test&& test) {
 
 }  // namespace
 
-bool recurrence_is_active(const SsdTaps& taps) {
-  return any_of_recurrence(taps, [](const Tap& t) { return t.active(); });
+bool recurrence_is_active_forward(const SsdTaps& taps) {
+  return any_of_recurrence(taps, [](const Tap& t) { return t.is_active_forward(); });
 }
 
-bool recurrence_is_edited(const SsdTaps& taps) {
-  return any_of_recurrence(taps, [](const Tap& t) { return t.edits(); });
+bool recurrence_is_active_backward(const SsdTaps& taps) {
+  return any_of_recurrence(taps, [](const Tap& t) { return t.is_active_backward(); });
 }
 
 Shape SsdInputs::point_shape(SsdPoint p) const {

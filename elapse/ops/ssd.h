@@ -22,8 +22,8 @@ inline const Tap& tap(const SsdTaps& taps, SsdPoint p) { return taps[static_cast
 inline bool is_of_recurrence(SsdPoint p) {
   return p >= SsdPoint::decay && p <= SsdPoint::readout_h;
 }
-bool recurrence_is_active(const SsdTaps& taps);
-bool recurrence_is_edited(const SsdTaps& taps);
+bool recurrence_is_active_forward(const SsdTaps& taps);
+bool recurrence_is_active_backward(const SsdTaps& taps);
 
 // What forward and backward both read. Rows of (tokens, .) tensors may be strided.
 struct SsdInputs {
@@ -85,7 +85,7 @@ struct SsdBackward {
   Tensor dout;  // (tokens, d_inner)
   SsdInputs in;
   Tensor checkpoints;  // as forward left them
-  SsdTaps taps;        // forward's edits; nothing is watched
+  SsdTaps taps;        // forward's edits, and gradients; nothing is watched
   Tensor dx;           // (tokens, d_inner), assigned, rows may be strided; so too
   Tensor ddt_raw;      // (tokens, n_heads)
   Tensor dB;           // (tokens, n_groups d_state)

@@ -3,115 +3,110 @@
 
 #include <algorithm>
 
-#include "elapse/autograd/functions.h"
+#include "elapse/points/names.h"
 
 namespace elapse {
 namespace {
 
-// A view of columns would be no use to those who download or save what they watched.
-Tensor contiguous(Device& device, const Tensor& t) {
-  if (t.is_contiguous()) return t;
-  const Tensor whole = device.empty(t.dtype(), t.shape());
-  copy(device, {t, whole});
-  return whole;
+void append(std::string& text, std::string_view what, const std::vector<int64_t>& numbers) {
+  if (!numbers.empty()) text += fmt::format(" {} {}", what, fmt::join(numbers, ","));
+}
+
+void append(std::string& text, std::string_view what, const IndexRange& range) {
+  if (range.is_all()) return;
+  text += fmt::format(" {} {}:", what, range.begin);
+  if (range.end != IndexRange::kToEnd) text += fmt::format("{}", range.end);
+}
+
+// Moves the position that the name itself holds into the selection.
+std::string own_name(std::string_view name, Selection& where) {
+  const PointName own = canonical_point(name);
+  if (own.position) {
+    ELAPSE_CHECK(where.positions.empty(), "point \"{}\": its name says which position already",
+                 name);
+    where.positions = {*own.position};
+  }
+  return own.name;
 }
 
 }  // namespace
 
-void Points::watch(std::string_view name) { watched_.try_emplace(std::string(name)); }
+std::string Selection::str() const {
+  std::string text;
+  append(text, "sequences", sequences);
+  append(text, "positions", positions);
+  append(text, "channels", channels);
+  append(text, "states", states);
+  return text.empty() ? text : text.substr(1);
+}
+
+void Points::add(Watches& watches, std::string_view name, Selection where) {
+  const std::string own = own_name(name, where);
+  const bool fresh = watches.try_emplace(own, Watch{std::move(where), {}}).second;
+  ELAPSE_CHECK(fresh, "point \"{}\" is watched already", name);
+}
+
+void Points::watch(std::string_view name, Selection where) {
+  add(values_, name, std::move(where));
+}
+
+void Points::watch_gradient(std::string_view name, Selection where) {
+  add(gradients_, name, std::move(where));
+}
 
 void Points::edit(Edit change) {
   ELAPSE_CHECK(change.op != EditOp::none && change.source,
                "edit of \"{}\": an operation and its source are needed", change.point);
-  const std::string name = change.point;
-  const bool fresh = edits_.emplace(name, std::move(change)).second;
-  ELAPSE_CHECK(fresh, "edit of \"{}\": the point is edited already", name);
+  change.point = own_name(change.point, change.where);
+  edits_.push_back(std::move(change));
 }
 
-const Tensor& Points::value(std::string_view name) const {
-  const auto found = watched_.find(name);
-  ELAPSE_CHECK(found != watched_.end(), "point \"{}\" is not watched", name);
-  ELAPSE_CHECK(found->second, "point \"{}\" was not passed by any forward pass yet", name);
-  return found->second;
+const Tensor& Points::kept(const Watches& watches, std::string_view name) {
+  const auto found = watches.find(canonical_point(name).name);
+  ELAPSE_CHECK(found != watches.end(), "point \"{}\" is not watched", name);
+  ELAPSE_CHECK(found->second.kept, "point \"{}\" was not passed by the last forward pass{}", name,
+               found->second.where.is_all() ? "" : " where it is watched");
+  return found->second.kept;
 }
 
-bool Points::watches(std::string_view name) const { return watched_.contains(name); }
-
-const Edit* Points::edit_at(std::string_view name) const {
-  const auto found = edits_.find(name);
-  return found == edits_.end() ? nullptr : &found->second;
-}
+const Tensor& Points::value(std::string_view name) const { return kept(values_, name); }
+const Tensor& Points::gradient(std::string_view name) const { return kept(gradients_, name); }
 
 std::vector<std::string> Points::watched() const {
   std::vector<std::string> names;
-  for (const auto& [name, value] : watched_) names.push_back(name);
+  for (const auto& [name, watch] : values_) names.push_back(name);
   return names;
 }
 
-void Points::check_names(const std::vector<std::string>& known) const {
-  const auto check = [&](const std::string& name) {
-    ELAPSE_CHECK(std::find(known.begin(), known.end(), name) != known.end(),
-                 "the model has no point \"{}\" (it has {} points, from \"{}\" to \"{}\")", name,
-                 known.size(), known.front(), known.back());
-  };
-  for (const auto& [name, value] : watched_) check(name);
-  for (const auto& [name, change] : edits_) check(name);
+std::vector<std::string> Points::names() const {
+  std::vector<std::string> names = watched();
+  for (const auto& [name, watch] : gradients_) names.push_back(name);
+  for (const Edit& change : edits_) names.push_back(change.point);
+  return names;
+}
+
+void Points::check_names(const std::vector<PointInfo>& known) const {
+  for (const std::string& name : names()) {
+    const bool there = std::any_of(known.begin(), known.end(),
+                                   [&](const PointInfo& point) { return point.name == name; });
+    ELAPSE_CHECK(there, "the model has no point \"{}\" (it has {} points, from \"{}\" to \"{}\")",
+                 name, known.size(), known.front().name, known.back().name);
+  }
 }
 
 std::string Points::key() const {
   std::string key;
-  for (const auto& [name, value] : watched_) key += fmt::format("watch {};", name);
-  for (const auto& [name, change] : edits_) {
-    key += fmt::format("edit {} {} {};", name, static_cast<int>(change.op),
-                       change.source.shape().str());
+  for (const auto& [name, watch] : values_) {
+    key += fmt::format("watch {} {};", name, watch.where.str());
+  }
+  for (const auto& [name, watch] : gradients_) {
+    key += fmt::format("gradient {} {};", name, watch.where.str());
+  }
+  for (const Edit& change : edits_) {
+    key += fmt::format("edit {} {} {} {};", change.point, static_cast<int>(change.op),
+                       change.source.shape().str(), change.where.str());
   }
   return key;
-}
-
-void Points::keep(std::string_view name, Tensor value) {
-  watched_.find(name)->second = std::move(value);
-}
-
-PointScope::PointScope(Points* points, std::string prefix)
-    : points_(points != nullptr && !points->empty() ? points : nullptr),
-      prefix_(std::move(prefix)) {}
-
-PointScope PointScope::within(std::string_view part) const {
-  return points_ == nullptr ? PointScope() : PointScope(points_, full(part));
-}
-
-bool PointScope::watches(std::string_view name) const {
-  return points_ != nullptr && points_->watches(full(name));
-}
-
-bool PointScope::edits(std::string_view name) const {
-  return points_ != nullptr && points_->edit_at(full(name)) != nullptr;
-}
-
-Var PointScope::pass(Tape& tape, std::string_view name, const Var& value) const {
-  if (points_ == nullptr) return value;
-  const Edit* change = points_->edit_at(full(name));
-  const Var passed = change ? elapse::edit(tape, value, change->op, change->source) : value;
-  if (watches(name)) points_->keep(full(name), contiguous(tape.device(), passed.value()));
-  return passed;
-}
-
-void PointScope::keep(std::string_view name, const Tensor& value) const {
-  if (watches(name)) points_->keep(full(name), value);
-}
-
-Tap PointScope::tap(Tape& tape, std::string_view name, DType dtype, Shape shape) const {
-  Tap tap;
-  if (points_ == nullptr) return tap;
-  if (watches(name)) {
-    tap.watch = tape.device().empty(dtype, shape);
-    keep(name, tap.watch);
-  }
-  if (const Edit* change = points_->edit_at(full(name))) {
-    tap.op = change->op;
-    tap.source = change->source;
-  }
-  return tap;
 }
 
 }  // namespace elapse

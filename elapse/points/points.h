@@ -5,71 +5,73 @@
 #include <string_view>
 #include <vector>
 
-#include "elapse/autograd/tape.h"
+#include "elapse/ops/device.h"
 #include "elapse/ops/tap.h"
+#include "elapse/points/selection.h"
 
 namespace elapse {
+
+// A named point and what its value's first axis counts.
+struct PointInfo {
+  enum class Axis : uint8_t { token, logit_row, sequence, none };
+  std::string name;
+  Axis axis = Axis::token;
+};
 
 // A change to the value passing a named point, as data.
 struct Edit {
   std::string point;  // "layers.3.mixer.dt"
   EditOp op = EditOp::none;
-  Tensor source;  // the shape of the value in each call, or one element
+  // One element; or one row of the selected channels and states, for every row; or a row for each
+  // that is selected, by sequence and then by position (in the selection's order).
+  Tensor source;
+  Selection where = {};
 };
 
 // What to watch and what to change inside a model while it runs: in training, prefill or decoding.
-// The names are those a model lists (LanguageModel::point_names). Watching changes no bit of what
-// the model computes; an edit is applied first, and watching then sees the edited value.
+// The names are those a model lists (LanguageModel::points), or others' for the same values
+// (elapse/points/names.h). Watching changes no bit of what the model computes; edits come first, in
+// the order they were given, and watching then sees the edited value.
 class Points {
  public:
-  void watch(std::string_view name);
+  // Error where the name is watched already.
+  void watch(std::string_view name, Selection where = {});
+  // The derivative of what Tape::backward starts from with respect to the value: of a pass that
+  // records. For `h` that is the adjoint of the state, all its later effects included.
+  void watch_gradient(std::string_view name, Selection where = {});
   void edit(Edit change);
 
-  // Values of the last forward pass, one for each watched name: contiguous, in the point's
-  // shape, with the packed tokens as the first axis.
-  const Tensor& value(std::string_view name) const;  // Error where it was not watched or not passed
+  // Of the last forward pass, contiguous, in the point's shape: the selected rows, channels and
+  // states. Rows are the packed tokens (of `logits`, the rows asked for; of conv_state and h_start,
+  // the sequences), ordered by sequence and then as the selection orders positions. Throws Error
+  // where the name is not watched, or no selected row was passed.
+  const Tensor& value(std::string_view name) const;
+  // Zeros where no gradient reached the value.
+  const Tensor& gradient(std::string_view name) const;
 
-  bool watches(std::string_view name) const;
-  const Edit* edit_at(std::string_view name) const;  // null if there is none
-  std::vector<std::string> watched() const;
-  const std::map<std::string, Edit, std::less<>>& edits() const { return edits_; }
-  bool empty() const { return watched_.empty() && edits_.empty(); }
+  bool empty() const { return values_.empty() && gradients_.empty() && edits_.empty(); }
+  bool watches_gradients() const { return !gradients_.empty(); }
+  std::vector<std::string> watched() const;  // names whose values are watched
+  std::vector<std::string> names() const;    // all that are watched or edited
   // Throws Error naming the first name that is not one of `known`.
-  void check_names(const std::vector<std::string>& known) const;
-  // Which names are watched and how which are edited: equal for sets that run the same kernels, so
+  void check_names(const std::vector<PointInfo>& known) const;
+  // Which names are watched and edited, where and how: equal for sets that run the same kernels, so
   // a captured device graph can be kept by it.
   std::string key() const;
 
-  void keep(std::string_view name, Tensor value);  // called by the model as values pass
-
  private:
-  std::map<std::string, Tensor, std::less<>> watched_;
-  std::map<std::string, Edit, std::less<>> edits_;
-};
+  friend class PointPass;
+  struct Watch {
+    Selection where;
+    Tensor kept;  // of the last pass
+  };
+  using Watches = std::map<std::string, Watch, std::less<>>;
 
-// The points below a prefix such as "layers.3.mixer.", as the code of that part sees them.
-class PointScope {
- public:
-  PointScope() = default;  // nobody looks
-  PointScope(Points* points, std::string prefix);
+  static void add(Watches& watches, std::string_view name, Selection where);
+  static const Tensor& kept(const Watches& watches, std::string_view name);
 
-  PointScope within(std::string_view part) const;  // "mixer." below "layers.3."
-  bool watches(std::string_view name) const;
-  bool edits(std::string_view name) const;
-  bool touches(std::string_view name) const { return watches(name) || edits(name); }
-
-  // The value of a point that stands between operations: edited if asked, kept if watched.
-  Var pass(Tape& tape, std::string_view name, const Var& value) const;
-  // Keeps a value computed elsewhere (a view of it: values are not changed later).
-  void keep(std::string_view name, const Tensor& value) const;
-  // The tap of a point inside a fused operation, whose value has this shape.
-  Tap tap(Tape& tape, std::string_view name, DType dtype, Shape shape) const;
-
- private:
-  std::string full(std::string_view name) const { return prefix_ + std::string(name); }
-
-  Points* points_ = nullptr;
-  std::string prefix_;
+  Watches values_, gradients_;
+  std::vector<Edit> edits_;
 };
 
 }  // namespace elapse

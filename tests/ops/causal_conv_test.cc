@@ -53,8 +53,7 @@ struct Call {
 
 Tap conv_tap(Operands& o, const Case& c, Shape shape) {
   Tap tap;
-  tap.op = c.edit;
-  if (tap.edits()) tap.source = o.input(c.one_source ? Shape{1} : shape);
+  if (c.edit != EditOp::none) tap.edits = {{c.edit, o.input(c.one_source ? Shape{1} : shape)}};
   if (c.watch) tap.watch = o.assigned(shape);
   return tap;
 }
@@ -149,10 +148,11 @@ TEST(CausalConv, WatchingAndSettingToItselfChangeNoBit) {
   forward.conv_tap.watch = o.assigned({73, 37});
   causal_conv_forward(cpu, forward);
   EXPECT_EQ(values(forward.y), expected);
-  forward.conv_tap = {o.assigned({73, 37}), EditOp::set, forward.conv_tap.watch};
+  forward.conv_tap = {.watch = o.assigned({73, 37}),
+                      .edits = {{EditOp::set, forward.conv_tap.watch}}};
   causal_conv_forward(cpu, forward);
   EXPECT_EQ(values(forward.y), expected);
-  EXPECT_EQ(values(forward.conv_tap.watch), values(forward.conv_tap.source));
+  EXPECT_EQ(values(forward.conv_tap.watch), values(forward.conv_tap.edits.front().source));
 }
 
 // A token at a time through a slot, or all at once: the same bits.

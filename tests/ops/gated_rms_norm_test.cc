@@ -27,8 +27,7 @@ const Case kCases[] = {{0, 16},
 
 Tap make_tap(Operands& o, const Case& c, Shape shape) {
   Tap tap;
-  tap.op = c.edit;
-  if (tap.edits()) tap.source = o.input(shape, 0.5, 1.5);
+  if (c.edit != EditOp::none) tap.edits = {{c.edit, o.input(shape, 0.5, 1.5)}};
   if (c.watch) tap.watch = o.assigned(shape);
   return tap;
 }

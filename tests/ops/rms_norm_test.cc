@@ -29,8 +29,7 @@ const Case kCases[] = {
 
 Tap scale_tap(Operands& o, const Case& c) {
   Tap tap;
-  tap.op = c.edit;
-  if (tap.edits()) tap.source = o.input({c.tokens, 1}, 0.5, 1.5);
+  if (c.edit != EditOp::none) tap.edits = {{c.edit, o.input({c.tokens, 1}, 0.5, 1.5)}};
   if (c.watch) tap.watch = o.assigned({c.tokens, 1});
   return tap;
 }
@@ -125,7 +124,7 @@ TEST(RmsNorm, SettingTheScaleToItselfChangesNoBit) {
   rms_norm_forward(cpu, forward);
   const auto expected = values(forward.y);
   EXPECT_EQ(values(forward.scale_tap.watch), values(forward.scale));
-  forward.scale_tap = {{}, EditOp::set, forward.scale_tap.watch};
+  forward.scale_tap = {.edits = {{EditOp::set, forward.scale_tap.watch}}};
   rms_norm_forward(cpu, forward);
   EXPECT_EQ(values(forward.y), expected);
 }

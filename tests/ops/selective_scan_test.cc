@@ -251,8 +251,7 @@ TEST(SelectiveScan, SettingAValueToItselfChangesNoBit) {
     ScanForward a = make_forward(cpu, o, kTapCase), b = make_forward(cpu, again, kTapCase);
     tap(a.taps, p).watch = o.assigned(kTapCase.shape_of(p));
     selective_scan_forward(cpu, a);
-    tap(b.taps, p).op = EditOp::set;
-    tap(b.taps, p).source = tap(a.taps, p).watch;
+    tap(b.taps, p).edits = {{EditOp::set, tap(a.taps, p).watch}};
     selective_scan_forward(cpu, b);
     for (size_t i = 0; i < again.outputs().size(); ++i) {
       EXPECT_EQ(o.outputs()[i].bytes(), again.outputs()[i].bytes())
@@ -264,8 +263,7 @@ TEST(SelectiveScan, SettingAValueToItselfChangesNoBit) {
 // Every point scaled at once, each by its own numbers.
 void scale_all(Operands& o, const Case& c, ScanTaps& taps) {
   for (const ScanPoint p : kPoints) {
-    tap(taps, p).op = EditOp::scale;
-    tap(taps, p).source = o.input(c.shape_of(p), 0.5, 1);
+    tap(taps, p).edits = {{EditOp::scale, o.input(c.shape_of(p), 0.5, 1)}};
   }
 }
 
@@ -274,8 +272,7 @@ void edit_one(Operands& o, const Case& c, ScanPoint p, EditOp op, ScanTaps& taps
   const bool one_for_all = op == EditOp::scale && p != ScanPoint::B_bar;
   // A decay above 1 would let states, and errors with them, grow without bound.
   const double sign = op == EditOp::add && p == ScanPoint::decay ? -1 : 1;
-  tap(taps, p).op = op;
-  tap(taps, p).source = o.input(one_for_all ? Shape{1} : c.shape_of(p), sign * 0.5, sign);
+  tap(taps, p).edits = {{op, o.input(one_for_all ? Shape{1} : c.shape_of(p), sign * 0.5, sign)}};
 }
 
 TEST(SelectiveScan, EditsAgreeWithRef) {

@@ -280,8 +280,7 @@ TEST(Ssd, ManyTokensAreWatchedAndEditedOnAnyThread) {
         SsdForward a = make_forward(device, o, c);
         for (const SsdPoint p : {SsdPoint::dt_pre, SsdPoint::dt, SsdPoint::y}) {
           tap(a.taps, p).watch = o.assigned(a.in.point_shape(p));
-          tap(a.taps, p).op = EditOp::scale;
-          tap(a.taps, p).source = o.input(a.in.point_shape(p), 0.5, 1);
+          tap(a.taps, p).edits = {{EditOp::scale, o.input(a.in.point_shape(p), 0.5, 1)}};
         }
         ssd_forward(device, a);
       },
@@ -317,8 +316,7 @@ TEST(Ssd, SettingAValueToItselfChangesNoBit) {
     SsdForward a = make_forward(cpu, o, kTapCase), b = make_forward(cpu, again, kTapCase);
     tap(a.taps, p).watch = o.assigned(a.in.point_shape(p));
     ssd_forward(cpu, a);
-    tap(b.taps, p).op = EditOp::set;
-    tap(b.taps, p).source = tap(a.taps, p).watch;
+    tap(b.taps, p).edits = {{EditOp::set, tap(a.taps, p).watch}};
     ssd_forward(cpu, b);
     for (size_t i = 0; i < again.outputs().size(); ++i) {
       EXPECT_EQ(o.outputs()[i].bytes(), again.outputs()[i].bytes())
@@ -332,15 +330,13 @@ void edit_one(Operands& o, SsdPoint p, EditOp op, const SsdInputs& in, SsdTaps& 
   const bool one_for_all = op == EditOp::scale && p != SsdPoint::B_bar;
   // A decay above 1 would let states, and errors with them, grow without bound.
   const double sign = op == EditOp::add && p == SsdPoint::decay ? -1 : 1;
-  tap(taps, p).op = op;
-  tap(taps, p).source = o.input(one_for_all ? Shape{1} : in.point_shape(p), sign * 0.5, sign);
+  tap(taps, p).edits = {{op, o.input(one_for_all ? Shape{1} : in.point_shape(p), sign * 0.5, sign)}};
 }
 
 // Every point scaled at once, each by its own numbers.
 void scale_all(Operands& o, const SsdInputs& in, SsdTaps& taps) {
   for (const SsdPoint p : kPoints) {
-    tap(taps, p).op = EditOp::scale;
-    tap(taps, p).source = o.input(in.point_shape(p), 0.5, 1);
+    tap(taps, p).edits = {{EditOp::scale, o.input(in.point_shape(p), 0.5, 1)}};
   }
 }
 

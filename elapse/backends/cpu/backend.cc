@@ -16,8 +16,8 @@ KernelTable make_table() {
   table.set<UnaryForward>(cpu::unary_forward);
   table.set<UnaryBackward>(cpu::unary_backward);
   table.set<Binary>(cpu::binary);
-  table.set<EditForward>(cpu::edit);
-  table.set<EditBackward>(cpu::edit_backward);
+  table.set<TapForward>(cpu::tap_forward);
+  table.set<TapBackward>(cpu::tap_backward);
   table.set<GatherRows>(cpu::gather_rows);
   table.set<ScatterAddRows>(cpu::scatter_add_rows);
   table.set<LinearForward>(cpu::linear_forward);

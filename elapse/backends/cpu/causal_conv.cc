@@ -9,6 +9,7 @@
 #include "elapse/backends/cpu/column_sums.h"
 #include "elapse/backends/cpu/conv_rows.h"
 #include "elapse/backends/cpu/kernels.h"
+#include "elapse/backends/cpu/taps.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "elapse/backends/cpu/causal_conv.cc"
@@ -100,33 +101,20 @@ HWY_INLINE V FilterFour(const V (&taps)[4], const V* x, V sum) {
   return sum;
 }
 
-template <class Lanes>
-HWY_INLINE V LoadSource(Lanes lanes, const Tap& tap, int64_t i) {
-  const float* source = tap.source.data<float>();
-  return tap.source.numel() == 1 ? hn::Set(D(), *source) : lanes.load(source + i);
-}
-
-// `v` after the tap's edit; the lanes are elements from i on.
-template <class Lanes>
-HWY_INLINE V Edited(Lanes lanes, const Tap& tap, int64_t i, V v) {
-  switch (tap.op) {
-    case EditOp::none:
-      break;
-    case EditOp::set:
-      return LoadSource(lanes, tap, i);
-    case EditOp::add:
-      return hn::Add(v, LoadSource(lanes, tap, i));
-    case EditOp::scale:
-      return hn::Mul(v, LoadSource(lanes, tap, i));
+// These channels of token t's conv, in `values`, past the tap; and its gradient back.
+void ThroughTap(const Tap& tap, int64_t d_inner, int64_t t, const Channels& channels,
+                float* values) {
+  if (!tap.is_active_forward()) return;
+  for (int64_t e = channels.begin; e < channels.end; ++e) {
+    values[e] = through_tap(tap, t * d_inner + e, values[e]);
   }
-  return v;
 }
-
-// The gradient of the unedited value, from that of the edited one.
-template <class Lanes>
-HWY_INLINE V UneditedGradient(Lanes lanes, const Tap& tap, int64_t i, V gradient) {
-  if (tap.op == EditOp::set) return hn::Zero(D());
-  return tap.op == EditOp::scale ? hn::Mul(gradient, LoadSource(lanes, tap, i)) : gradient;
+void BackThroughTap(const Tap& tap, int64_t d_inner, int64_t t, const Channels& channels,
+                    float* gradients) {
+  if (!tap.is_active_backward()) return;
+  for (int64_t e = channels.begin; e < channels.end; ++e) {
+    gradients[e] = back_through_tap(tap, t * d_inner + e, gradients[e]);
+  }
 }
 
 // y of token t, from the d_conv rows of x that end with it.
@@ -134,14 +122,15 @@ void FilterToken(const CausalConvForward& args, const Weights& w, const float* c
                  int64_t t, const Channels& channels) {
   float* y = row(args.y, t);
   ForChannels(channels, [&](int64_t e, auto lanes) HWY_ATTR {
-    const int64_t i = t * w.d_inner + e;
-    const V conv = Edited(lanes, args.conv_tap, i, FilterX(lanes, w, rows, e));
-    if (args.conv_tap.watch) lanes.store(conv, args.conv_tap.watch.data<float>() + i);
-    lanes.store(Silu(D(), conv), y + e);
+    lanes.store(FilterX(lanes, w, rows, e), y + e);
+  });
+  ThroughTap(args.conv_tap, w.d_inner, t, channels, y);
+  ForChannels(channels, [&](int64_t e, auto lanes) HWY_ATTR {
+    lanes.store(Silu(D(), lanes.load(y + e)), y + e);
   });
 }
 
-// The same for kTogether tokens from t on, four taps and no tap that is active.
+// The same for kTogether tokens from t on, four taps and a tap that does not meet them.
 void FilterTogether(const CausalConvForward& args, const Weights& w, const float* const* rows,
                     int64_t t, const Channels& channels) {
   const float *x_rows[kTogether + 3], *next_x[kTogether];
@@ -161,6 +150,10 @@ void FilterTogether(const CausalConvForward& args, const Weights& w, const float
   });
 }
 
+TapBox Box(const Span& span, const Channels& channels) {
+  return {span.begin, span.end, channels.begin, channels.end};
+}
+
 void ForwardSpan(const CausalConvForward& args, const SequenceRows& x, const Tensor& taps,
                  const Span& span) {
   const Weights w{taps.data<float>(), args.bias ? args.bias.data<float>() : x.zeros(), taps.dim(0),
@@ -168,7 +161,7 @@ void ForwardSpan(const CausalConvForward& args, const SequenceRows& x, const Ten
   const auto rows = x.range(span.sequence, span.begin - (w.d_conv - 1), span.end + kTogether);
   ForTiles(w.d_inner, [&](const Channels& channels) HWY_ATTR {
     int64_t t = span.begin;
-    if (w.four() && !args.conv_tap.active()) {
+    if (w.four() && !meets_forward(args.conv_tap, Box(span, channels))) {
       for (; t + kTogether <= span.end; t += kTogether) {
         FilterTogether(args, w, rows.data() + (t - span.begin), t, channels);
       }
@@ -192,12 +185,15 @@ void ConvGradient(const CausalConvBackward& args, const Weights& w, const Step& 
   const float* dy = row(args.dy, step.t);
   float* dconv = step.dconv[w.d_conv - 1];
   ForChannels(channels, [&](int64_t e, auto lanes) HWY_ATTR {
-    const int64_t i = step.t * w.d_inner + e;
-    const V conv = Edited(lanes, args.conv_tap, i, FilterX(lanes, w, step.x, e));
-    const V slope = SiluDerivative(D(), conv, Sigmoid(D(), conv));
-    const V gradient = hn::Mul(lanes.load(dy + e), slope);
-    lanes.store(UneditedGradient(lanes, args.conv_tap, i, gradient), dconv + e);
+    lanes.store(FilterX(lanes, w, step.x, e), dconv + e);
   });
+  ThroughTap(args.conv_tap, w.d_inner, step.t, channels, dconv);
+  ForChannels(channels, [&](int64_t e, auto lanes) HWY_ATTR {
+    const V conv = lanes.load(dconv + e);
+    const V slope = SiluDerivative(D(), conv, Sigmoid(D(), conv));
+    lanes.store(hn::Mul(lanes.load(dy + e), slope), dconv + e);
+  });
+  BackThroughTap(args.conv_tap, w.d_inner, step.t, channels, dconv);
 }
 
 // Adds to `sums`, (d_conv + 1, d_inner), token step.t's share of the gradients of the weights and,
@@ -223,8 +219,8 @@ void Unfilter(const Weights& w, const Step& step, const Channels& channels) {
   });
 }
 
-// All that for kTogether tokens from step.t on, four taps and no tap that edits: the same sums in
-// the same order.
+// All that for kTogether tokens from step.t on, four taps and a tap that does not meet them: the
+// same sums in the same order.
 void UnfilterTogether(const CausalConvBackward& args, const Weights& w, const Step& step,
                       float* sums, const Channels& channels) {
   constexpr int kRows = kTogether + 3;
@@ -302,7 +298,7 @@ void BackwardSpan(const CausalConvBackward& args, const SequenceRows& x, const T
   };
   ForTiles(w.d_inner, [&](const Channels& channels) HWY_ATTR {
     int64_t t = span.begin;
-    if (w.four() && !args.conv_tap.edits()) {
+    if (w.four() && !meets_backward(args.conv_tap, Box(span, channels))) {
       for (; t + kTogether <= span.end; t += kTogether) {
         UnfilterTogether(args, w, step(t), sums, channels);
       }

@@ -37,7 +37,12 @@ struct GroupRow {
         z(row(in.z, token) + begin),
         weight(in.weight.data<float>() + begin) {}
 
-  bool tapped() const { return in.gate_tap.active() || in.gated_tap.active(); }
+  bool tapped_forward() const {
+    return in.gate_tap.is_active_forward() || in.gated_tap.is_active_forward();
+  }
+  bool tapped_backward() const {
+    return in.gate_tap.is_active_backward() || in.gated_tap.is_active_backward();
+  }
 
   const GatedRmsNormInputs& in;
   int64_t width, token, begin;
@@ -61,7 +66,7 @@ void GateThroughTaps(const GroupRow& g, float* gate, float* gated) {
 
 void Gate(const GroupRow& g, float* gate, float* gated) {
   const D d;
-  if (g.tapped()) return GateThroughTaps(g, gate, gated);
+  if (g.tapped_forward()) return GateThroughTaps(g, gate, gated);
   ForLanes(d, g.width, [&](int64_t i, auto lanes) HWY_ATTR {
     const V value = Silu(d, lanes.load(g.z + i));
     if (gate != nullptr) lanes.store(value, gate + i);
@@ -100,17 +105,17 @@ float ScaleShare(const GatedRmsNormBackward& args, const GroupRow& g, int64_t i,
         const V dnormed = hn::Mul(lanes.load(dy + j), lanes.load(g.weight + j));
         return hn::MulAdd(dnormed, lanes.load(gated + j), sum);
       });
-  const float dscale = -dot / (scale * scale) * tap_derivative(args.in.scale_tap, i);
-  const float rms = args.in.scale_tap.edits() ? RootMeanSquare(gated, g.width, args.in.eps) : scale;
+  const float dscale = back_through_tap(args.in.scale_tap, i, -dot / (scale * scale));
+  const float rms = args.in.scale_tap.is_edited() ? RootMeanSquare(gated, g.width, args.in.eps) : scale;
   return dscale / (static_cast<float>(g.width) * rms);
 }
 
 // On entry dx holds the gradient of `gated`; on return dz holds that of the gate.
 void BackwardThroughTaps(const GroupRow& g, const float* gate, float* dx, float* dz) {
   for (int64_t j = 0; j < g.width; ++j) {
-    const float dgated = dx[j] * tap_derivative(g.in.gated_tap, g.first + j);
+    const float dgated = back_through_tap(g.in.gated_tap, g.first + j, dx[j]);
     dx[j] = dgated * gate[j];
-    dz[j] = dgated * g.x[j] * tap_derivative(g.in.gate_tap, g.first + j);
+    dz[j] = back_through_tap(g.in.gate_tap, g.first + j, dgated * g.x[j]);
   }
 }
 
@@ -144,7 +149,7 @@ void BackwardGroups(const GatedRmsNormBackward& args, int64_t begin, int64_t end
       const V dgated = hn::MulAdd(scaled, lanes.load(g.weight + j), hn::Mul(share, value));
       lanes.store(dgated, dx + j);
     });
-    if (g.tapped()) BackwardThroughTaps(g, gate, dx, dz);
+    if (g.tapped_backward()) BackwardThroughTaps(g, gate, dx, dz);
     else Ungate(g, gate, dx, dz);
     ForLanes(d, g.width, [&](int64_t j, auto lanes) HWY_ATTR {
       const V z = lanes.load(g.z + j);

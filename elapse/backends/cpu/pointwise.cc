@@ -116,34 +116,6 @@ void BinaryBlock(const Binary& args, const StridedRows<3>& walk, RowBlock block)
   }
 }
 
-void EditBlock(const EditForward& args, const StridedRows<3>& walk, RowBlock block) {
-  const auto map = [&](auto f) HWY_ATTR { MapTwo(walk, block, args.x, args.source, args.out, f); };
-  switch (args.edit) {
-    case EditOp::none:
-      return map([](V x, V) HWY_ATTR { return x; });
-    case EditOp::set:
-      return map([](V, V source) HWY_ATTR { return source; });
-    case EditOp::add:
-      return map([](V x, V source) HWY_ATTR { return hn::Add(x, source); });
-    case EditOp::scale:
-      return map([](V x, V source) HWY_ATTR { return hn::Mul(x, source); });
-  }
-}
-
-void EditBackwardBlock(const EditBackward& args, const StridedRows<3>& walk, RowBlock block) {
-  const auto map = [&](auto f)
-                       HWY_ATTR { MapTwo(walk, block, args.dout, args.source, args.dx, f); };
-  switch (args.edit) {
-    case EditOp::none:
-    case EditOp::add:
-      return map([](V dout, V) HWY_ATTR { return dout; });
-    case EditOp::set:
-      return map([](V, V) HWY_ATTR { return hn::Zero(D()); });
-    case EditOp::scale:
-      return map([](V dout, V source) HWY_ATTR { return hn::Mul(dout, source); });
-  }
-}
-
 }  // namespace
 }  // namespace elapse::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
@@ -157,8 +129,6 @@ HWY_EXPORT(CopyBlock);
 HWY_EXPORT(UnaryForwardBlock);
 HWY_EXPORT(UnaryBackwardBlock);
 HWY_EXPORT(BinaryBlock);
-HWY_EXPORT(EditBlock);
-HWY_EXPORT(EditBackwardBlock);
 
 void round_block(const Copy& args, const StridedRows<2>& walk, RowBlock block) {
   for (int64_t r = block.row_begin; r < block.row_end; ++r) {
@@ -203,16 +173,6 @@ void unary_backward(Device& device, const UnaryBackward& args) {
 void binary(Device& device, const Binary& args) {
   run<3>(device, args, {args.out.shape(), {&args.a, &args.b, &args.out}},
          HWY_DYNAMIC_DISPATCH(BinaryBlock));
-}
-
-void edit(Device& device, const EditForward& args) {
-  run<3>(device, args, {args.x.shape(), {&args.x, &args.source, &args.out}},
-         HWY_DYNAMIC_DISPATCH(EditBlock));
-}
-
-void edit_backward(Device& device, const EditBackward& args) {
-  run<3>(device, args, {args.dout.shape(), {&args.dout, &args.source, &args.dx}},
-         HWY_DYNAMIC_DISPATCH(EditBackwardBlock));
 }
 
 }  // namespace elapse::cpu

@@ -95,9 +95,10 @@ float ScaleShare(const RmsNormBackward& args, int64_t t, float scale) {
   const float* sum = row(args.sum, t);
   const float dot = WeightedDot(row(args.dy, t), args.weight.data<float>(), sum, n);
   const float dscale = -dot / (scale * scale);
-  if (!args.scale_tap.edits()) return dscale / (static_cast<float>(n) * scale);
+  const float passed = back_through_tap(args.scale_tap, t, dscale);
+  if (!args.scale_tap.is_edited()) return passed / (static_cast<float>(n) * scale);
   const float unedited = RootMeanSquare(SumOfRowSquares(sum, n), n, args.eps);
-  return dscale * tap_derivative(args.scale_tap, t) / (static_cast<float>(n) * unedited);
+  return passed / (static_cast<float>(n) * unedited);
 }
 
 // Rows [begin, end); dweight receives their share, added to.

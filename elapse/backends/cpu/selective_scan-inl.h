@@ -12,6 +12,7 @@
 #include <hwy/highway.h>
 
 #include <algorithm>
+#include <type_traits>
 
 #include "elapse/backends/cpu/blocks.h"
 #include "elapse/backends/cpu/lanes-inl.h"
@@ -145,6 +146,32 @@ struct Partition {
   int64_t groups, sequences, range_sequences, ranges;
 };
 
+// Whether a tap of those per state, or of the others, has to do with elements of the box.
+inline bool AnyMeetsForward(const ScanTaps& taps, bool per_state, const TapBox& box) {
+  for (size_t i = 0; i < taps.size(); ++i) {
+    const bool of_kind = is_per_state(static_cast<ScanPoint>(i)) == per_state;
+    if (of_kind && meets_forward(taps[i], box)) return true;
+  }
+  return false;
+}
+inline bool AnyMeetsBackward(const ScanTaps& taps, bool per_state, const TapBox& box) {
+  for (size_t i = 0; i < taps.size(); ++i) {
+    const bool of_kind = is_per_state(static_cast<ScanPoint>(i)) == per_state;
+    if (of_kind && meets_backward(taps[i], box)) return true;
+  }
+  return false;
+}
+
+// Calls body(std::true_type) where a part of the work meets a tap, body(std::false_type) elsewhere,
+// for the same results at full speed. Without kTaps, always the latter.
+template <bool kTaps, class Meets, class Body>
+HWY_INLINE void WhereTapped(Meets&& meets, Body&& body) {
+  if constexpr (kTaps) {
+    if (meets()) return body(std::true_type());
+  }
+  body(std::false_type());
+}
+
 // One call's taps as one vector of channels meets them: slowly, lane by lane; without kTaps, not at
 // all.
 template <bool kTaps>
@@ -153,40 +180,34 @@ class TapLanes {
   TapLanes(const ScanTaps& taps, const Group& group, int64_t v)
       : taps_(taps), group_(group), first_(group.channel(v)), count_(group.lanes(v)) {}
 
-  bool edits(ScanPoint p) const { return kTaps && tap(taps_, p).edits(); }
+  bool edits(ScanPoint p) const { return kTaps && tap(taps_, p).is_edited(); }
 
   HWY_INLINE V through(ScanPoint p, int64_t token, V value) const {
-    return change<&through_tap>(p, token, value);
+    return change<false>(p, token, value);
   }
   HWY_INLINE V through(ScanPoint p, int64_t token, int64_t n, V value) const {
-    return change<&through_tap>(p, token, n, value);
+    return change<false>(p, token, n, value);
   }
-  // The gradient of the unedited value from that of the edited one.
+  // The gradient of the unedited value from that of the edited one, which is written down.
   HWY_INLINE V back(ScanPoint p, int64_t token, V gradient) const {
-    return change<&times_derivative>(p, token, gradient);
+    return change<true>(p, token, gradient);
   }
   HWY_INLINE V back(ScanPoint p, int64_t token, int64_t n, V gradient) const {
-    return change<&times_derivative>(p, token, n, gradient);
+    return change<true>(p, token, n, gradient);
   }
 
  private:
-  using Change = float (*)(const Tap&, int64_t place, float);
-
-  static float times_derivative(const Tap& tap, int64_t place, float gradient) {
-    return tap_derivative(tap, place) * gradient;
-  }
-
-  template <Change kChange>
+  template <bool kBack>
   HWY_INLINE V change(ScanPoint p, int64_t token, V value) const {
-    if constexpr (kTaps) return change_lanes<kChange>(tap(taps_, p), place(token), 1, value);
+    if constexpr (kTaps) return lanes<kBack>(tap(taps_, p), place(token), 1, value);
     return value;
   }
-  template <Change kChange>
+  template <bool kBack>
   HWY_INLINE V change(ScanPoint p, int64_t token, int64_t n, V value) const {
     if constexpr (kTaps) {
       const int64_t d_state = group_.d_state;
       if (n < d_state) {
-        return change_lanes<kChange>(tap(taps_, p), place(token) * d_state + n, d_state, value);
+        return lanes<kBack>(tap(taps_, p), place(token) * d_state + n, d_state, value);
       }
     }
     return value;
@@ -194,12 +215,15 @@ class TapLanes {
 
   int64_t place(int64_t token) const { return token * group_.d_inner + first_; }
 
-  template <Change kChange>
-  HWY_NOINLINE V change_lanes(const Tap& tap, int64_t place, int64_t step, V value) const {
-    if (!tap.active()) return value;
+  template <bool kBack>
+  HWY_NOINLINE V lanes(const Tap& tap, int64_t place, int64_t step, V value) const {
+    if (!(kBack ? tap.is_active_backward() : tap.is_active_forward())) return value;
     HWY_ALIGN float lanes[kLanes];
     hn::Store(value, D(), lanes);
-    for (int64_t i = 0; i < count_; ++i) lanes[i] = kChange(tap, place + i * step, lanes[i]);
+    for (int64_t i = 0; i < count_; ++i) {
+      const int64_t at = place + i * step;
+      lanes[i] = kBack ? back_through_tap(tap, at, lanes[i]) : through_tap(tap, at, lanes[i]);
+    }
     return hn::Load(D(), lanes);
   }
 
@@ -282,6 +306,17 @@ class GroupScan {
   void load_chunk(int64_t token, int64_t len) {
     CopyRows(in_.B, token, len, group_.padded, B_);
     CopyRows(in_.C, token, len, group_.padded, C_);
+  }
+
+  // What taps may meet of `len` tokens and vector v; the second, of a block of its states.
+  TapBox box(int64_t token, int64_t len, int64_t v) const {
+    return {token, token + len, group_.channel(v), group_.channel(v) + group_.lanes(v)};
+  }
+  TapBox box(int64_t token, int64_t len, int64_t v, int64_t first_state, int64_t states) const {
+    TapBox box = this->box(token, len, v);
+    box.state_begin = first_state;
+    box.state_end = std::min(first_state + states, group_.d_state);
+    return box;
   }
 
   template <class Body>

@@ -130,23 +130,42 @@ class BackwardTask : GroupScan<kGroupVectors> {
 
   void chunk(int64_t token, int64_t len) {
     load_chunk(token, len);
-    for_each_vector([&](auto lanes, int64_t v) HWY_ATTR { prepare(lanes, token, len, v); });
+    for_each_vector([&](auto lanes, int64_t v) HWY_ATTR {
+      where_tapped(token, len, v, [&](auto tapped) HWY_ATTR {
+        prepare<decltype(tapped)::value>(lanes, token, len, v);
+      });
+    });
     for (int64_t n = 0; n < group_.padded; n += kStates) {
       for (int64_t v = 0; v < group_.vectors(); ++v) {
-        recompute(token, len, v, n);
-        scan_back(token, len, v, n);
+        const auto meets = [&] {
+          return AnyMeetsBackward(args_.taps, true, this->box(token, len, v, n, kStates));
+        };
+        WhereTapped<kTaps>(meets, [&](auto tapped) HWY_ATTR {
+          recompute<decltype(tapped)::value>(token, len, v, n);
+          scan_back<decltype(tapped)::value>(token, len, v, n);
+        });
       }
       sum_channels(token, len, n, dB_, partials_.dB);
       sum_channels(token, len, n, dC_, partials_.dC);
     }
-    for_each_vector([&](auto lanes, int64_t v) HWY_ATTR { outputs(lanes, token, len, v); });
+    for_each_vector([&](auto lanes, int64_t v) HWY_ATTR {
+      where_tapped(token, len, v, [&](auto tapped) HWY_ATTR {
+        outputs<decltype(tapped)::value>(lanes, token, len, v);
+      });
+    });
+  }
+
+  template <class Body>
+  HWY_INLINE void where_tapped(int64_t token, int64_t len, int64_t v, Body&& body) const {
+    WhereTapped<kTaps>(
+        [&] { return AnyMeetsBackward(args_.taps, false, this->box(token, len, v)); }, body);
   }
 
   // Everything per (token, channel) that the states need.
-  template <class Lanes>
+  template <bool kTapped, class Lanes>
   void prepare(Lanes lanes, int64_t token, int64_t len, int64_t v) {
     const D d;
-    const TapLanes<kTaps> taps(args_.taps, group_, v);
+    const TapLanes<kTapped> taps(args_.taps, group_, v);
     const int64_t channel = group_.channel(v);
     ChunkValues& values = values_[v];
     const V bias = lanes.load(in_.dt_bias.template data<float>() + channel);
@@ -173,9 +192,10 @@ class BackwardTask : GroupScan<kGroupVectors> {
   }
 
   // The kStates states from first_state on of vector v again, from the checkpoint; adds to y.
+  template <bool kTapped>
   HWY_NOINLINE void recompute(int64_t token, int64_t len, int64_t v, int64_t first_state) {
     const D d;
-    const TapLanes<kTaps> taps(args_.taps, group_, v);
+    const TapLanes<kTapped> taps(args_.taps, group_, v);
     ChunkValues& values = values_[v];
     const int64_t states = v * group_.vector_floats() + first_state * kLanes;
     V h[kStates];
@@ -196,7 +216,7 @@ class BackwardTask : GroupScan<kGroupVectors> {
       if (first_state != 0) y[0] = hn::Load(d, values.y + t * kLanes);
       HWY_UNROLL(16)
       for (int n = 0; n < kStates; ++n) {
-        const V decay = Advance(StateAt<kTaps>{taps, token + t, first_state + n}, in,
+        const V decay = Advance(StateAt<kTapped>{taps, token + t, first_state + n}, in,
                                 hn::Load(d, A + n * kLanes), B[n], C[n], h[n], y[n % 2]);
         hn::Store(decay, d, decays + n * kLanes);
         hn::Store(h[n], d, h_after + n * kLanes);
@@ -206,9 +226,10 @@ class BackwardTask : GroupScan<kGroupVectors> {
   }
 
   // The same states backwards; the block's dh and dA stay in registers.
+  template <bool kTapped>
   HWY_NOINLINE void scan_back(int64_t token, int64_t len, int64_t v, int64_t first_state) {
     const D d;
-    const TapLanes<kTaps> taps(args_.taps, group_, v);
+    const TapLanes<kTapped> taps(args_.taps, group_, v);
     ChunkValues& values = values_[v];
     const int64_t states = v * group_.vector_floats() + first_state * kLanes;
     V h[kStates], dh[kStates], dA[kStates];
@@ -226,10 +247,10 @@ class BackwardTask : GroupScan<kGroupVectors> {
       TokenSums sums{hn::Zero(d), hn::Zero(d), hn::Zero(d), hn::Zero(d)};
       HWY_UNROLL(16)
       for (int n = 0; n < kStates; ++n) {
-        StateBack(StateAt<kTaps>{taps, token + t, first_state + n}, at.state(n), in, dy, h[n],
+        StateBack(StateAt<kTapped>{taps, token + t, first_state + n}, at.state(n), in, dy, h[n],
                   dh[n], dA[n], sums);
       }
-      add_sums(in, sums, t, values);
+      add_sums<kTapped>(in, sums, t, values);
     }
     HWY_UNROLL(16)
     for (int n = 0; n < kStates; ++n) {
@@ -255,13 +276,14 @@ class BackwardTask : GroupScan<kGroupVectors> {
             dC_ + kept};
   }
 
+  template <bool kTapped>
   static HWY_INLINE void add_sums(const TokenValues& in, const TokenSums& sums, int64_t t,
                                   ChunkValues& values) {
     const D d;
     V dx = hn::MulAdd(in.dt, sums.write_B, hn::Load(d, values.dx + t * kLanes));
     V ddt = hn::MulAdd(in.x, sums.write_B, hn::Load(d, values.ddt + t * kLanes));
     ddt = hn::MulAdd(sums.exponent_A, hn::Set(d, kLn2), ddt);
-    if constexpr (kTaps) {
+    if constexpr (kTapped) {
       dx = hn::Add(dx, sums.dx);
       ddt = hn::Add(ddt, sums.ddt);
     }
@@ -270,10 +292,10 @@ class BackwardTask : GroupScan<kGroupVectors> {
   }
 
   // Everything per (token, channel) that waited for the states.
-  template <class Lanes>
+  template <bool kTapped, class Lanes>
   void outputs(Lanes lanes, int64_t token, int64_t len, int64_t v) {
     const D d;
-    const TapLanes<kTaps> taps(args_.taps, group_, v);
+    const TapLanes<kTapped> taps(args_.taps, group_, v);
     const int64_t channel = group_.channel(v);
     const ChunkValues& values = values_[v];
     const V skip = lanes.load(in_.D.template data<float>() + channel);
@@ -386,7 +408,7 @@ void BackwardByStates(Device& device, const ScanBackward& args) {
 }
 
 void ScanBackwardKernel(Device& device, const ScanBackward& args) {
-  if (any_edits(args.taps)) BackwardByStates<true>(device, args);
+  if (any_active_backward(args.taps)) BackwardByStates<true>(device, args);
   else BackwardByStates<false>(device, args);
 }
 

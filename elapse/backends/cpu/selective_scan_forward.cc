@@ -78,17 +78,39 @@ class ForwardTask : GroupScan<kGroupVectors> {
   void chunk(int64_t token, int64_t len) {
     load_chunk(token, len);
     // Stage by stage: long chains of operations drain once a stage, not once a vector.
-    for_each_vector([&](auto lanes, int64_t v) HWY_ATTR { step_sizes(lanes, token, len, v); });
+    for_each_vector([&](auto lanes, int64_t v) HWY_ATTR {
+      where_tapped(token, len, v, [&](auto tapped) HWY_ATTR {
+        step_sizes<decltype(tapped)::value>(lanes, token, len, v);
+      });
+    });
     for (int64_t v = 0; v < group_.vectors(); ++v) {
-      for (int64_t n = 0; n < group_.padded; n += kStates) scan_states(token, len, v, n);
+      for (int64_t n = 0; n < group_.padded; n += kStates) {
+        const auto meets = [&] {
+          return AnyMeetsForward(args_.taps, true, this->box(token, len, v, n, kStates));
+        };
+        WhereTapped<kTaps>(meets, [&](auto tapped) HWY_ATTR {
+          scan_states<decltype(tapped)::value>(token, len, v, n);
+        });
+      }
     }
-    for_each_vector([&](auto lanes, int64_t v) HWY_ATTR { outputs(lanes, token, len, v); });
+    for_each_vector([&](auto lanes, int64_t v) HWY_ATTR {
+      where_tapped(token, len, v, [&](auto tapped) HWY_ATTR {
+        outputs<decltype(tapped)::value>(lanes, token, len, v);
+      });
+    });
+  }
+
+  template <class Body>
+  HWY_INLINE void where_tapped(int64_t token, int64_t len, int64_t v, Body&& body) const {
+    WhereTapped<kTaps>([&] { return AnyMeetsForward(args_.taps, false, this->box(token, len, v)); },
+                       body);
   }
 
   // Step 3 for the kStates states from first_state on of vector v.
+  template <bool kTapped>
   HWY_NOINLINE void scan_states(int64_t token, int64_t len, int64_t v, int64_t first_state) {
     const D d;
-    const TapLanes<kTaps> taps(args_.taps, group_, v);
+    const TapLanes<kTapped> taps(args_.taps, group_, v);
     ChunkValues& values = values_[v];
     const int64_t states = v * group_.vector_floats() + first_state * kLanes;
     V h[kStates];
@@ -106,7 +128,7 @@ class ForwardTask : GroupScan<kGroupVectors> {
       if (first_state != 0) y[0] = hn::Load(d, values.y + t * kLanes);
       HWY_UNROLL(16)
       for (int n = 0; n < kStates; ++n) {
-        Advance(StateAt<kTaps>{taps, token + t, first_state + n}, in, hn::Load(d, A + n * kLanes),
+        Advance(StateAt<kTapped>{taps, token + t, first_state + n}, in, hn::Load(d, A + n * kLanes),
                 B[n], C[n], h[n], y[n % 2]);
       }
       hn::Store(hn::Add(y[0], y[1]), d, values.y + t * kLanes);
@@ -116,10 +138,10 @@ class ForwardTask : GroupScan<kGroupVectors> {
   }
 
   // Step 2.
-  template <class Lanes>
+  template <bool kTapped, class Lanes>
   void step_sizes(Lanes lanes, int64_t token, int64_t len, int64_t v) {
     const D d;
-    const TapLanes<kTaps> taps(args_.taps, group_, v);
+    const TapLanes<kTapped> taps(args_.taps, group_, v);
     const int64_t channel = group_.channel(v);
     ChunkValues& values = values_[v];
     const V bias = lanes.load(in_.dt_bias.template data<float>() + channel);
@@ -135,10 +157,10 @@ class ForwardTask : GroupScan<kGroupVectors> {
   }
 
   // Step 4.
-  template <class Lanes>
+  template <bool kTapped, class Lanes>
   void outputs(Lanes lanes, int64_t token, int64_t len, int64_t v) {
     const D d;
-    const TapLanes<kTaps> taps(args_.taps, group_, v);
+    const TapLanes<kTapped> taps(args_.taps, group_, v);
     const int64_t channel = group_.channel(v);
     const ChunkValues& values = values_[v];
     const V skip = lanes.load(in_.D.template data<float>() + channel);
@@ -201,7 +223,7 @@ void ForwardByStates(Device& device, const ScanForward& args) {
 }
 
 void ScanForwardKernel(Device& device, const ScanForward& args) {
-  if (any_active(args.taps)) ForwardByStates<true>(device, args);
+  if (any_active_forward(args.taps)) ForwardByStates<true>(device, args);
   else ForwardByStates<false>(device, args);
 }
 

@@ -41,6 +41,7 @@ HWY_INLINE void WriteBack(const StateAt<kTaps>& at, const StatePlace& p, const T
                           V dwrite, TokenSums& sums) {
   const V B = hn::Set(D(), *p.B);
   if (!at.taps.edits(ScanPoint::B_bar)) {
+    at.back(ScanPoint::B_bar, hn::Mul(dwrite, in.x));  // to be written down
     Accumulate(dwrite, in.dtx, p.dB);
     sums.write_B = hn::MulAdd(dwrite, B, sums.write_B);
     return;
@@ -62,8 +63,11 @@ HWY_INLINE void StateBack(const StateAt<kTaps>& at, const StatePlace& p, const T
   Accumulate(dy, at.through(ScanPoint::readout_h, h), p.dC);
   h = hn::Load(d, p.h_before);
   if constexpr (kTaps) {
-    const V dreadout_h = hn::Mul(dy, hn::Set(d, *p.C));
-    dh = at.back(ScanPoint::h, hn::Add(dh, at.back(ScanPoint::readout_h, dreadout_h)));
+    const V C = hn::Set(d, *p.C), dreadout_h = hn::Mul(dy, C);
+    const V passed = at.back(ScanPoint::readout_h, dreadout_h);
+    const V plain = hn::MulAdd(dy, C, dh);
+    dh = at.back(ScanPoint::h,
+                 hn::IfThenElse(hn::Eq(passed, dreadout_h), plain, hn::Add(dh, passed)));
   } else {
     dh = hn::MulAdd(dy, hn::Set(d, *p.C), dh);
   }
@@ -71,7 +75,8 @@ HWY_INLINE void StateBack(const StateAt<kTaps>& at, const StatePlace& p, const T
   const V carried = hn::Mul(dh, decay);
   V dexponent = hn::Mul(carried, h);
   if constexpr (kTaps) {
-    dexponent = hn::Mul(at.back(ScanPoint::decay, hn::Mul(dh, h)), Exp2OfProduct(d, in.dt, A));
+    const V ddecay = at.back(ScanPoint::decay, hn::Mul(dh, h));
+    if (at.taps.edits(ScanPoint::decay)) dexponent = hn::Mul(ddecay, Exp2OfProduct(d, in.dt, A));
   }
   dA = hn::MulAdd(dexponent, in.dt, dA);
   sums.exponent_A = hn::MulAdd(dexponent, A, sums.exponent_A);

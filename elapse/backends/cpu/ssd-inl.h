@@ -106,7 +106,7 @@ class SsdShared {
   }
 
   static void through(const Tap& tap, int64_t first, int64_t count, float* values) {
-    if (!tap.active()) return;
+    if (!tap.is_active_forward()) return;
     for (int64_t i = 0; i < count; ++i) values[i] = through_tap(tap, first + i, values[i]);
   }
 

@@ -157,8 +157,8 @@ class BackwardTask {
       float* dy = scratch_.dy + i * width_;
       std::copy_n(row(in_.x, c.token + i) + first_, width_, scratch_.u + i * width_);
       std::copy_n(row(args_.dout, c.token + i) + first_, width_, dy);
-      for (int64_t e = 0; y_tap.edits() && e < width_; ++e) {
-        dy[e] *= tap_derivative(y_tap, (c.token + i) * in_.d_inner() + first_ + e);
+      for (int64_t e = 0; y_tap.is_active_backward() && e < width_; ++e) {
+        dy[e] = back_through_tap(y_tap, (c.token + i) * in_.d_inner() + first_ + e, dy[e]);
       }
     }
     for (float* wide : {scratch_.u, scratch_.dy}) {
@@ -315,22 +315,25 @@ class BackwardTask {
       });
       const double ddecay = ddecay_[static_cast<size_t>(i)];
       row(partials_.dA, sequence_)[k] += static_cast<float>(ddecay * dt[i]);
-      const float ddt_pre = static_cast<float>(ddt_of_u + ddecay * A) * slope_of_dt(token, k);
+      const float ddt_pre = back_to_dt_pre(token, k, static_cast<float>(ddt_of_u + ddecay * A));
       row(args_.ddt_raw, token)[k] = ddt_pre;
       row(partials_.ddt_bias, sequence_)[k] += ddt_pre;
     }
   }
 
-  // d dt / d dt_raw
-  float slope_of_dt(int64_t token, int64_t k) const {
+  // The gradient of dt_raw from that of dt.
+  float back_to_dt_pre(int64_t token, int64_t k, float ddt) const {
     const int64_t i = token * in_.n_heads() + k;
     const Tap& pre_tap = tap(args_.taps, SsdPoint::dt_pre);
+    const Tap& dt_tap = tap(args_.taps, SsdPoint::dt);
     const float pre =
         through_tap(pre_tap, i, row(in_.dt_raw, token)[k] + in_.dt_bias.data<float>()[k]);
     const float value = hn::GetLane(Softplus(D(), hn::Set(D(), pre)));
-    if (value < static_cast<float>(in_.dt_min) || value > static_cast<float>(in_.dt_max)) return 0;
-    return hn::GetLane(SoftplusDerivative(D(), hn::Set(D(), pre))) * tap_derivative(pre_tap, i) *
-           tap_derivative(tap(args_.taps, SsdPoint::dt), i);
+    const bool limited =
+        value < static_cast<float>(in_.dt_min) || value > static_cast<float>(in_.dt_max);
+    const float slope =
+        limited ? 0 : hn::GetLane(SoftplusDerivative(D(), hn::Set(D(), pre)));
+    return back_through_tap(pre_tap, i, back_through_tap(dt_tap, i, ddt) * slope);
   }
 
   // dB and dC of step 3.
@@ -472,7 +475,7 @@ namespace elapse::cpu {
 HWY_EXPORT(SsdBackwardKernel);
 
 void ssd_backward(Device& device, const SsdBackward& args) {
-  if (recurrence_is_edited(args.taps)) {
+  if (recurrence_is_active_backward(args.taps)) {
     return device.launch(DType::f32, SsdBackwardByTokens{args});
   }
   HWY_DYNAMIC_DISPATCH(SsdBackwardKernel)(device, args);

@@ -35,7 +35,7 @@ void WriteOutput(const SsdForward& args, int64_t token, int64_t head, float* y) 
   const D d;
   const int64_t head_dim = args.in.head_dim(), first = head * head_dim;
   const Tap& y_tap = tap(args.taps, SsdPoint::y);
-  for (int64_t i = 0; y_tap.active() && i < head_dim; ++i) {
+  for (int64_t i = 0; y_tap.is_active_forward() && i < head_dim; ++i) {
     y[i] = through_tap(y_tap, token * args.in.d_inner() + first + i, y[i]);
   }
   const float* x = row(args.in.x, token) + first;
@@ -356,7 +356,7 @@ SsdForward run_by_tokens(Device& device, const SsdForward& args,
 // watch changes no bit, nor does an edit that leaves a value as it is.
 void ssd_forward(Device& device, const SsdForward& args) {
   SsdForward chunks = args;
-  if (recurrence_is_active(args.taps)) {
+  if (recurrence_is_active_forward(args.taps)) {
     SsdForwardByTokens::Edited edited;
     const SsdForward call = run_by_tokens(device, args, edited);
     if (edited.states) {

@@ -70,7 +70,7 @@ std::vector<double> sequence_backward(const CausalConvBackward& a, int64_t begin
     for (int64_t e = 0; e < d_inner; ++e) {
       const int64_t place = t * d_inner + e;
       const T conv = conv_at<T>(padded.data(), a.weight, a.bias, t - begin, e);
-      const T dconv = Matrix<T>(a.dy)(t, e) * silu_slope(tap(conv, place)) * tap.slope(place);
+      const T dconv = tap.back(Matrix<T>(a.dy)(t, e) * silu_slope(tap(conv, place)), place);
       if (a.dbias) a.dbias.data<T>()[e] += dconv;
       for (int64_t k = 0; k < d_conv; ++k) {
         const auto i = static_cast<size_t>((t - begin + k) * d_inner + e);

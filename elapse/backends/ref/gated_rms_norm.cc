@@ -60,18 +60,17 @@ void backward_group(const GatedRmsNormBackward& a, int64_t t, int64_t group) {
   for (int64_t i = 0; i < width; ++i) {
     projection += double(dy[i]) * weight[i] * row.gated[static_cast<size_t>(i)];
   }
-  const double drms = -scale_tap.slope(t * in.n_groups + group) * projection / (scale * scale);
+  const double drms =
+      scale_tap.back(static_cast<T>(-projection / (scale * scale)), t * in.n_groups + group);
   for (int64_t i = 0; i < width; ++i) {
     const int64_t j = begin + i, tj = t * d_inner + j;
     const double gated = row.gated[static_cast<size_t>(i)];
-    const double dgated =
-        (dy[i] * weight[i] / scale + drms * gated / (static_cast<double>(width) * row.rms)) *
-        gated_tap.slope(tj);
+    const double through_scale = drms * gated / (static_cast<double>(width) * row.rms);
+    const T dgated = gated_tap.back(static_cast<T>(dy[i] * weight[i] / scale + through_scale), tj);
     const T z = Matrix<T>(in.z)(t, j);
     a.dweight.data<T>()[j] += static_cast<T>(dy[i] * gated / scale);
-    Matrix<T>(a.dx)(t, j) = static_cast<T>(dgated * row.gate[static_cast<size_t>(i)]);
-    Matrix<T>(a.dz)(t, j) =
-        static_cast<T>(dgated * Matrix<T>(in.x)(t, j) * gate_tap.slope(tj) * silu_slope(z));
+    Matrix<T>(a.dx)(t, j) = dgated * row.gate[static_cast<size_t>(i)];
+    Matrix<T>(a.dz)(t, j) = gate_tap.back(dgated * Matrix<T>(in.x)(t, j), tj) * silu_slope(z);
   }
 }
 

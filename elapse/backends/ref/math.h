@@ -42,6 +42,7 @@ T edited(EditOp op, T value, T source) {
     case EditOp::scale:
       return value * source;
     case EditOp::none:
+    case EditOp::project_out:  // of whole rows: pointwise.cc
       break;
   }
   return value;
@@ -54,30 +55,41 @@ T edit_slope(EditOp op, T source) {
   return op == EditOp::scale ? source : T(1);
 }
 
-// A tap read element by element; `i` is the element's place in the contiguous value.
+// A tap met element by element; `i` is the element's place in the contiguous value.
 template <class T>
 class TapAt {
  public:
-  explicit TapAt(const Tap& tap)
-      : op_(tap.op),
-        source_(tap.edits() ? tap.source.data<T>() : nullptr),
-        step_(tap.edits() && tap.source.numel() != 1 ? 1 : 0),
-        watch_(tap.watch ? tap.watch.data<T>() : nullptr) {}
+  explicit TapAt(const Tap& tap) : tap_(tap) {}
 
+  // The value after the edits, written to the watcher.
   T operator()(T value, int64_t i) const {
-    if (source_ != nullptr) value = edited(op_, value, source_[i * step_]);
-    if (watch_ != nullptr) watch_[i] = value;
+    for (const TapEdit& edit : tap_.edits) {
+      const int64_t at = edit.part.place(i);
+      if (at >= 0) value = edited(edit.op, value, source(edit, at));
+    }
+    if (tap_.watch) put(tap_.watch, tap_.watched.place(i), value);
     return value;
   }
-  T slope(int64_t i) const {
-    return source_ == nullptr ? T(1) : edit_slope(op_, source_[i * step_]);
+
+  // The gradient of the unedited value from that of the edited one, which is written down.
+  T back(T gradient, int64_t i) const {
+    if (tap_.gradient) put(tap_.gradient, tap_.graded.place(i), gradient);
+    for (auto edit = tap_.edits.rbegin(); edit != tap_.edits.rend(); ++edit) {
+      const int64_t at = edit->part.place(i);
+      if (at >= 0) gradient *= edit_slope(edit->op, source(*edit, at));
+    }
+    return gradient;
   }
 
  private:
-  EditOp op_;
-  const T* source_;
-  int64_t step_;
-  T* watch_;
+  static T source(const TapEdit& edit, int64_t at) {
+    return edit.source.data<T>()[edit.source.numel() == 1 ? 0 : at];
+  }
+  static void put(const Tensor& into, int64_t at, T value) {
+    if (at >= 0) into.data<T>()[at] = value;
+  }
+
+  const Tap& tap_;
 };
 
 // A matrix whose rows may be strided.

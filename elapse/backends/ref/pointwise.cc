@@ -109,31 +109,67 @@ void sum_to(Device& device, const SumTo& a) {
   for_each_place<2>(a.x.shape(), {&a.x, &a.out}, [&](auto at) { out[at[1]] += x[at[0]]; });
 }
 
-// Offset of the source's element for the one at `offset`.
-int64_t source_offset(const Tensor& source, int64_t offset) {
-  return source.numel() == 1 ? 0 : offset;
+// v - (v.u / u.u) u for row r's channels in the part; so too its gradient, as the projection is its
+// own transpose.
+template <class T>
+void project_out(const TapEdit& edit, int64_t r, T* row, int64_t channels) {
+  const TapPart& part = edit.part;
+  const int64_t count = part.is_whole() ? channels : part.channel_count;
+  if (part.part_row(r) < 0) return;
+  T* v = row + part.first_channel;
+  const T* u = edit.source.data<T>() + part.part_row(r) * count;
+  double along = 0, squares = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    along += double(v[i]) * u[i];
+    squares += double(u[i]) * u[i];
+  }
+  if (squares == 0) return;
+  for (int64_t i = 0; i < count; ++i) v[i] -= static_cast<T>(along / squares * u[i]);
+}
+
+int64_t width_of(const Tensor& t) { return t.numel() / std::max<int64_t>(1, t.dim(0)); }
+
+template <class T>
+void tap_forward(Device& device, const TapForward& a) {
+  const int64_t width = width_of(a.x);
+  if (a.out) copy<T>(device, {a.x, a.out});
+  const Matrix<T> values(a.out ? a.out : a.x);
+  for (const TapEdit& edit : a.tap.edits) {
+    const Tap one = {.edits = {edit}};
+    const TapAt<T> change(one);
+    for (int64_t r = 0; r < a.x.dim(0); ++r) {
+      if (edit.op == EditOp::project_out) project_out(edit, r, values.row(r), width);
+      for (int64_t i = 0; i < width; ++i) values(r, i) = change(values(r, i), r * width + i);
+    }
+  }
+  const Tap watch = {.watch = a.tap.watch, .watched = a.tap.watched};
+  const TapAt<T> keep(watch);
+  for (int64_t r = 0; r < a.x.dim(0); ++r) {
+    for (int64_t i = 0; i < width; ++i) keep(values(r, i), r * width + i);
+  }
 }
 
 template <class T>
-void edit(Device&, const EditForward& a) {
-  const T* x = a.x.data<T>();
-  const T* source = a.source.data<T>();
-  T* out = a.out.data<T>();
-  const Tensor& shaped = a.source.numel() == 1 ? a.x : a.source;
-  for_each_place<3>(a.x.shape(), {&a.x, &shaped, &a.out}, [&](auto at) {
-    out[at[2]] = edited(a.edit, x[at[0]], source[source_offset(a.source, at[1])]);
-  });
-}
-
-template <class T>
-void edit_backward(Device&, const EditBackward& a) {
-  const T* dout = a.dout.data<T>();
-  const T* source = a.source.data<T>();
-  T* dx = a.dx.data<T>();
-  const Tensor& shaped = a.source.numel() == 1 ? a.dout : a.source;
-  for_each_place<3>(a.dout.shape(), {&a.dout, &shaped, &a.dx}, [&](auto at) {
-    dx[at[2]] = dout[at[0]] * edit_slope(a.edit, source[source_offset(a.source, at[1])]);
-  });
+void tap_backward(Device& device, const TapBackward& a) {
+  const int64_t width = width_of(a.dx);
+  copy<T>(device, {a.dout, a.dx});
+  const Matrix<T> dx(a.dx);
+  const Tap gradient = {.gradient = a.tap.gradient, .graded = a.tap.graded};
+  const TapAt<T> keep(gradient);
+  for (int64_t r = 0; r < a.dx.dim(0); ++r) {
+    for (int64_t i = 0; i < width; ++i) keep.back(dx(r, i), r * width + i);
+  }
+  for (auto edit = a.tap.edits.rbegin(); edit != a.tap.edits.rend(); ++edit) {
+    const bool projects = edit->op == EditOp::project_out;
+    const Tap one = {.edits = {*edit}};
+    const TapAt<T> change(one);
+    for (int64_t r = 0; r < a.dx.dim(0); ++r) {
+      if (projects) project_out(*edit, r, dx.row(r), width);
+      for (int64_t i = 0; i < width && !projects; ++i) {
+        dx(r, i) = change.back(dx(r, i), r * width + i);
+      }
+    }
+  }
 }
 
 }  // namespace
@@ -146,8 +182,8 @@ void add_pointwise(KernelTable& table) {
   table.set<UnaryBackward>(unary_backward<T>);
   table.set<Binary>(binary<T>);
   table.set<SumTo>(sum_to<T>);
-  table.set<EditForward>(edit<T>);
-  table.set<EditBackward>(edit_backward<T>);
+  table.set<TapForward>(tap_forward<T>);
+  table.set<TapBackward>(tap_backward<T>);
 }
 template void add_pointwise<float>(KernelTable&);
 template void add_pointwise<double>(KernelTable&);

@@ -27,7 +27,7 @@ void rms_norm_forward(Device&, const RmsNormForward& a) {
 }
 
 // With s the scale y used and r the unedited one (s = r where there is no edit):
-//   dsum_j = weight_j dy_j / s + dr sum_j / (d_model r),  dr = slope * sum_j(-y_j dy_j) / s
+//   dsum_j = weight_j dy_j / s + dr sum_j / (d_model r),  dr = slope ds,  ds = -sum_j(weight_j dy_j sum_j) / s^2
 template <class T>
 void rms_norm_backward(Device&, const RmsNormBackward& a) {
   const Matrix<T> dy(a.dy), sum(a.sum), dsum_total(a.dsum_total);
@@ -42,7 +42,7 @@ void rms_norm_backward(Device&, const RmsNormBackward& a) {
       projection += double(dy(t, j)) * weight[j] * sum(t, j);
     }
     const double rms = std::sqrt(squares / static_cast<double>(d_model) + a.eps);
-    const double drms = -tap.slope(t) * projection / (scale * scale);
+    const double drms = tap.back(static_cast<T>(-projection / (scale * scale)), t);
     for (int64_t j = 0; j < d_model; ++j) {
       const double later = a.dsum ? Matrix<T>(a.dsum)(t, j) : T(0);
       a.dweight.data<T>()[j] += static_cast<T>(dy(t, j) * sum(t, j) / scale);

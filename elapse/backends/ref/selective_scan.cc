@@ -145,14 +145,14 @@ class ChannelBackward {
     const int64_t te = t * in.A.dim(0) + e_;
     const T x = Matrix<T>(in.x)(t, e_), z = Matrix<T>(in.z)(t, e_), D = in.D.data<T>()[e_];
     const T dout = Matrix<T>(a_.dout)(t, e_);
-    const T dssm_out = dout * step.gate * taps_.ssm_out.slope(te);
-    Matrix<T>(a_.dz)(t, e_) = dout * step.ssm_out * taps_.gate.slope(te) * silu_slope(z);
+    const T dssm_out = taps_.ssm_out.back(dout * step.gate, te);
+    Matrix<T>(a_.dz)(t, e_) = taps_.gate.back(dout * step.ssm_out, te) * silu_slope(z);
     a_.dD.data<T>()[e_] += dssm_out * x;
     double dx = double(dssm_out) * D, ddt = 0;
-    states(t, step, x, dssm_out * taps_.y.slope(te), dx, ddt);
+    states(t, step, x, taps_.y.back(dssm_out, te), dx, ddt);
     Matrix<T>(a_.dx)(t, e_) = static_cast<T>(dx);
-    const T ddt_pre = static_cast<T>(ddt) * taps_.dt.slope(te) * softplus_slope(step.dt_pre) *
-                      taps_.dt_pre.slope(te);
+    const T ddt_pre = taps_.dt_pre.back(
+        taps_.dt.back(static_cast<T>(ddt), te) * softplus_slope(step.dt_pre), te);
     Matrix<T>(a_.ddt_raw)(t, e_) = ddt_pre;
     a_.ddt_bias.data<T>()[e_] += ddt_pre;
   }
@@ -165,10 +165,10 @@ class ChannelBackward {
       const T A = a_.in.A.data<T>()[e_ * d_state_ + n];
       const T B = Matrix<T>(a_.in.B)(t, n), C = Matrix<T>(a_.in.C)(t, n);
       Matrix<T>(a_.dC)(t, n) += dy * step.readout_h[i];
-      const T dh = (dh_[i] + dy * C * taps_.readout_h.slope(ten)) * taps_.h.slope(ten);
-      const T dwrite = dh * taps_.write.slope(ten);
-      const T dB_bar = dwrite * x * taps_.B_bar.slope(ten);
-      const T dexponent = dh * before[n] * taps_.decay.slope(ten) * std::exp(step.dt * A);
+      const T dh = taps_.h.back(dh_[i] + taps_.readout_h.back(dy * C, ten), ten);
+      const T dwrite = taps_.write.back(dh, ten);
+      const T dB_bar = taps_.B_bar.back(dwrite * x, ten);
+      const T dexponent = taps_.decay.back(dh * before[n], ten) * std::exp(step.dt * A);
       dx += double(dwrite) * step.B_bar[i];
       ddt += double(dB_bar) * B + double(dexponent) * A;
       Matrix<T>(a_.dB)(t, n) += dB_bar * step.dt;

@@ -24,7 +24,7 @@ class NotingTap {
     if (changed_ != nullptr && !same) *changed_ = true;
     return passed;
   }
-  T slope(int64_t i) const { return tap_.slope(i); }
+  T back(T gradient, int64_t i) const { return tap_.back(gradient, i); }
 
  private:
   TapAt<T> tap_;
@@ -164,7 +164,11 @@ template <class T>
 class HeadBackward {
  public:
   HeadBackward(const SsdBackward& a, const Taps<T>& taps, int64_t s, const Head<T>& head)
-      : a_(a), taps_(taps), head_(head), dh_(size_t(head.states()), T(0)) {
+      : a_(a),
+        taps_(taps),
+        head_(head),
+        dh_(size_t(head.states()), T(0)),
+        dB_bar_(size_t(head.d_state)) {
     const int64_t* cu = a.in.seqs.cu_seqlens.data<int64_t>();
     begin_ = cu[s];
     end_ = cu[s + 1];
@@ -204,29 +208,36 @@ class HeadBackward {
     const int64_t tk = t * head_.n_heads + head_.k;
     const T A = in.A.data<T>()[head_.k];
     double ddecay = 0, ddt = 0;
-    for (int64_t p = 0; p < head_.head_dim; ++p) channel(t, step, p, ddecay, ddt);
-    const double dexponent = ddecay * taps_.decay.slope(tk) * std::exp(step.dt * A);
+    std::fill(dB_bar_.begin(), dB_bar_.end(), 0.0);
+    for (int64_t p = 0; p < head_.head_dim; ++p) channel(t, step, p, ddecay);
+    for (int64_t n = 0; n < head_.d_state; ++n) {
+      const auto dB_bar = static_cast<T>(dB_bar_[static_cast<size_t>(n)]);
+      const T passed = taps_.B_bar.back(dB_bar, tk * head_.d_state + n);
+      const int64_t column = head_.group_column + n;
+      ddt += double(passed) * Matrix<T>(in.B)(t, column);
+      Matrix<T>(a_.dB)(t, column) += passed * step.dt;
+    }
+    const double dexponent =
+        taps_.decay.back(static_cast<T>(ddecay), tk) * std::exp(step.dt * A);
     a_.dA.data<T>()[head_.k] += static_cast<T>(dexponent * step.dt);
     ddt += dexponent * A;
     const T limited = softplus(step.dt_pre);
     const bool in_limits = limited >= in.dt_min && limited <= in.dt_max;
-    const T ddt_pre = in_limits ? static_cast<T>(ddt) * taps_.dt.slope(tk) *
-                                      softplus_slope(step.dt_pre) * taps_.dt_pre.slope(tk)
-                                : T(0);
+    const T dwithin = taps_.dt.back(static_cast<T>(ddt), tk);
+    const T ddt_pre =
+        taps_.dt_pre.back(in_limits ? dwithin * softplus_slope(step.dt_pre) : T(0), tk);
     Matrix<T>(a_.ddt_raw)(t, head_.k) = ddt_pre;
     a_.ddt_bias.data<T>()[head_.k] += ddt_pre;
   }
 
-  void channel(int64_t t, const Step<T>& step, int64_t p, double& ddecay, double& ddt) {
+  void channel(int64_t t, const Step<T>& step, int64_t p, double& ddecay) {
     const SsdInputs& in = a_.in;
     const int64_t te = t * in.d_inner() + head_.channel + p;
     const T x = Matrix<T>(in.x)(t, head_.channel + p);
     const T dout = Matrix<T>(a_.dout)(t, head_.channel + p);
-    const T* B = Matrix<T>(in.B).row(t) + head_.group_column;
     const T* C = Matrix<T>(in.C).row(t) + head_.group_column;
-    T* dB = Matrix<T>(a_.dB).row(t) + head_.group_column;
     T* dC = Matrix<T>(a_.dC).row(t) + head_.group_column;
-    const T dy = dout * taps_.y.slope(te);
+    const T dy = taps_.y.back(dout, te);
     double dx = double(dout) * head_.D(in.D, p);
     head_.D(a_.dD, p) += dout * x;
     for (int64_t n = 0; n < head_.d_state; ++n) {
@@ -234,13 +245,10 @@ class HeadBackward {
       const int64_t ten = te * head_.d_state + n;
       const T bar = step.B_bar[static_cast<size_t>(n)];
       dC[n] += dy * step.readout_h[i];
-      const T dh = (dh_[i] + dy * C[n] * taps_.readout_h.slope(ten)) * taps_.h.slope(ten);
-      const T dwrite = dh * taps_.write.slope(ten);
-      const T dB_bar =
-          dwrite * x * taps_.B_bar.slope((t * head_.n_heads + head_.k) * head_.d_state + n);
+      const T dh = taps_.h.back(dh_[i] + taps_.readout_h.back(dy * C[n], ten), ten);
+      const T dwrite = taps_.write.back(dh, ten);
       dx += double(dwrite) * bar;
-      ddt += double(dB_bar) * B[n];
-      dB[n] += dB_bar * step.dt;
+      dB_bar_[static_cast<size_t>(n)] += double(dwrite) * x;
       ddecay += double(dh) * h_before(t)[i];
       dh_[i] = dh * step.decay;
     }
@@ -252,6 +260,7 @@ class HeadBackward {
   const Head<T> head_;
   int64_t begin_ = 0, end_ = 0;
   std::vector<T> dh_;
+  std::vector<double> dB_bar_;  // of the token at hand, summed over channels
   const T* start_ = nullptr;
   std::vector<Step<T>> steps_;
 };

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "elapse/points/names.h"
+
+#include <array>
+#include <charconv>
+#include <utility>
+
+namespace elapse {
+namespace {
+
+using Alias = std::pair<std::string_view, std::string_view>;
+
+constexpr std::array kOfModel = {
+    Alias{"hook_embed", "embed"},       Alias{"embed.hook_out", "embed"},
+    Alias{"hook_norm", "norm_f"},       Alias{"ln_final.hook_normalized", "norm_f"},
+    Alias{"hook_logits", "logits"},
+};
+
+// Below "blocks.{i}." and "layers.{i}.".
+constexpr std::array kOfLayer = {
+    Alias{"hook_resid_pre", "resid_pre"},
+    Alias{"hook_layer_input", "layer_input"},
+    Alias{"norm.hook_in", "layer_input"},
+    Alias{"hook_scale", "scale"},
+    Alias{"norm.hook_scale", "scale"},
+    Alias{"hook_normalized_input", "norm"},
+    Alias{"mixer.hook_in", "norm"},
+    Alias{"hook_mixer_in", "norm"},
+    Alias{"hook_in_proj", "mixer.in_x"},
+    Alias{"hook_skip", "mixer.in_z"},
+    Alias{"hook_gate", "mixer.gate"},
+    Alias{"hook_conv", "mixer.conv"},
+    Alias{"hook_ssm_input", "mixer.x"},
+    Alias{"hook_delta_1", "mixer.dt_low"},
+    Alias{"hook_delta_2", "mixer.dt_pre"},
+    Alias{"hook_ssm_dt", "mixer.dt_pre"},
+    Alias{"hook_delta", "mixer.dt"},
+    Alias{"hook_A", "mixer.A"},
+    Alias{"hook_A_bar", "mixer.decay"},
+    Alias{"hook_ssm_decay", "mixer.decay"},
+    Alias{"hook_B", "mixer.B"},
+    Alias{"hook_ssm_B", "mixer.B"},
+    Alias{"hook_C", "mixer.C"},
+    Alias{"hook_ssm_C", "mixer.C"},
+    Alias{"hook_B_bar", "mixer.B_bar"},
+    Alias{"hook_ssm_write", "mixer.write"},
+    Alias{"hook_h_start", "mixer.h_start"},
+    Alias{"hook_h", "mixer.h"},
+    Alias{"hook_ssm_state", "mixer.readout_h"},
+    Alias{"hook_conv_state", "mixer.conv_state"},
+    Alias{"hook_y", "mixer.y"},
+    Alias{"hook_ssm_output", "mixer.ssm_out"},
+    Alias{"hook_after_skip", "mixer.gated"},
+    Alias{"hook_out_proj", "mixer.out"},
+    Alias{"mixer.out_proj.hook_out", "mixer.out"},
+    Alias{"mixer.hook_out", "mixer.out"},
+    Alias{"hook_mixer_out", "mixer.out"},
+    Alias{"hook_ssm_out", "mixer.out"},
+    Alias{"hook_resid_post", "resid_post"},
+};
+
+template <size_t kCount>
+std::string_view translated(const std::array<Alias, kCount>& aliases, std::string_view name) {
+  for (const auto& [alias, own] : aliases) {
+    if (alias == name) return own;
+  }
+  return {};
+}
+
+std::optional<int64_t> number(std::string_view text) {
+  int64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size() || value < 0) return {};
+  return value;
+}
+
+}  // namespace
+
+PointName canonical_point(std::string_view name) {
+  if (const auto own = translated(kOfModel, name); !own.empty()) return {std::string(own)};
+  const bool blocks = name.starts_with("blocks."), layers = name.starts_with("layers.");
+  const size_t dot = name.find('.', 7);
+  if ((!blocks && !layers) || dot == std::string_view::npos) return {std::string(name)};
+  const std::string_view layer = name.substr(7, dot - 7);
+  std::string_view rest = name.substr(dot + 1);
+  std::optional<int64_t> position;
+  constexpr std::string_view kStateAfter = "hook_h.";
+  if (rest.starts_with(kStateAfter)) {
+    position = number(rest.substr(kStateAfter.size()));
+    if (position) rest = "hook_h";
+  }
+  std::string_view own = translated(kOfLayer, rest);
+  if (own.empty()) own = rest;
+  return {"layers." + std::string(layer) + "." + std::string(own), position};
+}
+
+}  // namespace elapse
