@@ -225,7 +225,9 @@ Var through(Tape& tape, const Var& x, const Tap& tap) {
       tap.is_edited() ? device.empty(x.dtype(), x.value().shape()) : Tensor();
   if (tap.is_active_forward()) tap_forward(device, {x.value(), tap, edited});
   if (!tap.is_active_backward()) return x;
-  const Var out = tape.result(edited ? edited : x.value(), {&x});
+  const Tensor value = edited ? edited : x.value();
+  // A gradient that is asked for is taken even of what nothing before it needs one of.
+  const Var out = tap.gradient && tape.recording() ? Var(value, true) : tape.result(value, {&x});
   tape.record(out, [&tape, x, out, tap = backward_of(tap)] {
     AssignedGrad dx(tape, x);
     tap_backward(tape.device(), {out.grad(), tap, dx.tensor()});

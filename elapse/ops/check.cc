@@ -65,12 +65,13 @@ void ArgumentCheck::tap_part(std::string_view name, const Tensor& t, const TapPa
   if (part.is_whole()) return contiguous(name, t, shape);
   if (part.row_of) indices(name, part.row_of, {shape[0]});
   const int64_t channels = shape.rank() > 1 ? shape[1] : 1, states = shape.rank() > 2 ? shape[2] : 1;
-  that(part.channels == channels && part.states == states && part.first_channel >= 0 &&
+  that((part.row_of || part.rows == shape[0]) && part.channels == channels &&
+           part.states == states && part.first_channel >= 0 &&
            part.first_channel + part.channel_count <= channels && part.first_state >= 0 &&
            part.first_state + part.state_count <= states,
        fmt::format("{}: a part that {} does not have", name, shape.str()));
   Shape held = shape;
-  if (t) held.set(0, part.row_of ? t.dim(0) : shape[0]);
+  held.set(0, part.rows);
   if (shape.rank() > 1) held.set(1, part.channel_count);
   if (shape.rank() > 2) held.set(2, part.state_count);
   contiguous(name, t, held);

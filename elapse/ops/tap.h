@@ -17,6 +17,7 @@ enum class EditOp : uint8_t { none, set, add, scale, project_out };
 struct TapPart {
   Tensor row_of;  // (rows) i64: the part's row that each row of the value is, -1: none; empty: each
                   // row is its own
+  int64_t rows = 0;  // of the part: those of the value without `row_of`
   int64_t channels = 0, states = 1;  // of the value; no channels: the part is the whole value
   int64_t first_channel = 0, channel_count = 0;
   int64_t first_state = 0, state_count = 1;

@@ -65,6 +65,7 @@ Shape without_rows(const Shape& shape) {
 int64_t size_at(const Shape& shape, int axis) { return shape.rank() > axis ? shape[axis] : 1; }
 
 IndexRange within(const std::string& name, const char* what, const IndexRange& range, int64_t size) {
+  if (range.is_all()) return {0, size};
   const int64_t end = range.end == IndexRange::kToEnd ? size : range.end;
   ELAPSE_CHECK(range.begin >= 0 && range.begin < end && end <= size,
                "point \"{}\": {} {} to {} are selected, but it has {}", name, what, range.begin,
@@ -276,8 +277,8 @@ TapPart tap_part(Device& device, const std::string& name, const Part& part, cons
   const IndexRange n = within(name, "states", part.states, states);
   const bool whole = part.all_rows && c.end - c.begin == channels && n.end - n.begin == states;
   if (whole) return {};
-  const auto rows = static_cast<int64_t>(part.row_of.size());
-  return {.row_of = part.all_rows ? Tensor() : device.upload(part.row_of, {rows}),
+  return {.row_of = part.all_rows ? Tensor() : device.upload(part.row_of, {shape[0]}),
+          .rows = part.all_rows ? shape[0] : part.rows,
           .channels = channels,
           .states = states,
           .first_channel = c.begin,
@@ -352,6 +353,7 @@ std::vector<TapEdit> PointPass::tap_edits(Device& device, const Point& point, DT
     if (broadcast) {
       if (mine.part.all_rows) mine.part.row_of.assign(static_cast<size_t>(shape[0]), 0);
       mine.part.all_rows = false;
+      mine.part.rows = 1;
       for (int64_t& row : mine.part.row_of) row = std::min<int64_t>(row, 0);
     }
     const int64_t rows = source.numel() == 1 && source.shape() != one_row ? 0 : source.dim(0);
@@ -378,6 +380,7 @@ std::vector<TapEdit> PointPass::tap_edits(Device& device, const Point& point, DT
     }
     last->sources.push_back(source);
     last->rows += count;
+    last->change.part.rows = last->rows;
   }
   std::vector<TapEdit> edits;
   for (Merged& m : merged) {

@@ -100,6 +100,37 @@ class Subject {
     return seen_;
   }
 
+  // Of training.
+  double loss(Points* points) {
+    State state = start();
+    Tape tape(device_, false);
+    const Var logits = forward(tape, whole(), &state, points);
+    return numbers(device_, cross_entropy(tape, logits, targets()).value()).front();
+  }
+
+  void expect_passes_from_layers() {
+    State state = start();
+    Points points;
+    for (const char* name : {"layers.1.resid_pre", "layers.1.resid_post"}) points.watch(name);
+    Tape tape(device_, false);
+    const Bits expected =
+        bits_of(device_, model_.forward(tape, whole(), &state, &points).value());
+    const int64_t before = model_.path_counts().layer_tokens;
+    State again = start();
+    const Var stream(points.value("layers.1.resid_pre"));
+    EXPECT_EQ(bits_of(device_, model_.forward_from(tape, 1, stream, whole(), &again).value()),
+              expected);
+    EXPECT_EQ(model_.path_counts().layer_tokens - before, 11);
+    const Var last(points.value("layers.1.resid_post"));
+    EXPECT_EQ(bits_of(device_, model_.forward_from(tape, 2, last, whole(), &again).value()),
+              expected);
+    Points early;
+    early.watch("layers.0.mixer.dt");
+    EXPECT_THROW(model_.forward_from(tape, 1, stream, whole(), &again, &early), Error);
+    EXPECT_THROW(model_.forward_from(tape, 3, stream, whole(), &again), Error);
+    EXPECT_THROW(model_.forward_from(tape, 1, Var(), whole(), &again), Error);
+  }
+
   // As run(), with the point set to `values`, one for each call.
   Result run_set(Mode mode, const std::string& name, const std::vector<Tensor>& values) {
     next_ = [&, i = size_t{0}](Points& points) mutable {
@@ -139,15 +170,19 @@ class Subject {
     return {device_.upload(kTokens, {11}), make_sequences(device_, kLengths, {0, 1}, {0, 1}), {}};
   }
 
+  Tensor targets() {
+    std::vector<int64_t> next(kTokens.begin() + 1, kTokens.end());
+    next.push_back(0);
+    return device_.upload(next, {11});
+  }
+
   Result train(Points* points) {
     State state = start();
     const Parameters& parameters = model_.parameters();
     parameters.zero_grad(device_);
     Tape tape(device_);
     const Var logits = forward(tape, whole(), &state, points);
-    std::vector<int64_t> targets(kTokens.begin() + 1, kTokens.end());
-    targets.push_back(0);
-    tape.backward(cross_entropy(tape, logits, device_.upload(targets, {11})));
+    tape.backward(cross_entropy(tape, logits, targets()));
     Result result;
     result.add(device_, logits.value());
     for (const Parameter& p : parameters.all()) result.add(device_, p.var.grad());
@@ -273,6 +308,158 @@ TEST_P(EveryPoint, AddingWhatItIsEqualsDoubling) {
   }
 }
 
+// A selection with an awkward order, and which rows of a whole value it is, in its order.
+struct Selected {
+  Selection where;
+  std::vector<int64_t> rows;
+};
+
+// In the batch of training and prefill.
+Selected some_of(const PointInfo& point) {
+  if (point.axis == PointInfo::Axis::none) return {{.channels = {0, 2}}, {}};
+  if (point.axis == PointInfo::Axis::sequence) return {{.sequences = {1}}, {1}};
+  return {{.sequences = {1, 0}, .positions = {3, 0}}, {10, 7, 3, 0}};
+}
+
+// The elements of those rows, and of the selected channels and states.
+std::vector<double> part_of(Device& device, const Tensor& whole, const Selected& selected,
+                            bool has_rows) {
+  const std::vector<double> all = numbers(device, whole);
+  const Shape& shape = whole.shape();
+  const int first = has_rows ? 1 : 0;
+  const int64_t channels = shape.rank() > first ? shape[first] : 1;
+  const int64_t states = shape.rank() > first + 1 ? shape[first + 1] : 1;
+  std::vector<double> out;
+  for (const int64_t row : has_rows ? selected.rows : std::vector<int64_t>{0}) {
+    for (int64_t c = selected.where.channels.begin;
+         c < std::min(channels, selected.where.channels.end); ++c) {
+      for (int64_t n = selected.where.states.begin;
+           n < std::min(states, selected.where.states.end); ++n) {
+        out.push_back(all[static_cast<size_t>((row * channels + c) * states + n)]);
+      }
+    }
+  }
+  return out;
+}
+
+TEST_P(EveryPoint, SelectionsAreThePartsTheyName) {
+  Subject subject(GetParam().device, GetParam().dtype, GetParam().mixer);
+  for (Mode mode : {Mode::training, Mode::prefill}) {
+    const Result plain = subject.run(mode, nullptr);
+    for (const PointInfo& p : subject.points()) {
+      SCOPED_TRACE(p.name);
+      const Tensor whole = subject.watch(mode, p.name).front();
+      Selected selected = some_of(p);
+      const bool has_rows = p.axis != PointInfo::Axis::none;
+      const int axes = whole.shape().rank() - (has_rows ? 1 : 0);
+      const auto inner = [&](int axis) { return whole.dim(axis + (has_rows ? 1 : 0)); };
+      if (axes > 0 && inner(0) > 2) selected.where.channels = {1, inner(0) - 1};
+      if (axes > 0 && inner(0) <= 2) selected.where.channels = {};
+      if (axes > 1 && inner(1) > 2) selected.where.states = {1, 3};
+      Points points;
+      points.watch(p.name, selected.where);
+      EXPECT_TRUE(subject.run(mode, &points) == plain);
+      const Tensor& part = points.value(p.name);
+      EXPECT_EQ(numbers(subject.device(), part),
+                part_of(subject.device(), whole, selected, has_rows));
+
+      // Set to what it is, and doubled as the whole is with a source of ones elsewhere.
+      Points same;
+      same.edit({p.name, EditOp::set, part, selected.where});
+      EXPECT_EQ(subject.run(mode, &same).bits.front(), plain.bits.front());
+      Points changed;
+      const Tensor two = subject.device().empty(whole.dtype(), {1});
+      fill(subject.device(), {two, 2});
+      changed.edit({p.name, EditOp::scale, two, selected.where});
+      EXPECT_FALSE(subject.run(mode, &changed).bits.front() == plain.bits.front());
+    }
+  }
+}
+
+// What a pass of decoding sees of a position, whichever token it comes with.
+TEST_P(EveryPoint, PositionsMeanTheSameWhileDecoding) {
+  Subject subject(GetParam().device, GetParam().dtype, GetParam().mixer);
+  const std::string name = "layers.1.mixer.y";
+  const std::vector<Tensor> each = subject.watch(Mode::decoding, name);
+  Points points;
+  points.watch(name, {.sequences = {1}, .positions = {3}});
+  subject.run(Mode::decoding, &points);
+  const std::vector<double> last = numbers(subject.device(), each.back());
+  const std::vector<double> found = numbers(subject.device(), points.value(name));
+  ASSERT_EQ(found.size() * 2, last.size());
+  EXPECT_TRUE(std::equal(found.begin(), found.end(), last.begin() + std::ssize(found)));
+
+  const Result plain = subject.run(Mode::decoding, nullptr);
+  Points edited;
+  const Tensor two = subject.device().empty(each.front().dtype(), {1});
+  fill(subject.device(), {two, 2});
+  edited.edit({name, EditOp::scale, two, {.positions = {2}}});
+  const Result changed = subject.run(Mode::decoding, &edited);
+  EXPECT_EQ(changed.bits[0], plain.bits[0]);
+  EXPECT_EQ(changed.bits[1], plain.bits[1]);
+  EXPECT_NE(changed.bits[2], plain.bits[2]);
+}
+
+// Many edits of one point, each of another token, do what one does with a row for each.
+TEST_P(EveryPoint, EditsOfOnePointAddUp) {
+  Subject subject(GetParam().device, GetParam().dtype, GetParam().mixer);
+  for (const char* name : {"layers.0.mixer.out", "layers.1.mixer.dt", "layers.1.resid_pre"}) {
+    const Tensor whole = subject.watch(Mode::prefill, name).front();
+    Points together, apart;
+    const Tensor two = subject.device().empty(whole.dtype(), {1});
+    fill(subject.device(), {two, 2});
+    together.edit({name, EditOp::set, whole.rows(2, 4), {.sequences = {0}, .positions = {2, 3}}});
+    together.edit({name, EditOp::scale, two, {.sequences = {1}}});
+    apart.edit({name, EditOp::set, whole.rows(3, 4), {.sequences = {0}, .positions = {3}}});
+    apart.edit({name, EditOp::set, whole.rows(2, 3), {.sequences = {0}, .positions = {2}}});
+    for (const int64_t t : {0, 1, 2, 3}) {
+      apart.edit({name, EditOp::scale, two, {.sequences = {1}, .positions = {t}}});
+    }
+    EXPECT_TRUE(subject.run(Mode::prefill, &together) == subject.run(Mode::prefill, &apart));
+    // One row for all tokens.
+    Points broadcast, rows;
+    broadcast.edit({name, EditOp::set, whole.rows(1, 2), {.sequences = {1}}});
+    for (const int64_t t : {0, 1, 2, 3}) {
+      rows.edit({name, EditOp::set, whole.rows(1, 2), {.sequences = {1}, .positions = {t}}});
+    }
+    EXPECT_TRUE(subject.run(Mode::prefill, &broadcast) == subject.run(Mode::prefill, &rows));
+  }
+}
+
+// The gradient of a value is the derivative with respect to a number added to it.
+TEST_P(EveryPoint, GradientsAreThoseOfWhatIsAdded) {
+  if (GetParam().dtype != DType::f64) GTEST_SKIP() << "finite differences need float64";
+  Subject subject(GetParam().device, GetParam().dtype, GetParam().mixer);
+  Device& device = subject.device();
+  const Result plain = subject.run(Mode::training, nullptr);
+  for (const PointInfo& p : subject.points()) {
+    SCOPED_TRACE(p.name);
+    Points points;
+    points.watch_gradient(p.name);
+    const Result graded = subject.run(Mode::training, &points);
+    EXPECT_TRUE(graded.bits.front() == plain.bits.front());
+    expect_close(graded, plain, 1e-12);
+    const Tensor gradient = points.gradient(p.name);
+    const std::vector<double> found = numbers(device, gradient);
+    for (const size_t i : {size_t{0}, found.size() / 2, found.size() - 1}) {
+      const auto loss = [&](double step) {
+        std::vector<double> added(found.size(), 0.0);
+        added[i] = step;
+        Points change;
+        change.edit({p.name, EditOp::add, device.upload(added, gradient.shape())});
+        return subject.loss(&change);
+      };
+      constexpr double kStep = 1e-6;
+      EXPECT_NEAR(found[i], (loss(kStep) - loss(-kStep)) / (2 * kStep), 1e-8) << "element " << i;
+    }
+  }
+}
+
+TEST_P(EveryPoint, APassFromALayerEndsAsTheWholeDoes) {
+  Subject subject(GetParam().device, GetParam().dtype, GetParam().mixer);
+  subject.expect_passes_from_layers();
+}
+
 std::vector<Kind> kinds() {
   std::vector<Kind> list;
   for (const MixerKind mixer : {MixerKind::mamba, MixerKind::mamba2}) {
@@ -312,7 +499,26 @@ TEST(Points, KeyTellsWhatRunsApart) {
   EXPECT_NE(watched.key(), both.key());
   EXPECT_NE(edited.key(), both.key());
   EXPECT_EQ(Points().key(), "");
-  EXPECT_THROW(both.edit({"embed", EditOp::add, one}), Error);
+  Points part;
+  part.watch("embed", {.positions = {3}});
+  EXPECT_NE(part.key(), watched.key());
+  EXPECT_THROW(part.watch("hook_embed"), Error);
+}
+
+TEST(Points, NamesOfOtherToolsAreTaken) {
+  Device device("ref");
+  const LanguageModel model(device, tiny_config(), DType::f32, 1);
+  Points points;
+  points.watch("blocks.1.hook_h.3");
+  points.watch("blocks.0.mixer.out_proj.hook_out");
+  points.watch("layers.0.mixer.dt");
+  Tape tape(device, false);
+  model.forward(tape, {device.upload(kTokens, {11}), make_sequences(device, {11}), {}}, nullptr,
+                &points);
+  EXPECT_EQ(points.value("layers.1.mixer.h").shape(), Shape({1, 40, 5}));
+  EXPECT_EQ(points.value("blocks.1.hook_h.3").shape(), Shape({1, 40, 5}));
+  EXPECT_EQ(points.value("layers.0.mixer.out").shape(), Shape({11, 20}));
+  EXPECT_EQ(points.value("blocks.0.hook_delta").shape(), Shape({11, 40}));
 }
 
 }  // namespace

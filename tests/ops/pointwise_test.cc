@@ -20,7 +20,6 @@ const Layout kLayouts[] = {
 };
 
 constexpr Unary kUnaries[] = {Unary::exp, Unary::neg_exp, Unary::silu, Unary::softplus};
-constexpr EditOp kEdits[] = {EditOp::none, EditOp::set, EditOp::add, EditOp::scale};
 // The slope of SiLU, s (1 + x (1 - s)), has the rounding of s times x, which is below 24.
 constexpr double kUnaryTolerance = (8 + 24) * kEpsilon;
 
@@ -85,22 +84,6 @@ TEST(Pointwise, BinaryCpuAgreesWithRef) {
   }
 }
 
-TEST(Pointwise, EditsCpuAgreesWithRef) {
-  for (const EditOp op : kEdits) {
-    for (const Layout& layout : kLayouts) {
-      SCOPED_TRACE(layout.shape.str());
-      const auto call = [&](Device& device, Operands& o) {
-        const Tensor x = o.input(layout.shape, -1, 1, layout.row_padding);
-        for (const Tensor& source : {o.input(layout.shape), o.input({1})}) {
-          edit(device, {op, x, source, o.assigned(layout.shape)});
-          edit_backward(device, {op, x, source, o.assigned(layout.shape, 1)});
-        }
-      };
-      expect_cpu_agrees(call, kEpsilon);
-    }
-  }
-}
-
 TEST(Pointwise, GradientsAreThoseOfFiniteDifferences) {
   Device ref("ref");
   for (const Unary function : kUnaries) {
@@ -113,17 +96,6 @@ TEST(Pointwise, GradientsAreThoseOfFiniteDifferences) {
       return weighted_sum(y, dy);
     };
     expect_gradient(x, dx, loss, "x");
-  }
-  for (const EditOp op : kEdits) {
-    Operands o(DType::f64);
-    const Tensor x = o.input({7}), dy = o.input({7}), source = o.input({7});
-    const Tensor y = o.assigned({7}), dx = o.assigned({7});
-    edit_backward(ref, {op, dy, source, dx});
-    const auto loss = [&] {
-      edit(ref, {op, x, source, y});
-      return weighted_sum(y, dy);
-    };
-    expect_gradient(x, dx, loss, "edited");
   }
 }
 

@@ -3,7 +3,9 @@
 
 #include <functional>
 
+#include "elapse/ops/pointwise.h"
 #include "tests/ops/op_test.h"
+#include "tests/ops/tap_parts.h"
 
 namespace elapse {
 namespace {
@@ -353,6 +355,98 @@ TEST(SelectiveScan, RefGradientsThroughEditsAreThoseOfFiniteDifferences) {
       SCOPED_TRACE(fmt::format("point {}, edit {}", static_cast<int>(p), static_cast<int>(op)));
       expect_ref_gradients(c, [&](Operands& o, ScanTaps& taps) { edit_one(o, c, p, op, taps); });
     }
+  }
+}
+
+// Every point watched, edited and, backward, its gradient taken, each in a part of it.
+void tap_parts(Operands& o, const Case& c, ScanTaps& taps, EditOp op) {
+  for (const ScanPoint p : kPoints) {
+    const Shape shape = c.shape_of(p), held = some_part_shape(shape);
+    const TapPart part = some_part(o, shape);
+    tap(taps, p) = {.watch = o.assigned(held), .watched = part};
+    if (op != EditOp::none) tap(taps, p).edits = {{op, o.input(held, 0.5, 1), part}};
+  }
+}
+void take_gradients(Operands& o, const Case& c, ScanTaps& taps) {
+  for (const ScanPoint p : kPoints) {
+    const Shape shape = c.shape_of(p);
+    tap(taps, p).graded = some_part(o, shape);
+    tap(taps, p).gradient = o.assigned(some_part_shape(shape));
+  }
+}
+
+TEST(SelectiveScan, TapsOfPartsAgreeWithRef) {
+  const Case large = {{50, 3}, 70, 20};  // several vectors, groups and blocks of states
+  for (const Case& c : {kTapCase, large}) {
+    for (const EditOp op : {EditOp::none, EditOp::scale}) {
+      expect_cpu_agrees(
+          [&](Device& device, Operands& o) {
+            ScanForward forward = make_forward(device, o, c);
+            tap_parts(o, c, forward.taps, op);
+            ScanBackward backward = make_backward(o, c, forward);
+            take_gradients(o, c, backward.taps);
+            selective_scan_forward(device, forward);
+            selective_scan_backward(device, backward);
+          },
+          c.tolerance());
+    }
+  }
+}
+
+TEST(SelectiveScan, ThePartThatIsWatchedIsThatOfTheWhole) {
+  Device cpu("cpu", 1);
+  Operands o(DType::f32), again(DType::f32);
+  ScanForward whole = make_forward(cpu, o, kTapCase), parts = make_forward(cpu, again, kTapCase);
+  for (const ScanPoint p : kPoints) tap(whole.taps, p).watch = o.assigned(kTapCase.shape_of(p));
+  tap_parts(again, kTapCase, parts.taps, EditOp::none);
+  selective_scan_forward(cpu, whole);
+  selective_scan_forward(cpu, parts);
+  EXPECT_EQ(o.outputs()[0].bytes(), again.outputs()[0].bytes());
+  for (const ScanPoint p : kPoints) {
+    const Tap& t = tap(parts.taps, p);
+    EXPECT_EQ(values(t.watch),
+              values_of_part(t.watched, tap(whole.taps, p).watch, t.watch.shape()));
+  }
+}
+
+TEST(SelectiveScan, TakingGradientsOfPointsChangesNoBit) {
+  Device cpu("cpu", 2);
+  Operands o(DType::f32), again(DType::f32);
+  for (Operands* operands : {&o, &again}) {
+    ScanForward forward = make_forward(cpu, *operands, kTapCase);
+    ScanBackward backward = make_backward(*operands, kTapCase, forward);
+    if (operands == &again) take_gradients(again, kTapCase, backward.taps);
+    selective_scan_forward(cpu, forward);
+    selective_scan_backward(cpu, backward);
+  }
+  for (size_t i = 0; i < o.outputs().size(); ++i) {
+    EXPECT_EQ(o.outputs()[i].bytes(), again.outputs()[i].bytes()) << "output " << i;
+  }
+}
+
+// The derivative with respect to a number added to the value.
+TEST(SelectiveScan, RefGradientsOfPointsAreThoseOfFiniteDifferences) {
+  const Case c = {{4, 2}, 3, 3, {0, 0}, {1, 2}};
+  Device ref("ref", 1);
+  for (const ScanPoint p : kPoints) {
+    Operands o(DType::f64);
+    ScanForward forward = make_forward(ref, o, c);
+    const Tensor added = o.accumulated(c.shape_of(p));
+    fill(ref, {added, 0});
+    tap(forward.taps, p).edits = {{EditOp::add, added}};
+    ScanBackward backward = make_backward(o, c, forward);
+    fill(ref, {backward.dpool, 0});
+    tap(backward.taps, p).gradient = o.assigned(c.shape_of(p));
+    const std::vector<double> pool = values(forward.pool);
+    const auto loss = [&] {
+      for (size_t i = 0; i < pool.size(); ++i) put(forward.pool, int64_t(i), pool[i]);
+      selective_scan_forward(ref, forward);
+      return weighted_sum(forward.out, backward.dout);
+    };
+    loss();
+    selective_scan_backward(ref, backward);
+    expect_gradient(added, tap(backward.taps, p).gradient, loss,
+                    fmt::format("point {}", static_cast<int>(p)));
   }
 }
 

@@ -3,7 +3,9 @@
 
 #include <functional>
 
+#include "elapse/ops/pointwise.h"
 #include "tests/ops/op_test.h"
+#include "tests/ops/tap_parts.h"
 
 namespace elapse {
 namespace {
@@ -418,6 +420,78 @@ TEST(Ssd, RefGradientsThroughEditsAreThoseOfFiniteDifferences) {
       expect_ref_gradients(c,
                            [&](Operands& o, SsdForward& a) { edit_one(o, p, op, a.in, a.taps); });
     }
+  }
+}
+
+void tap_parts(Operands& o, SsdForward& a, EditOp op) {
+  for (const SsdPoint p : kPoints) {
+    const Shape shape = a.in.point_shape(p), held = some_part_shape(shape);
+    const TapPart part = some_part(o, shape);
+    tap(a.taps, p) = {.watch = o.assigned(held), .watched = part};
+    if (op != EditOp::none) tap(a.taps, p).edits = {{op, o.input(held, 0.5, 1), part}};
+  }
+}
+void take_gradients(Operands& o, SsdBackward& b) {
+  for (const SsdPoint p : kPoints) {
+    const Shape shape = b.in.point_shape(p);
+    tap(b.taps, p).graded = some_part(o, shape);
+    tap(b.taps, p).gradient = o.assigned(some_part_shape(shape));
+  }
+}
+
+TEST(Ssd, TapsOfPartsAgreeWithRef) {
+  for (const EditOp op : {EditOp::none, EditOp::scale}) {
+    expect_cpu_agrees(
+        [&](Device& device, Operands& o) {
+          SsdForward forward = make_forward(device, o, kTapCase);
+          tap_parts(o, forward, op);
+          SsdBackward backward = make_backward(o, kTapCase, forward);
+          take_gradients(o, backward);
+          ssd_forward(device, forward);
+          ssd_backward(device, backward);
+        },
+        kTapCase.tolerance());
+  }
+}
+
+// Where the chunks' products of matrices go on.
+TEST(Ssd, GradientsOfPointsOutsideTheRecurrenceAgreeWithRef) {
+  expect_cpu_agrees(
+      [&](Device& device, Operands& o) {
+        const SsdForward forward = make_forward(device, o, kTapCase);
+        SsdBackward backward = make_backward(o, kTapCase, forward);
+        for (const SsdPoint p : {SsdPoint::dt_pre, SsdPoint::dt, SsdPoint::y}) {
+          tap(backward.taps, p).gradient = o.assigned(forward.in.point_shape(p));
+        }
+        ssd_forward(device, forward);
+        ssd_backward(device, backward);
+      },
+      kTapCase.tolerance());
+}
+
+// The derivative with respect to a number added to the value.
+TEST(Ssd, RefGradientsOfPointsAreThoseOfFiniteDifferences) {
+  const Case c = {{4, 2}, 2, 2, 3, 1, {0, 0}, {1, 2}};
+  Device ref("ref", 1);
+  for (const SsdPoint p : kPoints) {
+    Operands o(DType::f64);
+    SsdForward forward = make_forward(ref, o, c);
+    const Tensor added = o.accumulated(forward.in.point_shape(p));
+    fill(ref, {added, 0});
+    tap(forward.taps, p).edits = {{EditOp::add, added}};
+    SsdBackward backward = make_backward(o, c, forward);
+    fill(ref, {backward.dpool, 0});
+    tap(backward.taps, p).gradient = o.assigned(forward.in.point_shape(p));
+    const std::vector<double> pool = values(forward.pool);
+    const auto loss = [&] {
+      for (size_t i = 0; i < pool.size(); ++i) put(forward.pool, int64_t(i), pool[i]);
+      ssd_forward(ref, forward);
+      return weighted_sum(forward.out, backward.dout);
+    };
+    loss();
+    ssd_backward(ref, backward);
+    expect_gradient(added, tap(backward.taps, p).gradient, loss,
+                    fmt::format("point {}", static_cast<int>(p)));
   }
 }
 
