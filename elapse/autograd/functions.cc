@@ -221,8 +221,7 @@ Var copy_of(Tape& tape, const Var& x) {
 
 Var through(Tape& tape, const Var& x, const Tap& tap) {
   Device& device = tape.device();
-  const Tensor edited =
-      tap.is_edited() ? device.empty(x.dtype(), x.value().shape()) : Tensor();
+  const Tensor edited = tap.is_edited() ? device.empty(x.dtype(), x.value().shape()) : Tensor();
   if (tap.is_active_forward()) tap_forward(device, {x.value(), tap, edited});
   if (!tap.is_active_backward()) return x;
   const Tensor value = edited ? edited : x.value();

@@ -101,8 +101,8 @@ Var ByTokens::token(Tape& tape, const LanguageModel::Input& input, int64_t t, St
     row_of_[static_cast<size_t>(row)] = rows_so_far_++;
   }
   const std::vector<int64_t> ones(sequences.size(), 1);
-  const Batch step = {row_indices(device, ids), make_sequences(device, ones, sequences, sequences),
-                      {}};
+  const Batch step = {
+      row_indices(device, ids), make_sequences(device, ones, sequences, sequences), {}};
   LanguageModel::Input here = input;
   if (input.stream) here.stream = gather_rows(tape, input.stream, row_indices(device, rows));
   std::optional<PointPass> looking;

@@ -137,8 +137,8 @@ Var LanguageModel::forward(Tape& tape, const Batch& batch, State* state, Points*
 
 Var LanguageModel::forward_from(Tape& tape, int64_t layer, const Var& stream, const Batch& batch,
                                 State* state, Points* points) const {
-  ELAPSE_CHECK(layer >= 0 && layer <= config_.n_layers,
-               "a pass from layer {}: expected 0 to {}", layer, config_.n_layers);
+  ELAPSE_CHECK(layer >= 0 && layer <= config_.n_layers, "a pass from layer {}: expected 0 to {}",
+               layer, config_.n_layers);
   const Shape expected = {batch.seqs.tokens, config_.d_model};
   ELAPSE_CHECK(stream && stream.dtype() == dtype_ && stream.value().shape() == expected,
                "the stream entering layer {}: expected {} {}, found {}", layer, name_of(dtype_),
@@ -187,9 +187,8 @@ Var LanguageModel::pass(Tape& tape, const Input& input, const Batch& batch, Stat
   const VerifyMode mode = verify_mode();
   const bool by_tokens =
       mode == VerifyMode::step || (mode == VerifyMode::restore && !tape.recording());
-  Var logits = by_tokens
-                   ? ByTokens(*this, mode).run(tape, input, batch, state, looking.get())
-                   : run(tape, input, batch, state, looking.get());
+  Var logits = by_tokens ? ByTokens(*this, mode).run(tape, input, batch, state, looking.get())
+                         : run(tape, input, batch, state, looking.get());
   if (!by_tokens) ++path_counts_.parallel;
   if (state == nullptr) return logits;
   for (size_t s = 0; s < batch.seqs.lengths.size(); ++s) {

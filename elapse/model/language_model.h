@@ -19,9 +19,9 @@ struct Batch {
 
 // How often forward() took each path (see ELAPSE_VERIFY in docs/extending.md).
 struct PathCounts {
-  int64_t parallel = 0;  // passes over whole sequences
-  int64_t stepped = 0;   // passes over one token of each sequence
-  int64_t restored = 0;  // states written to a file and read back between tokens
+  int64_t parallel = 0;      // passes over whole sequences
+  int64_t stepped = 0;       // passes over one token of each sequence
+  int64_t restored = 0;      // states written to a file and read back between tokens
   int64_t layer_tokens = 0;  // layers times tokens that were run
 };
 

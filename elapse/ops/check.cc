@@ -64,7 +64,8 @@ void ArgumentCheck::tap_part(std::string_view name, const Tensor& t, const TapPa
                              Shape shape) const {
   if (part.is_whole()) return contiguous(name, t, shape);
   if (part.row_of) indices(name, part.row_of, {shape[0]});
-  const int64_t channels = shape.rank() > 1 ? shape[1] : 1, states = shape.rank() > 2 ? shape[2] : 1;
+  const int64_t channels = shape.rank() > 1 ? shape[1] : 1,
+                states = shape.rank() > 2 ? shape[2] : 1;
   that((part.row_of || part.rows == shape[0]) && part.channels == channels &&
            part.states == states && part.first_channel >= 0 &&
            part.first_channel + part.channel_count <= channels && part.first_state >= 0 &&

@@ -26,7 +26,7 @@ void check_taps(const ArgumentCheck& check, const ScanTaps& taps, const ScanInpu
   for (size_t i = 0; i < taps.size(); ++i) {
     const bool per_state = is_per_state(static_cast<ScanPoint>(i));
     check.inner_tap("taps", taps[i],
-              per_state ? Shape{tokens, d_inner, d_state} : Shape{tokens, d_inner});
+                    per_state ? Shape{tokens, d_inner, d_state} : Shape{tokens, d_inner});
   }
 }
 

@@ -17,7 +17,7 @@ enum class EditOp : uint8_t { none, set, add, scale, project_out };
 struct TapPart {
   Tensor row_of;  // (rows) i64: the part's row that each row of the value is, -1: none; empty: each
                   // row is its own
-  int64_t rows = 0;  // of the part: those of the value without `row_of`
+  int64_t rows = 0;                  // of the part: those of the value without `row_of`
   int64_t channels = 0, states = 1;  // of the value; no channels: the part is the whole value
   int64_t first_channel = 0, channel_count = 0;
   int64_t first_state = 0, state_count = 1;
@@ -28,8 +28,8 @@ struct TapPart {
     if (is_whole()) return i;
     const int64_t state = i % states - first_state, channel = i / states % channels - first_channel;
     const int64_t row = part_row(i / states / channels);
-    const bool inside = row >= 0 && channel >= 0 && channel < channel_count && state >= 0 &&
-                        state < state_count;
+    const bool inside =
+        row >= 0 && channel >= 0 && channel < channel_count && state >= 0 && state < state_count;
     return inside ? (row * channel_count + channel) * state_count + state : -1;
   }
   int64_t part_row(int64_t row) const { return row_of ? row_of.data<int64_t>()[row] : row; }

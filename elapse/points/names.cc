@@ -11,8 +11,8 @@ namespace {
 using Alias = std::pair<std::string_view, std::string_view>;
 
 constexpr std::array kOfModel = {
-    Alias{"hook_embed", "embed"},       Alias{"embed.hook_out", "embed"},
-    Alias{"hook_norm", "norm_f"},       Alias{"ln_final.hook_normalized", "norm_f"},
+    Alias{"hook_embed", "embed"},   Alias{"embed.hook_out", "embed"},
+    Alias{"hook_norm", "norm_f"},   Alias{"ln_final.hook_normalized", "norm_f"},
     Alias{"hook_logits", "logits"},
 };
 

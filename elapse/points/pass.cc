@@ -14,9 +14,9 @@ using Axis = PointInfo::Axis;
 // Rows, channels and states of a value. The rows of the tensor that holds them may be more than one
 // step's.
 struct PointPass::Part {
-  bool all_rows = true;         // every row of the value, in order
+  bool all_rows = true;              // every row of the value, in order
   std::vector<int64_t> row_of = {};  // else, by the value's row: the part's, or -1
-  int64_t rows = 0;             // of the part
+  int64_t rows = 0;                  // of the part
   IndexRange channels, states;
 
   bool is_empty() const {
@@ -64,7 +64,8 @@ Shape without_rows(const Shape& shape) {
 
 int64_t size_at(const Shape& shape, int axis) { return shape.rank() > axis ? shape[axis] : 1; }
 
-IndexRange within(const std::string& name, const char* what, const IndexRange& range, int64_t size) {
+IndexRange within(const std::string& name, const char* what, const IndexRange& range,
+                  int64_t size) {
   if (range.is_all()) return {0, size};
   const int64_t end = range.end == IndexRange::kToEnd ? size : range.end;
   ELAPSE_CHECK(range.begin >= 0 && range.begin < end && end <= size,
@@ -130,10 +131,11 @@ struct PointPass::Resolver {
     check_distinct(name, "position", where.positions);
     ELAPSE_CHECK(axis != Axis::none || (where.sequences.empty() && where.positions.empty()),
                  "point \"{}\": it is the same for all tokens, none can be selected", name);
-    ELAPSE_CHECK(axis != Axis::sequence || where.positions.empty(),
-                 "point \"{}\": it is a value of sequences, not of tokens: no position of it can be "
-                 "selected",
-                 name);
+    ELAPSE_CHECK(
+        axis != Axis::sequence || where.positions.empty(),
+        "point \"{}\": it is a value of sequences, not of tokens: no position of it can be "
+        "selected",
+        name);
     for (const int64_t s : where.sequences) {
       ELAPSE_CHECK(s >= 0 && s < sequences(),
                    "point \"{}\": sequence {} is selected, but the batch has {}", name, s,
@@ -341,10 +343,9 @@ std::vector<TapEdit> PointPass::tap_edits(Device& device, const Point& point, DT
     if (point.axis == Axis::none && source.shape().rank() == shape.rank() - 1) {
       source = source.reshape(one_row_of(source.shape()));
     }
-    const bool fits = source.dtype() == dtype && (source.numel() == 1 || source.shape() == held ||
-                                                  source.shape() == one_row);
-    ELAPSE_CHECK(fits,
-                 "edit of \"{}\": expected a source {} {}, {} or of one element, found {} {}",
+    const bool fits = source.dtype() == dtype &&
+                      (source.numel() == 1 || source.shape() == held || source.shape() == one_row);
+    ELAPSE_CHECK(fits, "edit of \"{}\": expected a source {} {}, {} or of one element, found {} {}",
                  point.name, name_of(dtype), held.str(), one_row.str(), name_of(source.dtype()),
                  source.shape().str());
     Change mine = change;

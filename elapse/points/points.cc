@@ -46,9 +46,7 @@ void Points::add(Watches& watches, std::string_view name, Selection where) {
   ELAPSE_CHECK(fresh, "point \"{}\" is watched already", name);
 }
 
-void Points::watch(std::string_view name, Selection where) {
-  add(values_, name, std::move(where));
-}
+void Points::watch(std::string_view name, Selection where) { add(values_, name, std::move(where)); }
 
 void Points::watch_gradient(std::string_view name, Selection where) {
   add(gradients_, name, std::move(where));

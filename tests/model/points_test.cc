@@ -113,8 +113,7 @@ class Subject {
     Points points;
     for (const char* name : {"layers.1.resid_pre", "layers.1.resid_post"}) points.watch(name);
     Tape tape(device_, false);
-    const Bits expected =
-        bits_of(device_, model_.forward(tape, whole(), &state, &points).value());
+    const Bits expected = bits_of(device_, model_.forward(tape, whole(), &state, &points).value());
     const int64_t before = model_.path_counts().layer_tokens;
     State again = start();
     const Var stream(points.value("layers.1.resid_pre"));
@@ -333,8 +332,8 @@ std::vector<double> part_of(Device& device, const Tensor& whole, const Selected&
   for (const int64_t row : has_rows ? selected.rows : std::vector<int64_t>{0}) {
     for (int64_t c = selected.where.channels.begin;
          c < std::min(channels, selected.where.channels.end); ++c) {
-      for (int64_t n = selected.where.states.begin;
-           n < std::min(states, selected.where.states.end); ++n) {
+      for (int64_t n = selected.where.states.begin; n < std::min(states, selected.where.states.end);
+           ++n) {
         out.push_back(all[static_cast<size_t>((row * channels + c) * states + n)]);
       }
     }
@@ -427,30 +426,54 @@ TEST_P(EveryPoint, EditsOfOnePointAddUp) {
 }
 
 // The gradient of a value is the derivative with respect to a number added to it.
-TEST_P(EveryPoint, GradientsAreThoseOfWhatIsAdded) {
-  if (GetParam().dtype != DType::f64) GTEST_SKIP() << "finite differences need float64";
-  Subject subject(GetParam().device, GetParam().dtype, GetParam().mixer);
+void expect_gradient_of_added(Subject& subject, const std::string& name) {
   Device& device = subject.device();
+  Points points;
+  points.watch_gradient(name);
+  subject.run(Mode::training, &points);
+  const Tensor gradient = points.gradient(name);
+  const std::vector<double> found = numbers(device, gradient);
+  for (const size_t i : {size_t{0}, found.size() / 2, found.size() - 1}) {
+    const auto loss = [&](double step) {
+      std::vector<double> added(found.size(), 0.0);
+      added[i] = step;
+      Points change;
+      change.edit({name, EditOp::add, device.upload(added, gradient.shape())});
+      return subject.loss(&change);
+    };
+    constexpr double kStep = 1e-6;
+    EXPECT_NEAR(found[i], (loss(kStep) - loss(-kStep)) / (2 * kStep), 1e-8) << "element " << i;
+  }
+}
+
+TEST_P(EveryPoint, GradientsAreThoseInRefDouble) {
+  Subject subject(GetParam().device, GetParam().dtype, GetParam().mixer);
+  Subject definition("ref", DType::f64, GetParam().mixer);
+  const double tolerance = GetParam().dtype == DType::f64 ? 1e-12 : 3e-5;
   const Result plain = subject.run(Mode::training, nullptr);
   for (const PointInfo& p : subject.points()) {
     SCOPED_TRACE(p.name);
-    Points points;
-    points.watch_gradient(p.name);
-    const Result graded = subject.run(Mode::training, &points);
-    EXPECT_TRUE(graded.bits.front() == plain.bits.front());
-    expect_close(graded, plain, 1e-12);
-    const Tensor gradient = points.gradient(p.name);
-    const std::vector<double> found = numbers(device, gradient);
-    for (const size_t i : {size_t{0}, found.size() / 2, found.size() - 1}) {
-      const auto loss = [&](double step) {
-        std::vector<double> added(found.size(), 0.0);
-        added[i] = step;
-        Points change;
-        change.edit({p.name, EditOp::add, device.upload(added, gradient.shape())});
-        return subject.loss(&change);
-      };
-      constexpr double kStep = 1e-6;
-      EXPECT_NEAR(found[i], (loss(kStep) - loss(-kStep)) / (2 * kStep), 1e-8) << "element " << i;
+    const auto gradient = [&](Subject& s, Result& result) {
+      Points points;
+      points.watch_gradient(p.name);
+      result = s.run(Mode::training, &points);
+      Result gradient;
+      gradient.add(s.device(), points.gradient(p.name));
+      return gradient;
+    };
+    Result found, expected;
+    expect_close(gradient(subject, found), gradient(definition, expected), tolerance);
+    EXPECT_TRUE(found.bits.front() == plain.bits.front());
+    expect_close(found, plain, tolerance);
+  }
+}
+
+TEST(PointGradients, AreThoseOfWhatIsAdded) {
+  for (const MixerKind mixer : {MixerKind::mamba, MixerKind::mamba2}) {
+    Subject subject("ref", DType::f64, mixer);
+    for (const PointInfo& p : subject.points()) {
+      SCOPED_TRACE(p.name);
+      expect_gradient_of_added(subject, p.name);
     }
   }
 }

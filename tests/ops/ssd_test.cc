@@ -332,7 +332,8 @@ void edit_one(Operands& o, SsdPoint p, EditOp op, const SsdInputs& in, SsdTaps& 
   const bool one_for_all = op == EditOp::scale && p != SsdPoint::B_bar;
   // A decay above 1 would let states, and errors with them, grow without bound.
   const double sign = op == EditOp::add && p == SsdPoint::decay ? -1 : 1;
-  tap(taps, p).edits = {{op, o.input(one_for_all ? Shape{1} : in.point_shape(p), sign * 0.5, sign)}};
+  tap(taps, p).edits = {
+      {op, o.input(one_for_all ? Shape{1} : in.point_shape(p), sign * 0.5, sign)}};
 }
 
 // Every point scaled at once, each by its own numbers.

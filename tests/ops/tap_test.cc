@@ -16,9 +16,7 @@ using namespace op_test;
 constexpr EditOp kOps[] = {EditOp::set, EditOp::add, EditOp::scale, EditOp::project_out};
 const Shape kShapes[] = {{7, 5}, {1, 1}, {40, 130}, {6, 4, 5}, {2, 3, 1}};
 
-bool takes(EditOp op, const Shape& shape) {
-  return op != EditOp::project_out || shape.rank() == 2;
-}
+bool takes(EditOp op, const Shape& shape) { return op != EditOp::project_out || shape.rank() == 2; }
 
 TEST(Tap, CpuAgreesWithRef) {
   for (const EditOp op : kOps) {

@@ -121,13 +121,11 @@ void BackThroughTap(const Tap& tap, int64_t d_inner, int64_t t, const Channels& 
 void FilterToken(const CausalConvForward& args, const Weights& w, const float* const* rows,
                  int64_t t, const Channels& channels) {
   float* y = row(args.y, t);
-  ForChannels(channels, [&](int64_t e, auto lanes) HWY_ATTR {
-    lanes.store(FilterX(lanes, w, rows, e), y + e);
-  });
+  ForChannels(channels, [&](int64_t e, auto lanes)
+                            HWY_ATTR { lanes.store(FilterX(lanes, w, rows, e), y + e); });
   ThroughTap(args.conv_tap, w.d_inner, t, channels, y);
-  ForChannels(channels, [&](int64_t e, auto lanes) HWY_ATTR {
-    lanes.store(Silu(D(), lanes.load(y + e)), y + e);
-  });
+  ForChannels(channels, [&](int64_t e, auto lanes)
+                            HWY_ATTR { lanes.store(Silu(D(), lanes.load(y + e)), y + e); });
 }
 
 // The same for kTogether tokens from t on, four taps and a tap that does not meet them.
@@ -184,9 +182,8 @@ void ConvGradient(const CausalConvBackward& args, const Weights& w, const Step& 
                   const Channels& channels) {
   const float* dy = row(args.dy, step.t);
   float* dconv = step.dconv[w.d_conv - 1];
-  ForChannels(channels, [&](int64_t e, auto lanes) HWY_ATTR {
-    lanes.store(FilterX(lanes, w, step.x, e), dconv + e);
-  });
+  ForChannels(channels, [&](int64_t e, auto lanes)
+                            HWY_ATTR { lanes.store(FilterX(lanes, w, step.x, e), dconv + e); });
   ThroughTap(args.conv_tap, w.d_inner, step.t, channels, dconv);
   ForChannels(channels, [&](int64_t e, auto lanes) HWY_ATTR {
     const V conv = lanes.load(dconv + e);

@@ -106,7 +106,8 @@ float ScaleShare(const GatedRmsNormBackward& args, const GroupRow& g, int64_t i,
         return hn::MulAdd(dnormed, lanes.load(gated + j), sum);
       });
   const float dscale = back_through_tap(args.in.scale_tap, i, -dot / (scale * scale));
-  const float rms = args.in.scale_tap.is_edited() ? RootMeanSquare(gated, g.width, args.in.eps) : scale;
+  const float rms =
+      args.in.scale_tap.is_edited() ? RootMeanSquare(gated, g.width, args.in.eps) : scale;
   return dscale / (static_cast<float>(g.width) * rms);
 }
 

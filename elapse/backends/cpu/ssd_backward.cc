@@ -331,8 +331,7 @@ class BackwardTask {
     const float value = hn::GetLane(Softplus(D(), hn::Set(D(), pre)));
     const bool limited =
         value < static_cast<float>(in_.dt_min) || value > static_cast<float>(in_.dt_max);
-    const float slope =
-        limited ? 0 : hn::GetLane(SoftplusDerivative(D(), hn::Set(D(), pre)));
+    const float slope = limited ? 0 : hn::GetLane(SoftplusDerivative(D(), hn::Set(D(), pre)));
     return back_through_tap(pre_tap, i, back_through_tap(dt_tap, i, ddt) * slope);
   }
 

@@ -27,7 +27,8 @@ void rms_norm_forward(Device&, const RmsNormForward& a) {
 }
 
 // With s the scale y used and r the unedited one (s = r where there is no edit):
-//   dsum_j = weight_j dy_j / s + dr sum_j / (d_model r),  dr = slope ds,  ds = -sum_j(weight_j dy_j sum_j) / s^2
+//   dsum_j = weight_j dy_j / s + dr sum_j / (d_model r),  dr = slope ds,  ds = -sum_j(weight_j dy_j
+//   sum_j) / s^2
 template <class T>
 void rms_norm_backward(Device&, const RmsNormBackward& a) {
   const Matrix<T> dy(a.dy), sum(a.sum), dsum_total(a.dsum_total);

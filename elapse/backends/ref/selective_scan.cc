@@ -151,8 +151,8 @@ class ChannelBackward {
     double dx = double(dssm_out) * D, ddt = 0;
     states(t, step, x, taps_.y.back(dssm_out, te), dx, ddt);
     Matrix<T>(a_.dx)(t, e_) = static_cast<T>(dx);
-    const T ddt_pre = taps_.dt_pre.back(
-        taps_.dt.back(static_cast<T>(ddt), te) * softplus_slope(step.dt_pre), te);
+    const T ddt_pre =
+        taps_.dt_pre.back(taps_.dt.back(static_cast<T>(ddt), te) * softplus_slope(step.dt_pre), te);
     Matrix<T>(a_.ddt_raw)(t, e_) = ddt_pre;
     a_.ddt_bias.data<T>()[e_] += ddt_pre;
   }

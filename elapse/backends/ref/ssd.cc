@@ -217,8 +217,7 @@ class HeadBackward {
       ddt += double(passed) * Matrix<T>(in.B)(t, column);
       Matrix<T>(a_.dB)(t, column) += passed * step.dt;
     }
-    const double dexponent =
-        taps_.decay.back(static_cast<T>(ddecay), tk) * std::exp(step.dt * A);
+    const double dexponent = taps_.decay.back(static_cast<T>(ddecay), tk) * std::exp(step.dt * A);
     a_.dA.data<T>()[head_.k] += static_cast<T>(dexponent * step.dt);
     ddt += dexponent * A;
     const T limited = softplus(step.dt_pre);
