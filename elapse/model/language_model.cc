@@ -270,6 +270,16 @@ Var LanguageModel::run(Tape& tape, const Input& input, const Batch& batch, State
   return all.pass(tape, "logits", linear(tape, hidden, head_, Var()));
 }
 
+Var LanguageModel::layer_output(Tape& tape, int64_t layer, const Var& input,
+                                const Sequences& seqs) const {
+  ELAPSE_CHECK(layer >= 0 && layer < config_.n_layers, "layer {}: the model has {}", layer,
+               config_.n_layers);
+  const Layer& one = layers_[static_cast<size_t>(layer)];
+  path_counts_.layer_tokens += seqs.tokens;
+  const Var normed = rms_norm(tape, input, Var(), one.norm_weight, config_.norm_eps).y;
+  return one.mixer->forward(tape, normed, seqs, nullptr, PointScope());
+}
+
 std::string LanguageModel::fingerprint() const {
   uint64_t hash = fnv1a(config_.json());
   std::string bytes;

@@ -47,6 +47,10 @@ class LanguageModel {
   Var forward_from(Tape& tape, int64_t layer, const Var& stream, const Batch& batch,
                    State* state = nullptr, Points* points = nullptr) const;
 
+  // What a layer's mixer adds to the residual stream for this input of its norm, every sequence
+  // from an empty state, for runs composed otherwise than forward()'s: (tokens, d_model) each.
+  Var layer_output(Tape& tape, int64_t layer, const Var& input, const Sequences& seqs) const;
+
   State make_state(int64_t slots, bool needs_grad = false) const;
 
   Device& device() const { return device_; }

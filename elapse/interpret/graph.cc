@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "elapse/interpret/graph.h"
+
+#include <algorithm>
+
+namespace elapse {
+
+Edge ResidualGraph::edge(int64_t index) const {
+  int64_t to = 1;
+  while (to * (to + 1) / 2 <= index) ++to;
+  return {index - to * (to - 1) / 2, to};
+}
+
+std::string ResidualGraph::name(int64_t node) const {
+  if (node == 0) return "embed";
+  return node == unembed() ? "unembed" : fmt::format("layers.{}", node - 1);
+}
+
+std::string ResidualGraph::name(Edge edge) const {
+  return name(edge.from) + " -> " + name(edge.to);
+}
+
+void Circuit::set_from(int64_t node, bool kept) {
+  for (int64_t to = node + 1; to < graph_.nodes(); ++to) set({node, to}, kept);
+}
+
+int64_t Circuit::size() const { return std::count(kept_.begin(), kept_.end(), true); }
+
+int64_t Circuit::first_cut() const {
+  const auto lacking = std::find(kept_.begin(), kept_.end(), false);
+  return lacking == kept_.end() ? graph_.nodes() : graph_.edge(lacking - kept_.begin()).to;
+}
+
+std::vector<Edge> Circuit::edges() const {
+  std::vector<Edge> list;
+  for (int64_t i = 0; i < graph_.edges(); ++i) {
+    if (kept_[static_cast<size_t>(i)]) list.push_back(graph_.edge(i));
+  }
+  return list;
+}
+
+NodeOutputs node_outputs(const LanguageModel& model, const Batch& batch) {
+  Points points;
+  points.watch("embed");
+  for (int64_t i = 0; i < model.config().n_layers; ++i) {
+    points.watch(fmt::format("layers.{}.mixer.out", i));
+  }
+  Tape tape(model.device(), false);
+  model.forward(tape, batch, nullptr, &points);
+  NodeOutputs outputs = {points.value("embed")};
+  for (int64_t i = 0; i < model.config().n_layers; ++i) {
+    outputs.push_back(points.value(fmt::format("layers.{}.mixer.out", i)));
+  }
+  return outputs;
+}
+
+CircuitRunner::CircuitRunner(const LanguageModel& model, const TokenLists& sequences,
+                             const TokenLists& others, int64_t batch_tokens)
+    : model_(model),
+      batch_tokens_(batch_tokens),
+      sequences_(sequences),
+      batch_(pack(model, sequences)) {
+  ELAPSE_CHECK(sequences.size() == others.size(),
+               "expected as many other sequences as there are, {}, found {}", sequences.size(),
+               others.size());
+  for (size_t s = 0; s < sequences.size(); ++s) {
+    ELAPSE_CHECK(sequences[s].size() == others[s].size(),
+                 "pair {}: expected sequences of equal lengths, found {} and {} tokens", s,
+                 sequences[s].size(), others[s].size());
+  }
+  const Batch other = pack(model, others);
+  own_ = node_outputs(model, batch_);
+  other_ = node_outputs(model, other);
+  plain_ = last_logits(model, batch_);
+  other_logits_ = last_logits(model, other);
+}
+
+std::vector<LastLogits> CircuitRunner::run(const std::vector<Circuit>& circuits) const {
+  std::vector<LastLogits> results;
+  const auto together = static_cast<size_t>(std::max<int64_t>(1, batch_tokens_ / tokens()));
+  for (size_t begin = 0; begin < circuits.size(); begin += together) {
+    run_some(circuits, begin, std::min(circuits.size(), begin + together), results);
+  }
+  return results;
+}
+
+// Circuits [begin, end) as one batch, one after the other.
+void CircuitRunner::run_some(const std::vector<Circuit>& circuits, size_t begin, size_t end,
+                             std::vector<LastLogits>& into) const {
+  TokenLists repeated;
+  int64_t first = circuits[begin].graph().unembed();
+  for (size_t c = begin; c < end; ++c) {
+    repeated.insert(repeated.end(), sequences_.begin(), sequences_.end());
+    first = std::min(first, circuits[c].first_cut());
+  }
+  const Batch batch = pack(model_, repeated);
+  const int64_t unembed = circuits[begin].graph().unembed();
+  Tape tape(model_.device(), false);
+  NodeOutputs written(static_cast<size_t>(unembed));  // from `first` on; before it, own_
+  for (int64_t node = first; node < unembed; ++node) {
+    const Var input(read(circuits, begin, end, node, written));
+    written[static_cast<size_t>(node)] =
+        model_.layer_output(tape, node - 1, input, batch.seqs).value();
+  }
+  const Var last(read(circuits, begin, end, unembed, written));
+  const Var logits = model_.forward_from(tape, unembed - 1, last, batch);
+  const auto each = static_cast<int64_t>(sequences_.size());
+  for (int64_t c = 0; c < static_cast<int64_t>(end - begin); ++c) {
+    into.push_back(last_logits(model_, logits.value().rows(c * each, (c + 1) * each)));
+  }
+}
+
+// What a node reads in each circuit: the sum, in the model's order, of what its edges carry.
+Tensor CircuitRunner::read(const std::vector<Circuit>& circuits, size_t begin, size_t end,
+                           int64_t node, const NodeOutputs& written) const {
+  Device& device = model_.device();
+  const int64_t rows = tokens(), copies = static_cast<int64_t>(end - begin);
+  const Tensor sum = device.empty(model_.dtype(), {rows * copies, model_.config().d_model});
+  for (int64_t c = 0; c < copies; ++c) {
+    const Tensor into = sum.rows(c * rows, (c + 1) * rows);
+    for (int64_t from = 0; from < node; ++from) {
+      const auto i = static_cast<size_t>(from);
+      const bool kept = circuits[begin + static_cast<size_t>(c)].has({from, node});
+      const Tensor carried = !kept         ? other_[i]
+                             : written[i] ? written[i].rows(c * rows, (c + 1) * rows)
+                                          : own_[i];
+      if (from == 0) copy(device, {carried, into});
+      else binary(device, {BinaryFunction::add, into, carried, into});
+    }
+  }
+  return sum;
+}
+
+}  // namespace elapse

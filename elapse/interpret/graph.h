@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <string>
+#include <vector>
+
+#include "elapse/interpret/runs.h"
+
+namespace elapse {
+
+// Who reads whom in a pure Mamba. Its nodes are the embedding (0), the layers' mixers (1 to
+// n_layers) and the unembedding (n_layers + 1); each reads the sum of what all before it wrote to
+// the residual stream, so there is an edge from every node to every later one.
+struct Edge {
+  int64_t from, to;
+  bool operator==(const Edge&) const = default;
+};
+
+class ResidualGraph {
+ public:
+  explicit ResidualGraph(int64_t n_layers) : n_layers_(n_layers) {}
+
+  int64_t nodes() const { return n_layers_ + 2; }
+  int64_t unembed() const { return n_layers_ + 1; }
+  int64_t edges() const { return nodes() * (nodes() - 1) / 2; }
+  // Edges are numbered by the node they enter, then by the one they leave.
+  int64_t index(Edge edge) const { return edge.to * (edge.to - 1) / 2 + edge.from; }
+  Edge edge(int64_t index) const;
+  std::string name(int64_t node) const;  // "embed", "layers.3", "unembed"
+  std::string name(Edge edge) const;     // "embed -> layers.3"
+
+ private:
+  int64_t n_layers_;
+};
+
+// A circuit: the edges that carry what a run itself computes. The others carry what another run's
+// sender wrote. All at first.
+class Circuit {
+ public:
+  explicit Circuit(int64_t n_layers, bool all = true)
+      : graph_(n_layers), kept_(static_cast<size_t>(graph_.edges()), all) {}
+
+  const ResidualGraph& graph() const { return graph_; }
+  bool has(Edge edge) const { return kept_[static_cast<size_t>(graph_.index(edge))]; }
+  void set(Edge edge, bool kept) { kept_[static_cast<size_t>(graph_.index(edge))] = kept; }
+  void set_from(int64_t node, bool kept);  // all edges that leave it
+  int64_t size() const;                    // edges it has
+  int64_t first_cut() const;               // the first node that lacks an edge; nodes() if none does
+  std::vector<Edge> edges() const;
+  bool operator==(const Circuit& other) const { return kept_ == other.kept_; }
+
+ private:
+  ResidualGraph graph_;
+  std::vector<bool> kept_;
+};
+
+// What each node but the last wrote: (tokens, d_model) each.
+using NodeOutputs = std::vector<Tensor>;
+NodeOutputs node_outputs(const LanguageModel& model, const Batch& batch);
+
+// Runs circuits on a batch of sequences whose other run was of as many tokens each.
+class CircuitRunner {
+ public:
+  // Passes are of at most `batch_tokens` tokens where one circuit's are not more. The model must
+  // outlive it.
+  CircuitRunner(const LanguageModel& model, const TokenLists& sequences, const TokenLists& others,
+                int64_t batch_tokens = 4096);
+
+  // The logits after the last tokens, for each circuit. Nodes before the first that lacks an edge
+  // are not run again. With all edges they have the bits of LanguageModel::forward.
+  std::vector<LastLogits> run(const std::vector<Circuit>& circuits) const;
+
+  const LastLogits& plain() const { return plain_; }   // of the sequences themselves
+  const LastLogits& other() const { return other_logits_; }  // of the other run
+  int64_t tokens() const { return batch_.seqs.tokens; }
+  const NodeOutputs& own_outputs() const { return own_; }
+  const NodeOutputs& other_outputs() const { return other_; }
+
+ private:
+  void run_some(const std::vector<Circuit>& circuits, size_t begin, size_t end,
+                std::vector<LastLogits>& into) const;
+  Tensor read(const std::vector<Circuit>& circuits, size_t begin, size_t end, int64_t node,
+              const NodeOutputs& written) const;
+
+  const LanguageModel& model_;
+  int64_t batch_tokens_;
+  TokenLists sequences_;
+  Batch batch_;
+  NodeOutputs own_, other_;
+  LastLogits plain_, other_logits_;
+};
+
+}  // namespace elapse

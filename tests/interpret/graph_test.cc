@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "elapse/interpret/graph.h"
+
+#include <gtest/gtest.h>
+
+#include "tests/interpret/planted.h"
+
+namespace elapse {
+namespace {
+
+constexpr uint64_t kOwn = 1, kOther = 2;
+
+LanguageModel some_model(Device& device, DType dtype, MixerKind mixer = MixerKind::mamba) {
+  ModelConfig config =
+      mixer == MixerKind::mamba ? ModelConfig::mamba(20, 3, 8) : ModelConfig::mamba2(20, 3, 8);
+  config.d_state = 4;
+  return {device, config, dtype, 5};
+}
+
+void expect_near(const LastLogits& a, const LastLogits& b, double tolerance) {
+  ASSERT_EQ(a.values.size(), b.values.size());
+  for (size_t i = 0; i < a.values.size(); ++i) ASSERT_NEAR(a.values[i], b.values[i], tolerance);
+}
+
+TEST(ResidualGraph, NumbersEveryEdgeOnce) {
+  const ResidualGraph graph(48);
+  EXPECT_EQ(graph.edges(), 1225);
+  for (int64_t i = 0; i < graph.edges(); ++i) {
+    const Edge edge = graph.edge(i);
+    EXPECT_LT(edge.from, edge.to);
+    EXPECT_EQ(graph.index(edge), i);
+  }
+  EXPECT_EQ(graph.name(Edge{0, 49}), "embed -> unembed");
+  EXPECT_EQ(graph.name(Edge{3, 4}), "layers.2 -> layers.3");
+}
+
+TEST(CircuitRunner, WithAllEdgesIsTheModelBitForBit) {
+  for (const char* name : {"ref", "cpu"}) {
+    Device device(name, 2);
+    const LanguageModel model = some_model(device, DType::f32);
+    const CircuitRunner runner(model, planted::sequences(kOwn), planted::sequences(kOther));
+    EXPECT_EQ(runner.run({Circuit(3)}).front().values, runner.plain().values);
+  }
+}
+
+TEST(CircuitRunner, WithoutEdgesOfTheUnembeddingIsTheOtherRun) {
+  Device device("ref");
+  for (const MixerKind mixer : {MixerKind::mamba, MixerKind::mamba2}) {
+    const LanguageModel model = some_model(device, DType::f64, mixer);
+    const CircuitRunner runner(model, planted::sequences(kOwn), planted::sequences(kOther));
+    Circuit none(3, false), last(3);
+    for (int64_t from = 0; from < 4; ++from) last.set({from, 4}, false);
+    for (const LastLogits& logits : runner.run({none, last})) {
+      expect_near(logits, runner.other(), 1e-12);
+    }
+  }
+}
+
+TEST(CircuitRunner, FromTheSameRunChangesNothing) {
+  Device device("ref");
+  const LanguageModel model = some_model(device, DType::f64);
+  const CircuitRunner runner(model, planted::sequences(kOwn), planted::sequences(kOwn));
+  Circuit some(3);
+  some.set({0, 2}, false);
+  some.set({1, 4}, false);
+  expect_near(runner.run({some}).front(), runner.plain(), 1e-12);
+}
+
+// All edges out of a node: what the node wrote, wherever it is read.
+TEST(CircuitRunner, AllEdgesOutOfANodeAreTheNode) {
+  Device device("ref");
+  const LanguageModel model = some_model(device, DType::f64);
+  const TokenLists own = planted::sequences(kOwn), other = planted::sequences(kOther);
+  const CircuitRunner runner(model, own, other);
+  for (int64_t node = 0; node < 4; ++node) {
+    Circuit circuit(3);
+    circuit.set_from(node, false);
+    const std::string point =
+        node == 0 ? "embed" : fmt::format("layers.{}.mixer.out", node - 1);
+    Points points;
+    points.edit({point, EditOp::set, runner.other_outputs()[static_cast<size_t>(node)]});
+    Tape tape(device, false);
+    const LastLogits patched =
+        last_logits(model, model.forward(tape, pack(model, own), nullptr, &points).value());
+    expect_near(runner.run({circuit}).front(), patched, 1e-12);
+  }
+}
+
+TEST(CircuitRunner, BatchesOfCircuitsAndWhatIsNotRunAgainChangeNothing) {
+  Device device("ref");
+  const LanguageModel model = some_model(device, DType::f64);
+  const TokenLists own = planted::sequences(kOwn), other = planted::sequences(kOther);
+  const CircuitRunner many(model, own, other), one(model, own, other, 1);
+  std::vector<Circuit> circuits;
+  for (int64_t i = 0; i < ResidualGraph(3).edges(); ++i) {
+    circuits.emplace_back(3);
+    circuits.back().set(ResidualGraph(3).edge(i), false);
+  }
+  const int64_t before = model.path_counts().layer_tokens;
+  const std::vector<LastLogits> apart = one.run(circuits);
+  const int64_t spent = model.path_counts().layer_tokens - before;
+  // The edges into each node, run from it on: 1 x 3 layers, 2 x 2, 3 x 1 and 4 x 0, of 10 x 3.
+  EXPECT_EQ(spent, 10 * one.tokens());
+  const std::vector<LastLogits> together = many.run(circuits);
+  for (size_t i = 0; i < circuits.size(); ++i) expect_near(apart[i], together[i], 1e-12);
+}
+
+TEST(CircuitRunner, RefusesPairsOfOtherLengths) {
+  Device device("ref");
+  const LanguageModel model = some_model(device, DType::f64);
+  EXPECT_THROW(CircuitRunner(model, {{1, 2}}, {{1}}), Error);
+  EXPECT_THROW(CircuitRunner(model, {{1, 2}}, {}), Error);
+  EXPECT_THROW(CircuitRunner(model, {{1, 8}}, {{1, 1}}), Error);
+  EXPECT_THROW(CircuitRunner(model, {{}}, {{}}), Error);
+}
+
+}  // namespace
+}  // namespace elapse
