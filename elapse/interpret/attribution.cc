@@ -8,10 +8,10 @@ namespace {
 
 void check(const AttributionTask& task, int64_t classes) {
   ELAPSE_CHECK(!task.sequences.empty(), "expected at least one sequence to attribute, found none");
-  ELAPSE_CHECK(task.answers.size() == task.sequences.size() &&
-                   task.others.size() == task.sequences.size(),
-               "expected {} other sequences and answers, found {} and {}", task.sequences.size(),
-               task.others.size(), task.answers.size());
+  ELAPSE_CHECK(
+      task.answers.size() == task.sequences.size() && task.others.size() == task.sequences.size(),
+      "expected {} other sequences and answers, found {} and {}", task.sequences.size(),
+      task.others.size(), task.answers.size());
   for (size_t s = 0; s < task.sequences.size(); ++s) {
     ELAPSE_CHECK(task.sequences[s].size() == task.others[s].size(),
                  "pair {}: expected sequences of equal lengths, found {} and {} tokens", s,
@@ -72,15 +72,6 @@ Tensor between(Device& device, const Tensor& a, const Tensor& b, double share) {
 }
 
 }  // namespace
-
-double mean_logit_difference(const LastLogits& logits, const std::vector<Answer>& answers) {
-  double sum = 0;
-  for (size_t s = 0; s < answers.size(); ++s) {
-    const auto i = static_cast<int64_t>(s);
-    sum += logits(i, answers[s].right) - logits(i, answers[s].wrong);
-  }
-  return sum / static_cast<double>(answers.size());
-}
 
 std::vector<double> edge_attribution(const LanguageModel& model, const AttributionTask& task,
                                      int64_t steps) {

@@ -4,13 +4,9 @@
 #include <vector>
 
 #include "elapse/interpret/graph.h"
+#include "elapse/interpret/metrics.h"
 
 namespace elapse {
-
-// The classes whose logits after a sequence's last token are compared.
-struct Answer {
-  int64_t right, wrong;
-};
 
 // What is attributed is the mean over the sequences of logit(right) - logit(wrong), m. `others` are
 // runs of as many tokens each, from which values would be put in. To first order that changes m by
@@ -33,8 +29,5 @@ std::vector<double> edge_attribution(const LanguageModel& model, const Attributi
 // token), summed over its channels and states.
 std::vector<double> point_attribution(const LanguageModel& model, const AttributionTask& task,
                                       const std::string& point, const Selection& where = {});
-
-// m itself.
-double mean_logit_difference(const LastLogits& logits, const std::vector<Answer>& answers);
 
 }  // namespace elapse

@@ -2,19 +2,10 @@
 #include "elapse/interpret/circuit_search.h"
 
 #include <algorithm>
-#include <cmath>
 #include <numeric>
 
 namespace elapse {
 namespace {
-
-double log_sum_exp(const LastLogits& logits, int64_t sequence) {
-  double most = logits(sequence, 0);
-  for (int64_t c = 1; c < logits.classes; ++c) most = std::max(most, logits(sequence, c));
-  double sum = 0;
-  for (int64_t c = 0; c < logits.classes; ++c) sum += std::exp(logits(sequence, c) - most);
-  return most + std::log(sum);
-}
 
 void tell(const SearchReport& report, int64_t done, int64_t total) {
   if (report) report({done, total});
@@ -25,18 +16,6 @@ double distance_of(const CircuitRunner& runner, const Distance& distance, const 
 }
 
 }  // namespace
-
-double mean_kl(const LastLogits& model, const LastLogits& circuit) {
-  double sum = 0;
-  for (int64_t s = 0; s < model.sequences; ++s) {
-    const double p_norm = log_sum_exp(model, s), q_norm = log_sum_exp(circuit, s);
-    for (int64_t c = 0; c < model.classes; ++c) {
-      const double log_p = model(s, c) - p_norm;
-      sum += std::exp(log_p) * (log_p - (circuit(s, c) - q_norm));
-    }
-  }
-  return sum / static_cast<double>(std::max<int64_t>(1, model.sequences));
-}
 
 AcdcResult acdc(const CircuitRunner& runner, const Distance& distance, double threshold,
                 int64_t together, const SearchReport& report) {
@@ -103,8 +82,8 @@ Circuit fewest_edges(const CircuitRunner& runner, const Distance& distance,
                      const std::vector<double>& score, double enough) {
   const int64_t n_layers = std::ssize(runner.own_outputs()) - 1;
   const ResidualGraph graph(n_layers);
-  ELAPSE_CHECK(std::ssize(score) == graph.edges(), "expected a score for each of {} edges, found {}",
-               graph.edges(), score.size());
+  ELAPSE_CHECK(std::ssize(score) == graph.edges(),
+               "expected a score for each of {} edges, found {}", graph.edges(), score.size());
   std::vector<int64_t> order(score.size());
   std::iota(order.begin(), order.end(), 0);
   std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) {

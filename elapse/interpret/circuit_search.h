@@ -10,9 +10,6 @@ namespace elapse {
 // How far a circuit's logits are from where they should be: less is better.
 using Distance = std::function<double(const LastLogits& logits)>;
 
-// Mean over sequences of KL(model || circuit) between the distributions after the last tokens.
-double mean_kl(const LastLogits& model, const LastLogits& circuit);
-
 struct SearchProgress {
   int64_t done, total;
 };

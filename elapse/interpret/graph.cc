@@ -121,7 +121,7 @@ Tensor CircuitRunner::read(const std::vector<Circuit>& circuits, size_t begin, s
     for (int64_t from = 0; from < node; ++from) {
       const auto i = static_cast<size_t>(from);
       const bool kept = circuits[begin + static_cast<size_t>(c)].has({from, node});
-      const Tensor carried = !kept         ? other_[i]
+      const Tensor carried = !kept        ? other_[i]
                              : written[i] ? written[i].rows(c * rows, (c + 1) * rows)
                                           : own_[i];
       if (from == 0) copy(device, {carried, into});

@@ -44,7 +44,7 @@ class Circuit {
   void set(Edge edge, bool kept) { kept_[static_cast<size_t>(graph_.index(edge))] = kept; }
   void set_from(int64_t node, bool kept);  // all edges that leave it
   int64_t size() const;                    // edges it has
-  int64_t first_cut() const;               // the first node that lacks an edge; nodes() if none does
+  int64_t first_cut() const;  // the first node that lacks an edge; nodes() if none does
   std::vector<Edge> edges() const;
   bool operator==(const Circuit& other) const { return kept_ == other.kept_; }
 
@@ -69,7 +69,7 @@ class CircuitRunner {
   // are not run again. With all edges they have the bits of LanguageModel::forward.
   std::vector<LastLogits> run(const std::vector<Circuit>& circuits) const;
 
-  const LastLogits& plain() const { return plain_; }   // of the sequences themselves
+  const LastLogits& plain() const { return plain_; }         // of the sequences themselves
   const LastLogits& other() const { return other_logits_; }  // of the other run
   int64_t tokens() const { return batch_.seqs.tokens; }
   const NodeOutputs& own_outputs() const { return own_; }

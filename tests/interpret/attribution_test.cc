@@ -16,7 +16,7 @@ const std::vector<Answer> kAnswers = {{0, 1}, {2, 3}, {4, 5}};
 AttributionTask task() { return {planted::sequences(1), planted::sequences(2), kAnswers}; }
 
 double difference(const LanguageModel& model, const TokenLists& sequences) {
-  return mean_logit_difference(last_logits(model, pack(model, sequences)), kAnswers);
+  return mean(logit_differences(last_logits(model, pack(model, sequences)), kAnswers));
 }
 
 TEST(EdgeAttribution, IsLargestOnThePlantedCircuit) {
@@ -39,8 +39,7 @@ TEST(EdgeAttribution, IsLargestOnThePlantedCircuit) {
 TEST(EdgeAttribution, OfTheInputsWithManyStepsIsComplete) {
   Device device("ref");
   const LanguageModel model = planted::model(device);
-  const double expected =
-      difference(model, task().others) - difference(model, task().sequences);
+  const double expected = difference(model, task().others) - difference(model, task().sequences);
   double error = INFINITY;
   for (const int64_t steps : {10, 40, 160}) {
     const std::vector<double> scores = edge_attribution(model, task(), steps);
@@ -95,7 +94,7 @@ TEST(PointAttribution, IsTheFirstOrderOfPatching) {
       Tape plain(device, false);
       const LastLogits logits = last_logits(
           model, model.forward(plain, pack(model, t.sequences), nullptr, &patch).value());
-      return std::abs(mean_logit_difference(logits, kAnswers) - base - share * expected);
+      return std::abs(mean(logit_differences(logits, kAnswers)) - base - share * expected);
     };
     const double coarse = error(1e-2), fine = error(1e-3);
     EXPECT_GT(coarse, 0);

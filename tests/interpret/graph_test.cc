@@ -75,8 +75,7 @@ TEST(CircuitRunner, AllEdgesOutOfANodeAreTheNode) {
   for (int64_t node = 0; node < 4; ++node) {
     Circuit circuit(3);
     circuit.set_from(node, false);
-    const std::string point =
-        node == 0 ? "embed" : fmt::format("layers.{}.mixer.out", node - 1);
+    const std::string point = node == 0 ? "embed" : fmt::format("layers.{}.mixer.out", node - 1);
     Points points;
     points.edit({point, EditOp::set, runner.other_outputs()[static_cast<size_t>(node)]});
     Tape tape(device, false);
