@@ -29,8 +29,8 @@ std::string last_stream(const LanguageModel& model) {
 std::vector<double> direction(const LanguageModel& model, const Points& points,
                               const Answer& answer) {
   const std::vector<double> stream = last_row(model, points, last_stream(model));
-  const double scale = std::sqrt(dot(stream, stream) / static_cast<double>(stream.size()) +
-                                 model.config().norm_eps);
+  const double scale =
+      std::sqrt(dot(stream, stream) / static_cast<double>(stream.size()) + model.config().norm_eps);
   const auto head_row = [&](int64_t token) {
     return weight_values(model.device(), model.head().value().rows(token, token + 1));
   };
@@ -50,8 +50,8 @@ void check(const LanguageModel& model, const Answer& answer) {
 
 }  // namespace
 
-DirectAttribution direct_attribution(const LanguageModel& model,
-                                     const std::vector<int64_t>& tokens, const Answer& answer) {
+DirectAttribution direct_attribution(const LanguageModel& model, const std::vector<int64_t>& tokens,
+                                     const Answer& answer) {
   check(model, answer);
   const auto out = [](int64_t layer) { return fmt::format("layers.{}.mixer.out", layer); };
   Points points;
@@ -88,7 +88,9 @@ LayerAttribution layer_attribution(const LanguageModel& model, int64_t layer,
   check(model, answer);
   const HiddenAttention attention(model, layer, tokens);
   const ModelConfig& config = model.config();
-  const auto point = [&](const char* name) { return fmt::format("layers.{}.mixer.{}", layer, name); };
+  const auto point = [&](const char* name) {
+    return fmt::format("layers.{}.mixer.{}", layer, name);
+  };
   const bool normed = config.mixer == MixerKind::mamba2;
   Points points;
   points.watch(last_stream(model));
@@ -113,7 +115,8 @@ LayerAttribution layer_attribution(const LanguageModel& model, int64_t layer,
     const size_t width = slope.size() / scale.size();
     for (size_t e = 0; e < slope.size(); ++e) slope[e] *= weight[e] / scale[e / width];
   }
-  LayerAttribution found = {.tokens = std::ssize(tokens), .channels = config.d_inner,
+  LayerAttribution found = {.tokens = std::ssize(tokens),
+                            .channels = config.d_inner,
                             .by_source = attention.contributions(std::ssize(tokens) - 1),
                             .by_skip = attention.skip(std::ssize(tokens) - 1)};
   for (size_t i = 0; i < found.by_source.size(); ++i) found.by_source[i] *= slope[i % slope.size()];

@@ -16,7 +16,9 @@ HiddenAttention::HiddenAttention(const LanguageModel& model, int64_t layer,
   const ModelConfig& config = model.config();
   ELAPSE_CHECK(layer >= 0 && layer < config.n_layers, "layer {}: the model has {}", layer,
                config.n_layers);
-  const auto point = [&](const char* name) { return fmt::format("layers.{}.mixer.{}", layer, name); };
+  const auto point = [&](const char* name) {
+    return fmt::format("layers.{}.mixer.{}", layer, name);
+  };
   Points points;
   for (const char* name : {"dt", "A", "B", "C", "x"}) points.watch(point(name));
   Tape tape(model.device(), false);

@@ -32,7 +32,9 @@ class HiddenAttention {
     return A_[static_cast<size_t>(by_head_ ? head_of(e) : e * d_state_ + n)];
   }
   int64_t head_of(int64_t e) const { return e / head_dim_; }
-  int64_t group_column(int64_t e) const { return by_head_ ? e / channels_per_group_ * d_state_ : 0; }
+  int64_t group_column(int64_t e) const {
+    return by_head_ ? e / channels_per_group_ * d_state_ : 0;
+  }
 
   bool by_head_;
   int64_t tokens_, d_inner_, d_state_, head_dim_ = 1, channels_per_group_ = 1;

@@ -98,8 +98,8 @@ Faithfulness faithfulness(const LastLogits& model, const LastLogits& circuit,
   const std::vector<double> c = logit_differences(circuit, answers);
   std::vector<double> gaps;
   for (size_t s = 0; s < m.size(); ++s) gaps.push_back(std::abs(c[s] - m[s]));
-  return {std::abs(mean(c) - mean(m)), mean(gaps),         quantile(gaps, 0.5), quantile(gaps, 0.9),
-          quantile(gaps, 1),           mean(kl_divergences(model, circuit))};
+  return {std::abs(mean(c) - mean(m)), mean(gaps),        quantile(gaps, 0.5),
+          quantile(gaps, 0.9),         quantile(gaps, 1), mean(kl_divergences(model, circuit))};
 }
 
 double normalised(double patched, double clean, double corrupted) {

@@ -38,10 +38,10 @@ TaskScore task_score(const LastLogits& logits, const std::vector<Answer>& answer
 
 // How near a circuit comes to its model, f_C and f_M by sequence.
 struct Faithfulness {
-  double gap_of_means;                         // |F(C) - F(M)|
-  double mean_gap;                             // E |f_C - f_M|, never less
-  double median_gap, gap_90, largest_gap;      // quantiles of |f_C - f_M|
-  double kl;                                   // mean KL(M || C)
+  double gap_of_means;                     // |F(C) - F(M)|
+  double mean_gap;                         // E |f_C - f_M|, never less
+  double median_gap, gap_90, largest_gap;  // quantiles of |f_C - f_M|
+  double kl;                               // mean KL(M || C)
 };
 Faithfulness faithfulness(const LastLogits& model, const LastLogits& circuit,
                           const std::vector<Answer>& answers);

@@ -60,11 +60,10 @@ class PatchedRuns {
     Points points;
     for (Edit& edit : edits(layer, patches)) points.edit(std::move(edit));
     const std::vector<int64_t> none(patches.size(), Sequences::kNoSlot);
-    const Batch batch = {{}, make_sequences(device, lengths, starts, none),
-                         device.upload(last, {std::ssize(last)})};
+    const Batch batch = {
+        {}, make_sequences(device, lengths, starts, none), device.upload(last, {std::ssize(last)})};
     Tape tape(device, false);
-    const Var logits =
-        model_.forward_from(tape, layer, Var(stream), batch, &state_, &points);
+    const Var logits = model_.forward_from(tape, layer, Var(stream), batch, &state_, &points);
     return logit_differences(last_logits(model_, logits.value()), answers);
   }
 
@@ -110,11 +109,11 @@ class PatchedRuns {
       const std::vector<int64_t> ones(tokens.size(), 1);
       if (ended.empty()) last = {0};  // some row must be asked for
       Tape tape(device, false);
-      const Var logits = model_.forward(tape,
-                                        {device.upload(tokens, {std::ssize(tokens)}),
-                                         make_sequences(device, ones, starts, ends),
-                                         device.upload(last, {std::ssize(last)})},
-                                        &state_, &points);
+      const Var logits = model_.forward(
+          tape,
+          {device.upload(tokens, {std::ssize(tokens)}), make_sequences(device, ones, starts, ends),
+           device.upload(last, {std::ssize(last)})},
+          &state_, &points);
       if (!ended.empty()) add_differences(logits, ended, run_difference_);
       for (int64_t i = 0; i < n_layers; ++i) {
         const Tensor& stream = points.value(layer_point(i, "resid_pre"));
@@ -163,7 +162,9 @@ class PatchedRuns {
         const int64_t from = first_row_[pair] + token;
         copy(device, {source.rows(from, from + 1), rows.rows(r, r + 1)});
       }
-      list.push_back({layer_point(layer, options_.point), EditOp::set, rows,
+      list.push_back({layer_point(layer, options_.point),
+                      EditOp::set,
+                      rows,
                       {.sequences = which, .positions = {token}}});
     }
     return list;

@@ -15,8 +15,8 @@ struct PatchingOptions {
   // Denoising runs the corrupted prompt with values of the clean one (what suffices); noising the
   // other way (what is necessary).
   bool noising = false;
-  int64_t batch_tokens = 2048;               // of one pass at most
-  int64_t state_bytes = 1'000'000'000;       // of states kept at a time, at least one pair's
+  int64_t batch_tokens = 2048;          // of one pass at most
+  int64_t state_bytes = 1'000'000'000;  // of states kept at a time, at least one pair's
   std::function<void(int64_t done, int64_t total)> progress = [](int64_t, int64_t) {};
 };
 

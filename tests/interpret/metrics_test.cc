@@ -33,8 +33,7 @@ TEST(Metrics, OfOneSequenceAreThoseByHand) {
   EXPECT_NEAR(score.probability, 0.25, 1e-15);
   EXPECT_EQ(score.mean_rank, 1);
   const LastLogits q = {1, 3, {7, 7, 7}};
-  const double expected =
-      0.125 * std::log(0.375) + 0.25 * std::log(0.75) + 0.625 * std::log(1.875);
+  const double expected = 0.125 * std::log(0.375) + 0.25 * std::log(0.75) + 0.625 * std::log(1.875);
   EXPECT_NEAR(kl_divergences(logits, q).front(), expected, 1e-15);
   EXPECT_NEAR(kl_divergences(logits, logits).front(), 0, 1e-15);
 }

@@ -27,8 +27,8 @@ TEST(Prompts, AreTextsOrTokens) {
   EXPECT_EQ(pairs[0].corrupt, (std::vector<int64_t>{99, 98}));
   EXPECT_EQ(pairs[0].answer.right, 120);
   EXPECT_EQ(pairs[0].answer.wrong, 121);
-  const TokenLists prompts =
-      parse_prompts("{\"text\": \"a\"}\n{\"tokens\": [1, 2]}\n{\"clean\": \"b\"}", "p", &bytes, 256);
+  const TokenLists prompts = parse_prompts(
+      "{\"text\": \"a\"}\n{\"tokens\": [1, 2]}\n{\"clean\": \"b\"}", "p", &bytes, 256);
   EXPECT_EQ(prompts, (TokenLists{{97}, {1, 2}, {98}}));
 }
 

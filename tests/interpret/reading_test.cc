@@ -31,12 +31,14 @@ class Reading : public testing::TestWithParam<std::tuple<MixerKind, int64_t>> {
  protected:
   Reading()
       : device_("ref"),
-        model_(device_, config_of(std::get<0>(GetParam()), std::get<1>(GetParam())), DType::f64, 5) {
+        model_(device_, config_of(std::get<0>(GetParam()), std::get<1>(GetParam())), DType::f64,
+               5) {
     Random random(3);
     for (const char* name : {"in_proj.bias", "out_proj.bias"}) {
       for (int64_t i = 0; i < 3; ++i) {
-        const Tensor bias =
-            model_.parameters().find(fmt::format("backbone.layers.{}.mixer.{}", i, name))->var.value();
+        const Tensor bias = model_.parameters()
+                                .find(fmt::format("backbone.layers.{}.mixer.{}", i, name))
+                                ->var.value();
         for (int64_t k = 0; k < bias.numel(); ++k) bias.data<double>()[k] = random.normal();
       }
     }
@@ -73,8 +75,7 @@ TEST_P(Reading, DirectAttributionSumsToTheLogitDifference) {
 TEST_P(Reading, HiddenAttentionAddsUpToTheScan) {
   for (int64_t layer = 0; layer < 3; ++layer) {
     const HiddenAttention attention(model_, layer, kTokens);
-    const std::vector<double> expected =
-        watched(fmt::format("layers.{}.mixer.ssm_out", layer));
+    const std::vector<double> expected = watched(fmt::format("layers.{}.mixer.ssm_out", layer));
     const int64_t d_inner = attention.channels();
     for (int64_t i = 0; i < attention.tokens(); ++i) {
       const std::vector<double> parts = attention.contributions(i);
@@ -168,8 +169,7 @@ TEST(HiddenAttention, HoldsItsPrecisionOverManyTokens) {
   points.watch("layers.0.mixer.ssm_out", {.positions = {511}});
   Tape tape(device, false);
   model.forward(tape, pack(model, {tokens}), nullptr, &points);
-  const std::vector<double> expected =
-      host_values(device, points.value("layers.0.mixer.ssm_out"));
+  const std::vector<double> expected = host_values(device, points.value("layers.0.mixer.ssm_out"));
   const std::vector<double> parts = attention.contributions(511);
   std::vector<double> sum = attention.skip(511);
   for (size_t k = 0; k < parts.size(); ++k) sum[k % sum.size()] += parts[k];

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "elapse/interpret/states.h"
+
+#include <cmath>
+
+#include "elapse/core/error.h"
+#include "elapse/interpret/runs.h"
+#include "elapse/ops/pointwise.h"
+
+namespace elapse {
+namespace {
+
+void check_alike(const State& a, const State& b) {
+  ELAPSE_CHECK(a.layers().size() == b.layers().size(),
+               "expected states of as many layers, found {} and {}", a.layers().size(),
+               b.layers().size());
+  for (size_t l = 0; l < a.layers().size(); ++l) {
+    for (const StatePart& part : a.layers()[l].parts) {
+      const Shape& x = part.pool.value().shape();
+      const Shape& y = b.layers()[l].part(part.name).value().shape();
+      ELAPSE_CHECK(x == y, "layer {}, \"{}\": expected states of one shape, found {} and {}", l,
+                   part.name, x.str(), y.str());
+    }
+  }
+}
+
+// The axis after the slot that counts channels: "conv" has them last, "h" first.
+Tensor channels_of(const Tensor& pool, const std::string& part, int64_t begin, int64_t end) {
+  return part == "conv" ? pool.columns(begin, end)
+                        : pool.reshape({pool.dim(0) * pool.dim(1), pool.dim(2)}).rows(begin, end);
+}
+
+int64_t channel_count(const Tensor& pool, const std::string& part) {
+  return part == "conv" ? pool.dim(2) : pool.dim(1);
+}
+
+}  // namespace
+
+std::vector<StateDifference> difference(Device& device, const State& a, const State& b) {
+  check_alike(a, b);
+  std::vector<StateDifference> list;
+  for (size_t l = 0; l < a.layers().size(); ++l) {
+    for (const StatePart& part : a.layers()[l].parts) {
+      const std::vector<double> x = host_values(device, part.pool.value());
+      const std::vector<double> y =
+          host_values(device, b.layers()[l].part(part.name).value());
+      StateDifference found = {static_cast<int64_t>(l), part.name, 0, 0, 0};
+      for (size_t i = 0; i < x.size(); ++i) {
+        found.norm += x[i] * x[i];
+        found.difference += (y[i] - x[i]) * (y[i] - x[i]);
+        found.largest = std::max(found.largest, std::abs(y[i] - x[i]));
+      }
+      found.norm = std::sqrt(found.norm);
+      found.difference = std::sqrt(found.difference);
+      list.push_back(found);
+    }
+  }
+  return list;
+}
+
+State interpolate(Device& device, const State& a, const State& b, double share) {
+  check_alike(a, b);
+  State result = a.fork();
+  for (size_t l = 0; l < a.layers().size(); ++l) {
+    for (const StatePart& part : result.layers()[l].parts) {
+      const Tensor& to = part.pool.value();
+      const Tensor& other = b.layers()[l].part(part.name).value();
+      const Tensor weighed = device.empty(to.dtype(), to.shape());
+      const auto add_times = [&](const Tensor& x, double factor, bool first) {
+        const Tensor weight = device.empty(to.dtype(), {1, 1, 1});
+        fill(device, {weight, factor});
+        binary(device, {BinaryFunction::mul, x, weight, weighed});
+        if (first) copy(device, {weighed, to});
+        else binary(device, {BinaryFunction::add, to, weighed, to});
+      };
+      add_times(a.layers()[l].part(part.name).value(), 1 - share, true);
+      add_times(other, share, false);
+    }
+  }
+  return result;
+}
+
+void transplant(Device& device, const State& from, State& into, const Transplant& what) {
+  check_alike(from, into);
+  for (const int64_t layer : what.layers) {
+    ELAPSE_CHECK(layer >= 0 && layer < std::ssize(into.layers()), "layer {}: the state has {}",
+                 layer, into.layers().size());
+    bool found = false;
+    for (const StatePart& part : into.layers()[static_cast<size_t>(layer)].parts) {
+      if (!what.part.empty() && part.name != what.part) continue;
+      found = true;
+      const Tensor& to = part.pool.value();
+      const Tensor& source = from.layers()[static_cast<size_t>(layer)].part(part.name).value();
+      const int64_t channels = channel_count(to, part.name);
+      const int64_t end = what.channel_end < 0 ? channels : what.channel_end;
+      ELAPSE_CHECK(what.channel_begin >= 0 && what.channel_begin < end && end <= channels,
+                   "layer {}, \"{}\": channels {} to {} are chosen, but it has {}", layer,
+                   part.name, what.channel_begin, end - 1, channels);
+      copy(device, {channels_of(source, part.name, what.channel_begin, end),
+                    channels_of(to, part.name, what.channel_begin, end)});
+    }
+    ELAPSE_CHECK(found, "layer {} has no part \"{}\"", layer, what.part);
+  }
+}
+
+}  // namespace elapse
