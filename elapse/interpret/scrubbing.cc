@@ -55,8 +55,8 @@ class Scrubber {
     std::iota(all.begin(), all.end(), size_t{0});
     Tape tape(model_.device(), false);
     const Var stream(input(0, all));
-    return last_logits(
-        model_, model_.forward_from(tape, model_.config().n_layers, stream, batch_).value());
+    return last_logits(model_,
+                       model_.forward_from(tape, model_.config().n_layers, stream, batch_).value());
   }
 
  private:

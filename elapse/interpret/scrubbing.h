@@ -34,7 +34,7 @@ struct ScrubResult {
   double shuffled_loss = 0;  // of the model's own outputs with the examples' labels permuted
   double recovered = 0;      // (shuffled - scrubbed) / (shuffled - model)
   std::vector<double> model_losses, scrubbed_losses;  // by example
-  double kl = 0;             // mean KL(model || scrubbed)
+  double kl = 0;                                      // mean KL(model || scrubbed)
 };
 
 // Runs the hypothesis on every example `rounds` times with inputs drawn anew (by `seed`): of each

@@ -42,8 +42,7 @@ std::vector<StateDifference> difference(Device& device, const State& a, const St
   for (size_t l = 0; l < a.layers().size(); ++l) {
     for (const StatePart& part : a.layers()[l].parts) {
       const std::vector<double> x = host_values(device, part.pool.value());
-      const std::vector<double> y =
-          host_values(device, b.layers()[l].part(part.name).value());
+      const std::vector<double> y = host_values(device, b.layers()[l].part(part.name).value());
       StateDifference found = {static_cast<int64_t>(l), part.name, 0, 0, 0};
       for (size_t i = 0; i < x.size(); ++i) {
         found.norm += x[i] * x[i];

@@ -11,10 +11,10 @@ namespace elapse {
 // How one part of a layer's memory differs between two states of one sequence each.
 struct StateDifference {
   int64_t layer;
-  std::string part;       // "h", "conv"
-  double norm;            // of the first
-  double difference;      // norm of the second minus the first
-  double largest;         // of its elements' sizes
+  std::string part;   // "h", "conv"
+  double norm;        // of the first
+  double difference;  // norm of the second minus the first
+  double largest;     // of its elements' sizes
 };
 // Throws Error where the two are not of one model's shapes.
 std::vector<StateDifference> difference(Device& device, const State& a, const State& b);

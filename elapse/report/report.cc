@@ -42,6 +42,13 @@ Report& Report::table(const Table& table) { return append(table.html()); }
 
 Report& Report::plot(const Plot& plot) { return append(plot.html()); }
 
+Report& Report::heat_map(const HeatMap& map) { return append(heat_map_html(map)); }
+
+Report& Report::coloured_tokens(const std::string& title, const std::vector<std::string>& tokens,
+                                const std::vector<double>& values, int decimals) {
+  return append(coloured_tokens_html(title, tokens, values, decimals));
+}
+
 Report& Report::preformatted(std::string_view text) { return append(element("pre", text)); }
 
 Report& Report::facts(const Facts& facts) {

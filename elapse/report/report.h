@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "elapse/report/heat_map.h"
 #include "elapse/report/plot.h"
 #include "elapse/report/table.h"
 
@@ -22,6 +23,10 @@ class Report {
   Report& paragraph(std::string_view text);
   Report& table(const Table& table);
   Report& plot(const Plot& plot);
+  Report& heat_map(const HeatMap& map);
+  // See coloured_tokens_html.
+  Report& coloured_tokens(const std::string& title, const std::vector<std::string>& tokens,
+                          const std::vector<double>& values, int decimals = 3);
   Report& preformatted(std::string_view text);
   Report& facts(const Facts& facts);
 

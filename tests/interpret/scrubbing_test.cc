@@ -88,8 +88,10 @@ TEST_F(Scrubbing, WrongHypothesesDoNot) {
 // To say that a node computes less recovers no more than to say that it computes all.
 TEST_F(Scrubbing, AFeatureThatHoldsTheAnswerIsEnough) {
   const auto answer = [this](size_t example) { return data_.labels[example]; };
-  const Hypothesis by_answer = {{kUnembed, {1}}, {planted::kLayer2, {2}, answer},
-                                {planted::kLayer1, {3}, identity}, {0, {}, identity}};
+  const Hypothesis by_answer = {{kUnembed, {1}},
+                                {planted::kLayer2, {2}, answer},
+                                {planted::kLayer1, {3}, identity},
+                                {0, {}, identity}};
   const double recovered = run(by_answer).recovered;
   EXPECT_GT(recovered, 0.5);
   EXPECT_LT(recovered, 1.0001);

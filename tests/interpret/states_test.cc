@@ -82,8 +82,8 @@ TEST_P(States, ATransplantIsAnEditOfTheState) {
   std::vector<int64_t> tokens = kOne;
   tokens.push_back(5);
   Tape tape(device_, false);
-  const LastLogits found = last_logits(
-      model_, model_.forward(tape, pack(model_, {tokens}), nullptr, &points).value());
+  const LastLogits found =
+      last_logits(model_, model_.forward(tape, pack(model_, {tokens}), nullptr, &points).value());
   for (size_t i = 0; i < found.values.size(); ++i) {
     EXPECT_NEAR(found.values[i], expected.values[i], 1e-12);
   }
@@ -114,8 +114,8 @@ TEST(RepetitionScores, AreThoseOfTheLosses) {
   const LanguageModel model(device, config, DType::f64, 5);
   const RepetitionScores scores = repetition_scores(model, 6, 3, 1);
   EXPECT_EQ(scores.nats.size(), 11u);
-  EXPECT_NEAR(scores.first_half, std::accumulate(scores.nats.begin(), scores.nats.begin() + 5, 0.0) / 5,
-              1e-15);
+  EXPECT_NEAR(scores.first_half,
+              std::accumulate(scores.nats.begin(), scores.nats.begin() + 5, 0.0) / 5, 1e-15);
   EXPECT_NEAR(scores.in_context, scores.second_half - scores.first_half, 1e-15);
   // An untrained model knows nothing, and looks nowhere in particular.
   EXPECT_NEAR(scores.first_half, std::log(8.0), 0.3);
@@ -124,7 +124,8 @@ TEST(RepetitionScores, AreThoseOfTheLosses) {
     EXPECT_GT(score, 0);
     EXPECT_LT(score, 0.5);
   }
-  EXPECT_NEAR(scores.by_chance, (1 / 7. + 1 / 8. + 1 / 9. + 1 / 10. + 1 / 11. + 1 / 12.) / 6, 1e-15);
+  EXPECT_NEAR(scores.by_chance, (1 / 7. + 1 / 8. + 1 / 9. + 1 / 10. + 1 / 11. + 1 / 12.) / 6,
+              1e-15);
   EXPECT_THROW(repetition_scores(model, 1, 3, 1), Error);
 }
 
