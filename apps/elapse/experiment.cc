@@ -11,6 +11,7 @@
 #include "apps/elapse/progress.h"
 #include "apps/elapse/verbs.h"
 #include "elapse/experiments/induction.h"
+#include "elapse/experiments/ioi.h"
 #include "elapse/io/file.h"
 #include "elapse/model/checkpoint.h"
 
@@ -54,6 +55,14 @@ void write_file(const fs::path& path, const std::string& text) {
   write_file_atomically(path.string(), [&](FileWriter& file) { file.write(text); });
 }
 
+// For what an experiment leaves.
+void make_folder(const std::string& out) {
+  std::error_code error;
+  fs::create_directories(out, error);
+  ELAPSE_CHECK(!error, "{}: cannot make the folder: {}", out, error.message());
+  check_writable((fs::path(out) / "report.html").string());
+}
+
 InductionSettings settings_of(const Arguments& args) {
   InductionSettings settings = args.quick ? InductionSettings::quick() : InductionSettings::full();
   if (args.mixer == "mamba2") settings.model = InductionSettings::model_of(MixerKind::mamba2);
@@ -65,10 +74,7 @@ InductionSettings settings_of(const Arguments& args) {
 
 void induction(const Arguments& args) {
   const InductionSettings settings = settings_of(args);
-  std::error_code error;
-  fs::create_directories(args.out, error);
-  ELAPSE_CHECK(!error, "{}: cannot make the folder: {}", args.out, error.message());
-  check_writable((fs::path(args.out) / "report.html").string());
+  make_folder(args.out);
   Device device(args.device, args.threads);
   fmt::print(
       "Induction heads: a {} of {} layers, d_model {}, trained for {} steps at lengths up to {}.\n",
@@ -91,6 +97,72 @@ void induction(const Arguments& args) {
   fmt::print("Trained in {}, tested in {}. The pictures: {}\n",
              clock_text(run.result.training_seconds), clock_text(run.result.testing_seconds),
              fs::absolute(out / "report.html").string());
+}
+
+struct IoiArguments {
+  uint64_t seed = 1;
+  std::optional<int64_t> steps;
+  std::string lists;
+  std::string out = "out/ioi";
+  std::string device = "cpu";
+  int threads = 0;
+};
+
+void ioi(const IoiArguments& args) {
+  IoiSettings settings = IoiSettings::quick();
+  if (!args.lists.empty()) {
+    settings.lists = IoiLists::parse(read_text(args.lists), args.lists);
+    const IoiTask task(args.seed, settings.lists);
+    settings.model =
+        ModelConfig::mamba(settings.model.d_model, settings.model.n_layers, task.vocab_size());
+    settings.train.length = task.length();
+    settings.train.batch_tokens = 128 * task.length();
+  }
+  settings.seed = args.seed;
+  if (args.steps) settings.train.steps = *args.steps;
+  settings.train.check();
+  make_folder(args.out);
+  Device device(args.device, args.threads);
+  fmt::print("Indirect-object identification: a Mamba of {} layers, d_model {}, {} steps.\n",
+             settings.model.n_layers, settings.model.d_model, settings.train.steps);
+  std::fflush(stdout);
+  StageProgress progress;
+  const IoiRun run =
+      run_ioi(device, settings, [&](const ExperimentProgress& now) { progress(now); });
+  progress.end();
+  const fs::path out = args.out;
+  save_model(*run.model, args.out);
+  write_file(out / "result.json", ioi_json(settings, run.result));
+  write_file(out / "report.html", ioi_report(settings, run.result).html());
+  for (const Table& table : ioi_tables(run.result)) fmt::print("\n{}", table.text());
+  fmt::print("\nTrained in {}, inspected in {}. The pictures: {}\n",
+             clock_text(run.result.training_seconds), clock_text(run.result.inspecting_seconds),
+             fs::absolute(out / "report.html").string());
+}
+
+void add_ioi(CLI::App& verb) {
+  auto args = std::make_shared<IoiArguments>();
+  CLI::App* task = verb.add_subcommand(
+      "ioi",
+      "Indirect-object identification (Wang et al., 2022): train a model to it, find its circuit, "
+      "knock it out by means and by resampling, and fool it");
+  task->add_option("--steps", args->steps, "training steps")->check(whole_number(1));
+  task->add_option("--lists", args->lists,
+                   "JSON with templates, names, places and objects, in place of elapse's own")
+      ->type_name("FILE")
+      ->check(not_empty());
+  task->add_option("--seed", args->seed, "of the initialisation and the data")
+      ->check(seed())
+      ->capture_default_str();
+  task->add_option("--out", args->out, "folder for report.html, result.json and the trained model")
+      ->check(not_empty())
+      ->capture_default_str();
+  task->add_option("--device", args->device, "cpu or ref")->capture_default_str();
+  task->add_option("--threads", args->threads, "0: every processor")
+      ->capture_default_str()
+      ->check(whole_number(0, 1024));
+  task->footer("Example: elapse experiment ioi --out out/ioi");
+  task->callback([args] { ioi(*args); });
 }
 
 }  // namespace
@@ -127,6 +199,7 @@ void add_experiment_verb(CLI::App& app) {
       "The published run is 204800 steps; --quick reduces it and says how.\n"
       "Example: elapse experiment induction --quick --out out/induction");
   task->callback([args] { induction(*args); });
+  add_ioi(*verb);
 }
 
 }  // namespace elapse
