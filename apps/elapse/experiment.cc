@@ -11,6 +11,7 @@
 #include "apps/elapse/progress.h"
 #include "apps/elapse/verbs.h"
 #include "elapse/experiments/induction.h"
+#include "elapse/experiments/induction_circuit.h"
 #include "elapse/experiments/ioi.h"
 #include "elapse/io/file.h"
 #include "elapse/model/checkpoint.h"
@@ -97,6 +98,62 @@ void induction(const Arguments& args) {
   fmt::print("Trained in {}, tested in {}. The pictures: {}\n",
              clock_text(run.result.training_seconds), clock_text(run.result.testing_seconds),
              fs::absolute(out / "report.html").string());
+}
+
+struct CircuitArguments {
+  std::string model;
+  InductionCircuitSettings settings;
+  std::string out = "out/induction-circuit";
+  std::string device = "cpu";
+  int threads = 0;
+};
+
+void induction_circuit(const CircuitArguments& args) {
+  make_folder(args.out);
+  Device device(args.device, args.threads);
+  const auto model = load_model(device, args.model, DType::f32, WeightMemory::mapped);
+  StageProgress progress;
+  const InductionCircuit found = run_induction_circuit(
+      *model, args.settings, [&](const ExperimentProgress& now) { progress(now); });
+  progress.end();
+  const fs::path out = args.out;
+  write_file(out / "result.json", induction_circuit_json(found));
+  write_file(out / "report.html", induction_circuit_report(args.settings, found).html());
+  fmt::print("The model answers {:.1f} % of {} sequences of {} tokens.\n", 100 * found.accuracy,
+             args.settings.sequences, args.settings.length);
+  const std::vector<Table> tables = induction_circuit_tables(found);
+  if (tables.empty()) fmt::print("That is too little to take it apart.\n");
+  for (const Table& table : tables) fmt::print("\n{}", table.text());
+  fmt::print("\nThe pictures: {}\n", fs::absolute(out / "report.html").string());
+}
+
+void add_induction_circuit(CLI::App& verb) {
+  auto args = std::make_shared<CircuitArguments>();
+  CLI::App* task = verb.add_subcommand(
+      "induction-circuit",
+      "Take apart the model that `experiment induction` trained: where it keeps the answer, and "
+      "which hypotheses of its circuit survive causal scrubbing");
+  task->add_option("-m,--model", args->model, "folder of the trained model")
+      ->required()
+      ->check(not_empty());
+  task->add_option("--length", args->settings.length, "tokens of a sequence")
+      ->check(whole_number(9, 65536))
+      ->capture_default_str();
+  task->add_option("--sequences", args->settings.sequences, "held-out sequences")
+      ->check(whole_number(2, 4096))
+      ->capture_default_str();
+  task->add_option("--seed", args->settings.seed, "of the sequences and the draws")
+      ->check(seed())
+      ->capture_default_str();
+  task->add_option("--out", args->out, "folder for report.html and result.json")
+      ->check(not_empty())
+      ->capture_default_str();
+  task->add_option("--device", args->device, "cpu or ref")->capture_default_str();
+  task->add_option("--threads", args->threads, "0: every processor")
+      ->capture_default_str()
+      ->check(whole_number(0, 1024));
+  task->footer("Example: elapse experiment induction-circuit -m out/induction");
+  task->callback([args] { induction_circuit(*args); });
 }
 
 struct IoiArguments {
@@ -199,6 +256,7 @@ void add_experiment_verb(CLI::App& app) {
       "The published run is 204800 steps; --quick reduces it and says how.\n"
       "Example: elapse experiment induction --quick --out out/induction");
   task->callback([args] { induction(*args); });
+  add_induction_circuit(*verb);
   add_ioi(*verb);
 }
 

@@ -57,7 +57,9 @@ IoiLists IoiLists::parse(std::string_view json, const std::string& name) {
                     texts_of(all, "places", 1), texts_of(all, "objects", 1)};
   for (size_t i = 0; i < lists.templates.size(); ++i) {
     const std::vector<std::string> words = words_of(lists.templates[i]);
-    const auto times = [&](const char* slot) { return std::count(words.begin(), words.end(), slot); };
+    const auto times = [&](const char* slot) {
+      return std::count(words.begin(), words.end(), slot);
+    };
     ELAPSE_CHECK(times("[A]") == 1 && times("[B]") == 2,
                  "{}: expected [A] once and [B] twice, found {} and {} in \"{}\"",
                  all.at("templates").items()[i].where(), times("[A]"), times("[B]"),
@@ -128,7 +130,8 @@ void IoiTask::fill(IoiPrompt& prompt) const {
     if (slot >= 0) prompt.tokens.push_back(slot);
     else if (slot == kPlace) prompt.tokens.push_back(prompt.place);
     else if (slot == kObject) prompt.tokens.push_back(prompt.object);
-    else if (slot == kA) prompt.tokens.push_back(prompt.first_swapped ? prompt.subject : prompt.indirect);
+    else if (slot == kA)
+      prompt.tokens.push_back(prompt.first_swapped ? prompt.subject : prompt.indirect);
     else if (again) prompt.tokens.push_back(prompt.subject_again);
     else prompt.tokens.push_back(prompt.first_swapped ? prompt.indirect : prompt.subject);
     again = again || slot == kB;
@@ -181,8 +184,9 @@ std::string IoiTask::description() const {
 }
 
 void IoiTask::check_length(int64_t length) const {
-  ELAPSE_CHECK(length == length_, "indirect-object identification: expected a length of {}, found {}",
-               length_, length);
+  ELAPSE_CHECK(length == length_,
+               "indirect-object identification: expected a length of {}, found {}", length_,
+               length);
 }
 
 namespace {

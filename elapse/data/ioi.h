@@ -70,7 +70,7 @@ class IoiTask final : public TokenSource {
   uint64_t seed_;
   IoiLists lists_;
   std::vector<std::string> words_;
-  std::vector<std::vector<int64_t>> forms_;       // tokens, slots below 0
+  std::vector<std::vector<int64_t>> forms_;        // tokens, slots below 0
   std::vector<int64_t> names_, places_, objects_;  // tokens
   int64_t length_ = 0;
 };

@@ -61,9 +61,10 @@ void find_edges(const CircuitRunner& runner, const Prompts& all, double threshol
   const Distance distance = [&](const LastLogits& logits) {
     return mean(kl_divergences(runner.plain(), logits));
   };
-  const AcdcResult found =
-      acdc(runner, distance, threshold * distance(runner.other()), 8,
-           [&](const SearchProgress& now) { progress({"ACDC", now.done, now.total, ""}); });
+  const AcdcResult found = acdc(runner, distance, threshold * distance(runner.other()), 8,
+                                [&](const SearchProgress& now) {
+                                  progress({"ACDC", now.done, now.total, ""});
+                                });
   const LastLogits logits = runner.run({found.circuit}).front();
   result.edges = found.circuit.edges();
   result.edges_score = task_score(logits, all.answers);
@@ -81,20 +82,20 @@ IoiResult::Knockout measure_layers(const std::string& how, const CircuitRunner& 
     return mean(logit_differences(logits, all.answers));
   };
   const LastLogits empty = runner.run({circuit_of(n_layers, {})}).front();
-  IoiResult::Knockout found = {.how = how,
-                               .empty = F(empty),
-                               .empty_absolute = mean_absolute(logit_differences(empty, all.answers)),
-                               .empty_kl = distance(empty),
-                               .layers = {},
-                               .minimality = {}};
+  IoiResult::Knockout found = {
+      .how = how,
+      .empty = F(empty),
+      .empty_absolute = mean_absolute(logit_differences(empty, all.answers)),
+      .empty_kl = distance(empty),
+      .layers = {},
+      .minimality = {}};
   std::vector<std::vector<Edge>> layers;
   for (int64_t node = 1; node <= n_layers; ++node) {
     layers.emplace_back();
     for (int64_t to = node + 1; to < n_layers + 2; ++to) layers.back().push_back({node, to});
   }
-  const GreedyResult greedy =
-      greedy_search(runner, distance, circuit_of(n_layers, {}), layers,
-                    settings.enough * distance(empty), n_layers);
+  const GreedyResult greedy = greedy_search(runner, distance, circuit_of(n_layers, {}), layers,
+                                            settings.enough * distance(empty), n_layers);
   for (const GreedyStep& step : greedy.steps) found.layers.push_back(step.candidate + 1);
   std::sort(found.layers.begin(), found.layers.end());
   const LastLogits logits = runner.run({greedy.circuit}).front();
@@ -124,8 +125,9 @@ void attack(const LanguageModel& model, const IoiTask& task, const Prompts& all,
     const char* name;
     int64_t (*who)(const IoiPrompt&);
   };
-  const Attack attacks[] = {{"indirect object again", [](const IoiPrompt& p) { return p.indirect; }},
-                            {"subject again", [](const IoiPrompt& p) { return p.subject; }}};
+  const Attack attacks[] = {
+      {"indirect object again", [](const IoiPrompt& p) { return p.indirect; }},
+      {"subject again", [](const IoiPrompt& p) { return p.subject; }}};
   result.adversarial.push_back(
       {"as they are", std::ssize(all.tokens), score_of(model, all.tokens, all.answers)});
   struct Found {
@@ -145,8 +147,8 @@ void attack(const LanguageModel& model, const IoiTask& task, const Prompts& all,
     for (size_t i = 0; i < tokens.size(); ++i) {
       std::string text;
       for (const int64_t token : tokens[i]) text += task.word(token) + " ";
-      found.push_back({f[i], fmt::format("{:+.2f}  {}| {}", f[i], text,
-                                         task.word(all.answers[i].right))});
+      found.push_back(
+          {f[i], fmt::format("{:+.2f}  {}| {}", f[i], text, task.word(all.answers[i].right))});
     }
   }
   std::sort(found.begin(), found.end(),

@@ -32,13 +32,13 @@ struct IoiSettings {
 };
 
 struct IoiResult {
-  struct Knockout {  // how a node that is not in the circuit is knocked out
-    std::string how;                // "mean", "resample"
-    double empty = 0;               // F of the empty circuit: what leaks, where it is not 0
-    double empty_absolute = 0;      // |F|
+  struct Knockout {             // how a node that is not in the circuit is knocked out
+    std::string how;            // "mean", "resample"
+    double empty = 0;           // F of the empty circuit: what leaks, where it is not 0
+    double empty_absolute = 0;  // |F|
     double empty_kl = 0;
-    NodeSet layers;                 // the circuit found, nodes of layers
-    TaskScore score = {};           // its
+    NodeSet layers;        // the circuit found, nodes of layers
+    TaskScore score = {};  // its
     Faithfulness faithfulness = {};
     Completeness completeness = {};
     std::vector<Minimality> minimality;
@@ -49,15 +49,15 @@ struct IoiResult {
     TaskScore score = {};
   };
 
-  std::vector<double> losses;  // (steps), nats
+  std::vector<double> losses;              // (steps), nats
   TaskScore whole = {}, by_order[2] = {};  // held-out: all; BABA, ABBA
-  std::vector<Edge> edges;     // that ACDC keeps, counterfactuals being the other run
+  std::vector<Edge> edges;                 // that ACDC keeps, counterfactuals being the other run
   TaskScore edges_score = {};
   Faithfulness edges_faithfulness = {};
   std::vector<Knockout> knockouts;
-  PatchingMap patching;                        // of the stream, counterfactual to clean
+  PatchingMap patching;  // of the stream, counterfactual to clean
   std::vector<Adversarial> adversarial;
-  std::vector<std::string> worst;              // prompts that the model gets most wrong
+  std::vector<std::string> worst;  // prompts that the model gets most wrong
   int64_t parameters = 0;
   double training_seconds = 0, inspecting_seconds = 0;
   std::string device;

@@ -23,8 +23,12 @@ std::string layers_text(const NodeSet& nodes) {
 }
 
 Table task_table(const IoiResult& r) {
-  Table table({{"the task", Table::Align::left}, {"accuracy, %", Table::Align::right, 1},
-               {"F"}, {"|F|"}, {"P(answer)"}, {"rank"}},
+  Table table({{"the task", Table::Align::left},
+               {"accuracy, %", Table::Align::right, 1},
+               {"F"},
+               {"|F|"},
+               {"P(answer)"},
+               {"rank"}},
               "F: mean logit difference of the indirect object and the subject; |F|: of its size.");
   const auto add = [&](const char* name, const TaskScore& s) {
     table.add_row({name, 100 * s.accuracy, s.logit_difference, s.absolute_logit_difference,
@@ -38,9 +42,16 @@ Table task_table(const IoiResult& r) {
 }
 
 Table circuit_table(const IoiResult& r) {
-  Table table({{"circuit", Table::Align::left}, {"accuracy, %", Table::Align::right, 1}, {"F"},
-               {"|F(M)-F(C)|"}, {"mean |f_M-f_C|"}, {"KL"}, {"incomplete by"}, {"least change"},
-               {"F empty"}, {"|F| empty"}},
+  Table table({{"circuit", Table::Align::left},
+               {"accuracy, %", Table::Align::right, 1},
+               {"F"},
+               {"|F(M)-F(C)|"},
+               {"mean |f_M-f_C|"},
+               {"KL"},
+               {"incomplete by"},
+               {"least change"},
+               {"F empty"},
+               {"|F| empty"}},
               "Incomplete by: the largest gap found between circuit and model with the same layers "
               "knocked out. Least change: what the least layer of the circuit matters. F empty: of "
               "the circuit without layers, which leaks where it is not 0.");
@@ -56,14 +67,17 @@ Table circuit_table(const IoiResult& r) {
                    k.faithfulness.mean_gap, k.faithfulness.kl, k.completeness.gap(), least, k.empty,
                    k.empty_absolute});
   }
-  table.add_row({"GPT-2 small, published", NAN, NAN, kPublishedCircuitGap, NAN, NAN, NAN, NAN, NAN,
-                 NAN});
+  table.add_row(
+      {"GPT-2 small, published", NAN, NAN, kPublishedCircuitGap, NAN, NAN, NAN, NAN, NAN, NAN});
   return table;
 }
 
 Table adversarial_table(const IoiResult& r) {
-  Table table({{"prompts", Table::Align::left}, {"F"}, {"subject preferred, %", Table::Align::right, 1},
-               {"GPT-2 small: F"}, {"subject preferred, %", Table::Align::right, 1}},
+  Table table({{"prompts", Table::Align::left},
+               {"F"},
+               {"subject preferred, %", Table::Align::right, 1},
+               {"GPT-2 small: F"},
+               {"subject preferred, %", Table::Align::right, 1}},
               "A sentence between the clauses names someone once more.");
   const double published[][2] = {{kPublishedF, 1 - kPublishedAccuracy},
                                  {kPublishedIoAgain, kPublishedIoAgainWrong},
@@ -77,11 +91,11 @@ Table adversarial_table(const IoiResult& r) {
 }
 
 std::string opening(const IoiResult& r) {
-  const std::string task =
-      fmt::format("The model prefers the indirect object in {:.1f} % of {} held-out prompts, whose "
-                  "pairs of names training never saw (F {:.2f}, |F| {:.2f}).",
-                  100 * r.whole.accuracy, IoiTask::kHeldOutPrompts, r.whole.logit_difference,
-                  r.whole.absolute_logit_difference);
+  const std::string task = fmt::format(
+      "The model prefers the indirect object in {:.1f} % of {} held-out prompts, whose "
+      "pairs of names training never saw (F {:.2f}, |F| {:.2f}).",
+      100 * r.whole.accuracy, IoiTask::kHeldOutPrompts, r.whole.logit_difference,
+      r.whole.absolute_logit_difference);
   if (r.whole.accuracy >= kIoiAccuracyNeeded) return task;
   return task + fmt::format(" That is less than {:.0f} %, so no circuit is looked for.",
                             100 * kIoiAccuracyNeeded);
@@ -169,12 +183,13 @@ Report ioi_report(const IoiSettings& settings, const IoiResult& r) {
   for (int64_t i = 0; i < r.patching.columns; ++i) columns.push_back(fmt::format("{}", i));
   report.section("The circuit")
       .table(tables[1])
-      .heat_map({.title = "The stream of the prompt patched into its counterfactual: 1 is as the prompt",
-                 .row_heading = "layer",
-                 .column_heading = "token",
-                 .rows = rows,
-                 .columns = columns,
-                 .values = r.patching.score})
+      .heat_map(
+          {.title = "The stream of the prompt patched into its counterfactual: 1 is as the prompt",
+           .row_heading = "layer",
+           .column_heading = "token",
+           .rows = rows,
+           .columns = columns,
+           .values = r.patching.score})
       .section("Edges that ACDC keeps")
       .table(edges)
       .section("Adversarial prompts")

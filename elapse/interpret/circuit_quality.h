@@ -20,7 +20,7 @@ Circuit circuit_of(int64_t n_layers, const NodeSet& nodes);
 // A circuit is complete if it and the model suffer alike, whatever part K of it is knocked out too:
 // the largest |F(C \ K) - F(M \ K)| that was found.
 struct Completeness {
-  NodeSet removed;  // K
+  NodeSet removed;                // K
   double circuit = 0, model = 0;  // F(C \ K), F(M \ K)
 
   double gap() const;

@@ -95,7 +95,8 @@ TEST(IoiTask, PutsANameBetweenTheClauses) {
 TEST(IoiTask, ShorterTemplatesBeginWithFillers) {
   const IoiTask task(1, IoiLists::parse(R"({"templates": ["[B] and [A] ran . [B] told",
       "so [B] and [A] ran to the [PLACE] . [B] told"], "names": ["a", "b", "c", "d", "e", "f"],
-      "places": ["hill"], "objects": ["cup"]})", "lists"));
+      "places": ["hill"], "objects": ["cup"]})",
+                                        "lists"));
   EXPECT_EQ(task.length(), 11);
   for (int64_t i = 0; i < 20; ++i) {
     const IoiPrompt prompt = task.held_out(i);
