@@ -27,7 +27,7 @@ IoiSettings small_settings(int64_t steps) {
 }
 
 TEST(Ioi, AModelThatDoesTheTaskIsLookedInto) {
-  Device device("cpu", 2);
+  Device device("cpu", 1);
   const IoiSettings settings = small_settings(400);
   int64_t calls = 0;
   const IoiRun run = run_ioi(device, settings, [&](const ExperimentProgress& now) {
