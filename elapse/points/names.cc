@@ -94,4 +94,15 @@ PointName canonical_point(std::string_view name) {
   return {"layers." + std::string(layer) + "." + std::string(own), position};
 }
 
+std::vector<PointAlias> point_aliases() {
+  std::vector<PointAlias> list;
+  for (const auto& [alias, own] : kOfModel) {
+    list.push_back({std::string(alias), std::string(own), false});
+  }
+  for (const auto& [alias, own] : kOfLayer) {
+    list.push_back({std::string(alias), std::string(own), true});
+  }
+  return list;
+}
+
 }  // namespace elapse

@@ -3,6 +3,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace elapse {
 
@@ -14,5 +15,12 @@ struct PointName {
   std::optional<int64_t> position = {};  // of "blocks.3.hook_h.7": that of one token alone
 };
 PointName canonical_point(std::string_view name);
+
+// Another name of a point: both of the model as a whole, or below a layer.
+struct PointAlias {
+  std::string alias, name;
+  bool of_layer;
+};
+std::vector<PointAlias> point_aliases();
 
 }  // namespace elapse

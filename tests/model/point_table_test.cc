@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+// docs/points.md against the models: every point with its shapes, every other name.
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <map>
+#include <set>
+#include <sstream>
+
+#include "elapse/model/language_model.h"
+#include "elapse/points/names.h"
+
+namespace elapse {
+namespace {
+
+struct Row {
+  std::string point;      // "layers.{i}.mixer.dt"
+  std::string shapes[2];  // of Mamba-1 and Mamba-2, "-": there is none
+  std::vector<std::string> aliases;
+};
+
+std::string trimmed(const std::string& text) {
+  const size_t begin = text.find_first_not_of(' '), end = text.find_last_not_of(' ');
+  return begin == std::string::npos ? "" : text.substr(begin, end - begin + 1);
+}
+
+std::vector<std::string> names_in(const std::string& cell) {
+  std::vector<std::string> names;
+  for (size_t at = 0; (at = cell.find('`', at)) != std::string::npos; ++at) {
+    const size_t end = cell.find('`', at + 1);
+    names.push_back(cell.substr(at + 1, end - at - 1));
+    at = end;
+  }
+  return names;
+}
+
+std::vector<Row> read_table() {
+  std::ifstream file("docs/points.md");
+  std::vector<Row> rows;
+  for (std::string line; std::getline(file, line);) {
+    if (!line.starts_with("| `")) continue;
+    std::vector<std::string> cells;
+    std::istringstream parts(line.substr(1));
+    for (std::string cell; std::getline(parts, cell, '|');) cells.push_back(trimmed(cell));
+    Row row = {names_in(cells.at(0)).at(0), {cells.at(1), cells.at(2)}, names_in(cells.at(4))};
+    for (const std::string& alias : names_in(cells.at(5))) row.aliases.push_back(alias);
+    rows.push_back(std::move(row));
+  }
+  return rows;
+}
+
+std::string replaced(std::string text, const std::string& what, const std::string& with) {
+  const size_t at = text.find(what);
+  return at == std::string::npos ? text : text.replace(at, what.size(), with);
+}
+
+// Sizes that all differ.
+ModelConfig config_of(int mixer) {
+  ModelConfig config = mixer == 0 ? ModelConfig::mamba(20, 2, 11) : ModelConfig::mamba2(20, 2, 11);
+  config.d_state = 6;
+  config.d_conv = 3;
+  if (mixer == 1) {
+    config.head_dim = 4;
+    config.n_groups = 5;
+  } else {
+    config.dt_rank = 7;
+  }
+  return config;
+}
+
+constexpr int64_t kLength = 9, kSequences = 3, kTokens = kLength * kSequences;
+
+// "(tokens, n_groups d_state)" in numbers; a size is a word, "d_conv - 1" or a product of two.
+std::string in_numbers(const std::string& shape, const ModelConfig& c) {
+  const std::map<std::string, int64_t> sizes = {
+      {"tokens", kTokens},
+      {"rows", kTokens},
+      {"sequences", kSequences},
+      {"d_model", c.d_model},
+      {"d_inner", c.d_inner},
+      {"d_conv_inner", c.d_conv_inner()},
+      {"d_state", c.d_state},
+      {"d_conv - 1", c.d_conv - 1},
+      {"dt_rank", c.dt_rank},
+      {"n_groups", c.n_groups},
+      {"n_groups d_state", c.n_groups * c.d_state},
+      {"n_heads", c.mixer == MixerKind::mamba2 ? c.n_heads() : 0},
+      {"vocab", c.vocab()},
+      {"1", 1}};
+  Shape out;
+  std::istringstream words(shape.substr(1, shape.size() - 2));
+  for (std::string word; std::getline(words, word, ',');) out.push_back(sizes.at(trimmed(word)));
+  return out.str();
+}
+
+class PointTable : public testing::TestWithParam<int> {};
+
+TEST_P(PointTable, HasTheModelsPointsAndTheirShapes) {
+  Device device("ref");
+  const ModelConfig config = config_of(GetParam());
+  const LanguageModel model(device, config, DType::f32, 1);
+  std::set<std::string> known;
+  Points points;
+  for (const PointInfo& info : model.points()) {
+    if (info.name.starts_with("layers.0.")) continue;
+    known.insert(info.name);
+    points.watch(info.name);
+  }
+  const std::vector<int64_t> tokens(kTokens, 3);
+  Tape tape(device, false);
+  model.forward(tape,
+                {device.upload(tokens, {kTokens}),
+                 make_sequences(device, std::vector<int64_t>(kSequences, kLength)),
+                 {}},
+                nullptr, &points);
+  for (const Row& row : read_table()) {
+    const std::string& shape = row.shapes[GetParam()];
+    if (shape == "-") continue;
+    const std::string name = replaced(row.point, "{i}", "1");
+    ASSERT_EQ(known.erase(name), 1u) << name << " is no point of the model, or stands twice";
+    EXPECT_EQ(points.value(name).shape().str(), in_numbers(shape, config)) << name;
+  }
+  for (const std::string& name : known) ADD_FAILURE() << name << " is not in docs/points.md";
+}
+
+INSTANTIATE_TEST_SUITE_P(Mixers, PointTable, testing::Values(0, 1));
+
+TEST(PointTable, HasTheOtherNames) {
+  std::set<std::string> known;
+  for (const PointAlias& alias : point_aliases()) {
+    known.insert((alias.of_layer ? "blocks.{i}." : "") + alias.alias);
+  }
+  const std::string after_token = "hook_h.{t}";  // which are as many as there are tokens
+  for (const Row& row : read_table()) {
+    for (const std::string& alias : row.aliases) {
+      const std::string full = (row.point.starts_with("layers.") ? "blocks.{i}." : "") + alias;
+      const PointName own = canonical_point(replaced(replaced(full, "{i}", "12"), "{t}", "7"));
+      EXPECT_EQ(own.name, replaced(row.point, "{i}", "12")) << full;
+      EXPECT_EQ(own.position.has_value(), alias == after_token);
+      EXPECT_EQ(known.erase(full), alias == after_token ? 0u : 1u) << full;
+    }
+  }
+  for (const std::string& name : known) ADD_FAILURE() << name << " is not in docs/points.md";
+}
+
+}  // namespace
+}  // namespace elapse
