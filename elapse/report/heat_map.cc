@@ -20,10 +20,9 @@ struct Colour {
 // Paper white to dark blue, and dark blue by white to dark orange: both even in lightness.
 constexpr std::array kSequential = {Colour{247, 251, 255}, Colour{158, 202, 225},
                                     Colour{66, 146, 198}, Colour{8, 48, 107}};
-constexpr std::array kDiverging = {Colour{5, 48, 97},     Colour{67, 147, 195},
-                                   Colour{209, 229, 240}, Colour{255, 255, 255},
-                                   Colour{253, 219, 199}, Colour{230, 145, 56},
-                                   Colour{127, 59, 8}};
+constexpr std::array kDiverging = {
+    Colour{5, 48, 97},     Colour{67, 147, 195}, Colour{209, 229, 240}, Colour{255, 255, 255},
+    Colour{253, 219, 199}, Colour{230, 145, 56}, Colour{127, 59, 8}};
 
 template <size_t kCount>
 Colour along(const std::array<Colour, kCount>& stops, double share) {
@@ -109,11 +108,10 @@ std::string heat_map_html(const HeatMap& map) {
                "heat map \"{}\": {} cells are more than a page should have, {}", map.title,
                map.values.size(), HeatMap::kMostCells);
   const Scale scale(map.values);
-  std::string html = "<figure class=\"heat\">\n<figcaption>" + escape_markup(map.title) +
-                     "</figcaption>\n" + legend(scale, map.decimals) +
-                     "<div class=\"scroll\"><table>\n<thead><tr><th>" +
-                     escape_markup(map.row_heading) + " \\ " + escape_markup(map.column_heading) +
-                     "</th>";
+  std::string html =
+      "<figure class=\"heat\">\n<figcaption>" + escape_markup(map.title) + "</figcaption>\n" +
+      legend(scale, map.decimals) + "<div class=\"scroll\"><table>\n<thead><tr><th>" +
+      escape_markup(map.row_heading) + " \\ " + escape_markup(map.column_heading) + "</th>";
   std::vector<std::string> row_names, column_names;
   for (const std::string& name : map.rows) row_names.push_back(visible(name));
   for (const std::string& name : map.columns) column_names.push_back(visible(name));

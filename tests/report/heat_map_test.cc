@@ -46,7 +46,8 @@ TEST(HeatMap, OfOneValueOrNoneIsAMapToo) {
 
 TEST(HeatMap, RefusesWhatDoesNotMatch) {
   EXPECT_THROW(heat_map_html(some_map({1, 2})), Error);
-  HeatMap large = {.title = "large", .rows = std::vector<std::string>(400, "r"),
+  HeatMap large = {.title = "large",
+                   .rows = std::vector<std::string>(400, "r"),
                    .columns = std::vector<std::string>(400, "c"),
                    .values = std::vector<double>(160'000, 0.0)};
   EXPECT_THROW(heat_map_html(large), Error);

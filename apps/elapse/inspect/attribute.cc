@@ -30,8 +30,8 @@ void run_point(const Arguments& args, Inspection& inspection, const AttributionT
   const auto progress = inspection.progress("layer");
   const int64_t n_layers = inspection.model().config().n_layers;
   for (int64_t layer = 0; layer < n_layers; ++layer) {
-    const std::vector<double> rows = point_attribution(
-        inspection.model(), task, fmt::format("layers.{}.{}", layer, args.point));
+    const std::vector<double> rows =
+        point_attribution(inspection.model(), task, fmt::format("layers.{}.{}", layer, args.point));
     ELAPSE_CHECK(rows.size() == length * task.sequences.size(),
                  "point \"{}\" has no value for each token", args.point);
     for (size_t t = 0; t < length; ++t) {
@@ -43,8 +43,10 @@ void run_point(const Arguments& args, Inspection& inspection, const AttributionT
   }
   inspection.end_progress();
   const std::vector<std::string> columns = inspection.token_names(task.sequences.front());
-  Table table({{"layer"}, {"sum over tokens", Table::Align::right, 5},
-               {"most at", Table::Align::left}, {"its", Table::Align::right, 5}});
+  Table table({{"layer"},
+               {"sum over tokens", Table::Align::right, 5},
+               {"most at", Table::Align::left},
+               {"its", Table::Align::right, 5}});
   for (int64_t layer = 0; layer < n_layers; ++layer) {
     const double* row = cells.data() + layer * std::ssize(columns);
     size_t best = 0;
@@ -55,7 +57,8 @@ void run_point(const Arguments& args, Inspection& inspection, const AttributionT
     }
     table.add_row({layer, sum, columns[best], row[best]});
   }
-  const std::string what = fmt::format("{}: {} of every layer at every token.", kNoising, args.point);
+  const std::string what =
+      fmt::format("{}: {} of every layer at every token.", kNoising, args.point);
   Report report("Attribution patching", what);
   report.paragraph(opening)
       .heat_map({.title = "Attributed change",

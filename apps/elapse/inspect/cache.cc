@@ -60,7 +60,9 @@ void run(const Arguments& args) {
   model.forward(tape, batch, nullptr, &points);
 
   std::vector<NamedTensor> tensors;
-  Table table({{"point", Table::Align::left}, {"shape", Table::Align::left}, {"mean", Table::Align::right, 4},
+  Table table({{"point", Table::Align::left},
+               {"shape", Table::Align::left},
+               {"mean", Table::Align::right, 4},
                {"largest", Table::Align::right, 4}});
   int64_t bytes = 0;
   for (const std::string& name : names) {
@@ -76,7 +78,8 @@ void run(const Arguments& args) {
     bytes += points.value(name).bytes();
   }
   std::string lengths;
-  for (const auto& prompt : prompts) lengths += fmt::format("{}{}", lengths.empty() ? "" : ",", prompt.size());
+  for (const auto& prompt : prompts)
+    lengths += fmt::format("{}{}", lengths.empty() ? "" : ",", prompt.size());
   write_safetensors(args.save, tensors, {{"format", "pt"}, {"lengths", lengths}});
   const std::string what = fmt::format("{} points of {} prompts, {} bytes: {}", names.size(),
                                        prompts.size(), bytes, args.save);
@@ -91,10 +94,11 @@ void run(const Arguments& args) {
 
 void add_inspect_cache(CLI::App& inspect) {
   const auto args = std::make_shared<Arguments>();
-  CLI::App* verb = add_method(
-      inspect, "cache", "Save the values passing named points as safetensors",
-      "cache -m mamba-130m --prompts prompts.jsonl --points 'layers.*.mixer.dt' --save dt.safetensors",
-      *args, "Prompts, a JSON object a line: text, or tokens");
+  CLI::App* verb =
+      add_method(inspect, "cache", "Save the values passing named points as safetensors",
+                 "cache -m mamba-130m --prompts prompts.jsonl --points 'layers.*.mixer.dt' --save "
+                 "dt.safetensors",
+                 *args, "Prompts, a JSON object a line: text, or tokens");
   verb->add_option("--points", args->points,
                    "Names, * standing for anything; values of (d_inner x d_state) for every token "
                    "only if they are named")

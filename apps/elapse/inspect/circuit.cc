@@ -74,8 +74,7 @@ void run(const Arguments& args) {
     return mean(kl_divergences(runner.plain(), logits));
   };
   const double empty = distance(runner.other());
-  const Circuit circuit =
-      search(args, inspection, runner, pairs, distance, args.enough * empty);
+  const Circuit circuit = search(args, inspection, runner, pairs, distance, args.enough * empty);
   inspection.end_progress();
 
   const LastLogits logits = runner.run({circuit}).front();
@@ -84,7 +83,8 @@ void run(const Arguments& args) {
   const TaskScore score = task_score(logits, answers);
   const ResidualGraph graph = inspection.graph();
   const std::string what = fmt::format(
-      "{}: {} of {} edges; the others carry what their sender wrote on the corrupted prompt. KL from "
+      "{}: {} of {} edges; the others carry what their sender wrote on the corrupted prompt. KL "
+      "from "
       "the model {:.4f} nats, of the empty circuit {:.4f}.",
       args.method, circuit.size(), graph.edges(), f.kl, empty);
   const Table numbers = faithfulness_table(f, model_score, score);
@@ -124,15 +124,17 @@ void run(const Arguments& args) {
 
 void add_inspect_circuit(CLI::App& inspect) {
   const auto args = std::make_shared<Arguments>();
-  CLI::App* verb = add_method(
-      inspect, "circuit", "Search for the edges that do a task",
-      "circuit -m mamba-130m --prompts pairs.jsonl --method acdc --threshold 1e-3 --out out/circuit",
-      *args, "Pairs of prompts, a JSON object a line: clean, corrupt, answer, wrong");
+  CLI::App* verb =
+      add_method(inspect, "circuit", "Search for the edges that do a task",
+                 "circuit -m mamba-130m --prompts pairs.jsonl --method acdc --threshold 1e-3 --out "
+                 "out/circuit",
+                 *args, "Pairs of prompts, a JSON object a line: clean, corrupt, answer, wrong");
   verb->add_option("--method", args->method,
                    "acdc: cut edge by edge; greedy: add layer by layer; attribution: the largest "
                    "edges by integrated gradients")
       ->check(CLI::IsMember({"acdc", "greedy", "attribution"}));
-  verb->add_option("--threshold", args->threshold, "acdc: nats of KL that cutting an edge may cost");
+  verb->add_option("--threshold", args->threshold,
+                   "acdc: nats of KL that cutting an edge may cost");
   verb->add_option("--enough", args->enough,
                    "greedy, attribution: the share of the empty circuit's KL that may be left");
   verb->add_option("--steps", args->steps, "attribution: points of integrated gradients")

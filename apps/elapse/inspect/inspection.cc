@@ -15,8 +15,8 @@ namespace elapse {
 namespace fs = std::filesystem;
 
 CLI::App* add_method(CLI::App& inspect, const std::string& name, const std::string& about,
-                           const std::string& example, InspectOptions& options,
-                           const std::string& prompts) {
+                     const std::string& example, InspectOptions& options,
+                     const std::string& prompts) {
   CLI::App* verb = inspect.add_subcommand(name, about);
   verb->option_defaults()->always_capture_default();
   verb->footer("Example:\n  elapse inspect " + example +
@@ -109,8 +109,8 @@ std::string Inspection::task_sentence(const LastLogits& logits,
   return fmt::format(
       "The model prefers the right answer in {:.1f} % of {} prompts: mean logit difference {:.3f}, "
       "mean absolute {:.3f}, probability {:.3f}, rank {:.1f}.",
-      100 * score.accuracy, answers.size(), score.logit_difference,
-      score.absolute_logit_difference, score.probability, score.mean_rank);
+      100 * score.accuracy, answers.size(), score.logit_difference, score.absolute_logit_difference,
+      score.probability, score.mean_rank);
 }
 
 void finish(const InspectOptions& options, const std::string& text, const Report& report,
@@ -119,8 +119,7 @@ void finish(const InspectOptions& options, const std::string& text, const Report
   if (options.out.empty()) return;
   const fs::path folder = options.out;
   const auto write = [&](const char* name, const std::string& content) {
-    write_file_atomically((folder / name).string(),
-                          [&](FileWriter& file) { file.write(content); });
+    write_file_atomically((folder / name).string(), [&](FileWriter& file) { file.write(content); });
   };
   write("result.json", json.end_object().text());
   write("report.html", report.html());

@@ -27,8 +27,8 @@ struct InspectOptions {
 };
 
 CLI::App* add_method(CLI::App& inspect, const std::string& name, const std::string& about,
-                           const std::string& example, InspectOptions& options,
-                           const std::string& prompts);  // what --prompts is; empty: there is none
+                     const std::string& example, InspectOptions& options,
+                     const std::string& prompts);  // what --prompts is; empty: there is none
 
 // A loaded model with its tokenizer, if it has one. Mapped weights unless `in_float32`, which the
 // methods that go backwards need.

@@ -40,7 +40,8 @@ Table largest(const PatchingMap& map, const std::vector<std::string>& columns) {
 void run(Arguments& args) {
   Inspection inspection(args);
   const std::vector<PromptPair> pairs = inspection.pairs();
-  const LastLogits clean = last_logits(inspection.model(), pack(inspection.model(), clean_of(pairs)));
+  const LastLogits clean =
+      last_logits(inspection.model(), pack(inspection.model(), clean_of(pairs)));
   const std::string task = inspection.task_sentence(clean, answers_of(pairs));
   args.patching.progress = inspection.progress("run");
   const PatchingMap map = patch_layers_and_tokens(inspection.model(), pairs, args.patching);
@@ -89,10 +90,10 @@ void run(Arguments& args) {
 
 void add_inspect_patch(CLI::App& inspect) {
   const auto args = std::make_shared<Arguments>();
-  CLI::App* verb = add_method(
-      inspect, "patch", "Activation patching: every layer and token, value by value",
-      "patch -m mamba-130m --prompts pairs.jsonl --point mixer.out --out out/patch", *args,
-      "Pairs of prompts, a JSON object a line: clean, corrupt, answer, wrong");
+  CLI::App* verb =
+      add_method(inspect, "patch", "Activation patching: every layer and token, value by value",
+                 "patch -m mamba-130m --prompts pairs.jsonl --point mixer.out --out out/patch",
+                 *args, "Pairs of prompts, a JSON object a line: clean, corrupt, answer, wrong");
   verb->add_option("--point", args->patching.point,
                    "What is patched, below a layer: resid_pre, mixer.out, mixer.h, ...")
       ->check(not_empty());

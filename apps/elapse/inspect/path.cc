@@ -38,25 +38,26 @@ void run(const Arguments& args) {
     progress(std::ssize(effects), graph.edges());
   }
   inspection.end_progress();
-  show_edges(args, inspection,
-             {.method = "path patching",
-              .title = "Path patching",
-              .task = inspection.task_sentence(runner.plain(), answers),
-              .what = fmt::format("Exact: what one node wrote on the corrupted prompt is put into "
-                                  "what one later node reads; how the mean logit difference, {:.3f} "
-                                  "without, changes. All {} edges, {} pairs.",
-                                  clean, graph.edges(), pairs.size()),
-              .values = effects});
+  show_edges(
+      args, inspection,
+      {.method = "path patching",
+       .title = "Path patching",
+       .task = inspection.task_sentence(runner.plain(), answers),
+       .what = fmt::format("Exact: what one node wrote on the corrupted prompt is put into "
+                           "what one later node reads; how the mean logit difference, {:.3f} "
+                           "without, changes. All {} edges, {} pairs.",
+                           clean, graph.edges(), pairs.size()),
+       .values = effects});
 }
 
 }  // namespace
 
 void add_inspect_path(CLI::App& inspect) {
   const auto args = std::make_shared<Arguments>();
-  CLI::App* verb = add_method(
-      inspect, "path", "Path patching: every edge from a node to a later one, exactly",
-      "path -m mamba-130m --prompts pairs.jsonl --out out/path", *args,
-      "Pairs of prompts, a JSON object a line: clean, corrupt, answer, wrong");
+  CLI::App* verb =
+      add_method(inspect, "path", "Path patching: every edge from a node to a later one, exactly",
+                 "path -m mamba-130m --prompts pairs.jsonl --out out/path", *args,
+                 "Pairs of prompts, a JSON object a line: clean, corrupt, answer, wrong");
   verb->add_option("--batch-tokens", args->batch_tokens, "Tokens in one pass")
       ->check(whole_number(1));
   verb->callback([args] { run(*args); });

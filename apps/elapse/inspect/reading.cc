@@ -42,8 +42,11 @@ void run_lens(const Arguments& args) {
   Inspection inspection(args);
   const PromptPair pair = chosen(inspection.pairs(), args);
   const LogitLens lens = logit_lens(inspection.model(), pair.clean, pair.answer);
-  Table table({{"enters layer"}, {"says", Table::Align::left}, {"probability"},
-               {"logit difference"}, {"rank of the answer"}});
+  Table table({{"enters layer"},
+               {"says", Table::Align::left},
+               {"probability"},
+               {"logit difference"},
+               {"rank of the answer"}});
   std::vector<double> differences, rank;
   const std::vector<std::string> rows = stream_names(inspection);
   JsonWriter json;
@@ -153,7 +156,8 @@ void run_hidden_attention(const Arguments& args) {
   ELAPSE_CHECK(args.layer < n_layers, "layer {}: the model has {}", args.layer, n_layers);
   const std::vector<std::string> names = inspection.token_names(tokens);
   const std::string what = fmt::format(
-      "How much of what a layer's scan reads at a query comes from each token: the {} over channels "
+      "How much of what a layer's scan reads at a query comes from each token: the {} over "
+      "channels "
       "of alpha.",
       args.absolute ? "mean size" : "mean");
   Report report("Hidden attention", what);
@@ -208,12 +212,14 @@ void run_dt(const Arguments& args) {
   Tape tape(inspection.device(), false);
   model.forward(tape, pack(model, {tokens}), nullptr, &points);
   std::vector<double> means;
-  Table table({{"layer"}, {"mean dt", Table::Align::right, 4}, {"largest at", Table::Align::left},
+  Table table({{"layer"},
+               {"mean dt", Table::Align::right, 4},
+               {"largest at", Table::Align::left},
                {"its mean", Table::Align::right, 4}});
   const std::vector<std::string> names = inspection.token_names(tokens);
   for (int64_t layer = 0; layer < n_layers; ++layer) {
-    const std::vector<double> dt = host_values(
-        inspection.device(), points.value(fmt::format("layers.{}.mixer.dt", layer)));
+    const std::vector<double> dt =
+        host_values(inspection.device(), points.value(fmt::format("layers.{}.mixer.dt", layer)));
     const int64_t width = std::ssize(dt) / n;
     std::vector<double> row(static_cast<size_t>(n), 0.0);
     for (size_t i = 0; i < dt.size(); ++i) {
@@ -267,9 +273,10 @@ void add_inspect_reading(CLI::App& inspect) {
   add(inspect, "dla", "Direct logit attribution, down to a layer's source tokens",
       "dla -m mamba-130m --prompts pairs.jsonl --out out/dla", pairs, run_dla);
   CLI::App* verb = nullptr;
-  const auto args = add(inspect, "hidden-attention", "A layer's scan as attention between tokens",
-                        "hidden-attention -m mamba-130m --prompts prompts.jsonl --out out/attention",
-                        prompts, run_hidden_attention, &verb);
+  const auto args =
+      add(inspect, "hidden-attention", "A layer's scan as attention between tokens",
+          "hidden-attention -m mamba-130m --prompts prompts.jsonl --out out/attention", prompts,
+          run_hidden_attention, &verb);
   verb->add_option("--layer", args->layer, "One layer; -1: all")->check(whole_number(-1));
   verb->add_flag("--absolute", args->absolute, "Mean of sizes over channels, not mean");
   add(inspect, "dt", "Step sizes by layer and token",

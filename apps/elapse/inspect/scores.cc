@@ -19,7 +19,8 @@ void run(const Arguments& args) {
   const RepetitionScores scores =
       repetition_scores(inspection.model(), args.length, args.sequences, args.seed);
   const std::string what = fmt::format(
-      "{} sequences of {} random tokens that come twice: {:.3f} nats a token the first time, {:.3f} "
+      "{} sequences of {} random tokens that come twice: {:.3f} nats a token the first time, "
+      "{:.3f} "
       "the second; in-context score {:.3f}.",
       scores.sequences, scores.length, scores.first_half, scores.second_half, scores.in_context);
   Table table({{"layer"}, {"prefix matching", Table::Align::right, 4}});
@@ -47,9 +48,8 @@ void run(const Arguments& args) {
       .field("prefix_matching", scores.prefix_matching)
       .field("by_chance", scores.by_chance)
       .field("nats", scores.nats);
-  finish(args,
-         fmt::format("{}\n\n{}By chance: {:.4f}\n", what, table.text(), scores.by_chance), report,
-         json);
+  finish(args, fmt::format("{}\n\n{}By chance: {:.4f}\n", what, table.text(), scores.by_chance),
+         report, json);
 }
 
 }  // namespace
@@ -58,7 +58,7 @@ void add_inspect_scores(CLI::App& inspect) {
   const auto args = std::make_shared<Arguments>();
   CLI::App* verb =
       add_method(inspect, "scores", "In-context and prefix-matching scores: repeated tokens",
-                       "scores -m mamba-130m --length 50 --out out/scores", *args, "");
+                 "scores -m mamba-130m --length 50 --out out/scores", *args, "");
   verb->add_option("--length", args->length, "Tokens before they come again")
       ->check(whole_number(2, 100'000));
   verb->add_option("--sequences", args->sequences, "How many")->check(whole_number(1));

@@ -85,8 +85,7 @@ void run(const Arguments& args) {
   const LastLogits logits =
       last_logits(inspection.model(), pack(inspection.model(), data.sequences));
   const std::string task = inspection.task_sentence(logits, answers_of(pairs));
-  const ScrubResult found =
-      scrub(inspection.model(), data, hypothesis, args.rounds, args.seed);
+  const ScrubResult found = scrub(inspection.model(), data, hypothesis, args.rounds, args.seed);
 
   std::vector<double> gaps;
   for (size_t x = 0; x < found.model_losses.size(); ++x) {
@@ -102,7 +101,8 @@ void run(const Arguments& args) {
   table.add_row({"rise by example: 90 % below", quantile(gaps, 0.9)});
   table.add_row({"rise by example: largest", quantile(gaps, 1)});
   const std::string what = fmt::format(
-      "{:.1f} % of the loss recovered ({:.4f} scrubbed, {:.4f} model, {:.4f} permuted), {} examples, "
+      "{:.1f} % of the loss recovered ({:.4f} scrubbed, {:.4f} model, {:.4f} permuted), {} "
+      "examples, "
       "{} rounds.",
       100 * found.recovered, found.scrubbed_loss, found.model_loss, found.shuffled_loss,
       pairs.size(), args.rounds);

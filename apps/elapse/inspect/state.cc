@@ -31,7 +31,11 @@ State one_sequence(const Inspection& inspection, const std::string& path) {
 void run_diff(const Arguments& args) {
   Inspection inspection(args);
   const State a = one_sequence(inspection, args.from), b = one_sequence(inspection, args.to);
-  Table table({{"layer"}, {"part", Table::Align::left}, {"norm"}, {"difference"}, {"relative"},
+  Table table({{"layer"},
+               {"part", Table::Align::left},
+               {"norm"},
+               {"difference"},
+               {"relative"},
                {"largest"}});
   JsonWriter json;
   json.begin_object().field("method", "state difference").key("parts").begin_array();
