@@ -165,6 +165,10 @@ void run_generate(const Arguments& args) {
                "the prompt is empty: there is nothing to continue");
   Session session =
       args.load_state.empty() ? Session(*model) : Session::load(args.load_state, *model);
+  ELAPSE_CHECK(!tokens.empty() || session.has_logits() || args.max_tokens == 0,
+               "{}: it was saved without logits, so a prompt is needed to go on from it: expected "
+               "at least one token, found none",
+               args.load_state);
   const Interrupt interrupt;
   const Pace read = time([&] {
     session.prefill(tokens);

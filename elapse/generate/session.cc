@@ -72,7 +72,7 @@ void Session::keep_logits(const Tensor& row) {
 }
 
 std::span<const double> Session::logits() const {
-  ELAPSE_CHECK(!logits_.empty(), "there are no logits before the first token");
+  ELAPSE_CHECK(!logits_.empty(), "there are no logits: no token was read since the session began");
   return logits_;
 }
 
@@ -94,9 +94,8 @@ Session Session::load(const std::string& path, const LanguageModel& model, Point
   SavedState saved = load_state_and_logits(path, model);
   ELAPSE_CHECK(saved.state.slots() == 1, "{}: expected the state of one sequence, found {}", path,
                saved.state.slots());
-  if (saved.state.position() == 0) return {model, points, std::move(saved.state), {}};
+  if (!saved.logits) return {model, points, std::move(saved.state), {}};
   const Shape shape = {1, model.config().vocab_size};
-  ELAPSE_CHECK(saved.logits, "{}: tensor \"logits\" is missing", path);
   ELAPSE_CHECK(saved.logits.dtype() == DType::f64 && saved.logits.shape() == shape,
                "{}: tensor \"logits\": expected f64 {}, found {} {}", path, shape.str(),
                name_of(saved.logits.dtype()), saved.logits.shape().str());

@@ -28,8 +28,9 @@ class Session {
   void step(int64_t token) { prefill({&token, 1}); }
 
   // For the token after the last: (vocab_size), without the classes that only pad. Throws Error
-  // before the first token.
+  // where there are none: before the first token, also after a state that was saved without.
   std::span<const double> logits() const;
+  bool has_logits() const { return !logits_.empty(); }
 
   int64_t position() const { return state_.position(); }  // tokens read
   int64_t state_bytes() const { return state_.bytes_per_slot(); }

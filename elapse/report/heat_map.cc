@@ -44,7 +44,7 @@ class Scale {
       most_ = std::max(most_, v);
     }
     if (least_ > most_) least_ = most_ = 0;
-    diverges_ = least_ < 0 && most_ > 0;
+    diverges_ = least_ < 0;
     if (diverges_) {
       most_ = std::max(most_, -least_);
       least_ = -most_;

@@ -16,8 +16,8 @@ struct HeatMap {
   std::string row_heading = {}, column_heading = {};  // "layer", "token"
   std::vector<std::string> rows = {}, columns = {};  // their names, top to bottom and left to right
   std::vector<double> values = {};                   // (rows, columns); NaN: an empty cell
-  // Colours run from the least value to the largest; where there are both signs, from blue by white
-  // to orange with white at 0 (as colour-blind readers can tell apart).
+  // Colours run from the least value to the largest; where any is negative, from blue by white to
+  // orange with white at 0 (as colour-blind readers can tell apart).
   int decimals = 3;
 };
 

@@ -109,12 +109,22 @@ TEST_P(SessionFile, EveryTruncationIsRefused) {
   }
 }
 
+// Such as are made out of others (elapse/interpret/states.h).
+TEST_P(SessionFile, AStateWithoutLogitsGoesOnWithTheNextToken) {
+  Session session = read(5);
+  write_with(session, "logits", {});
+  Session loaded = Session::load(path_, model_);
+  EXPECT_FALSE(loaded.has_logits());
+  expect_error([&] { loaded.logits(); }, "there are no logits");
+  session.step(3);
+  loaded.step(3);
+  EXPECT_TRUE(loaded.same_bits(session));
+}
+
 TEST_P(SessionFile, IncompleteOrMisshapen) {
   const Session session = read(5);
   std::vector<double> numbers(64, 0.5);
   std::vector<int64_t> positions = {-1, 5};
-  write_with(session, "logits", {});
-  expect_refused("tensor \"logits\" is missing");
   write_with(session, "logits", Tensor::wrap(numbers.data(), DType::f64, {1, 16}));
   expect_refused("tensor \"logits\": expected f64 (1, 13), found f64 (1, 16)");
   write_with(session, "layers.1.h", {});

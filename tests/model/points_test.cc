@@ -457,9 +457,9 @@ TEST_P(EveryPoint, GradientsAreThoseInRefDouble) {
       Points points;
       points.watch_gradient(p.name);
       result = s.run(Mode::training, &points);
-      Result gradient;
-      gradient.add(s.device(), points.gradient(p.name));
-      return gradient;
+      Result of_point;
+      of_point.add(s.device(), points.gradient(p.name));
+      return of_point;
     };
     Result found, expected;
     expect_close(gradient(subject, found), gradient(definition, expected), tolerance);

@@ -12,16 +12,27 @@ struct Arguments : InspectOptions {
   PatchingOptions patching;
 };
 
-// Columns are named by the tokens where all prompts are of one length; else by places from the end.
+// A column's name is its token where all clean prompts have the same there; else its place, counted
+// from the end where prompts differ in length.
 std::vector<std::string> column_names(const Inspection& inspection,
                                       const std::vector<PromptPair>& pairs, int64_t columns) {
+  bool one_length = true;
+  for (const PromptPair& pair : pairs) one_length = one_length && std::ssize(pair.clean) == columns;
   std::vector<std::string> names;
-  for (const PromptPair& pair : pairs) {
-    if (std::ssize(pair.clean) == columns) continue;
-    for (int64_t c = 0; c < columns; ++c) names.push_back(fmt::format("{}", c - columns));
-    return names;
+  for (int64_t c = 0; c < columns; ++c) {
+    std::optional<int64_t> token;
+    bool shared = true;
+    for (const PromptPair& pair : pairs) {
+      const int64_t place = c - columns + std::ssize(pair.clean);
+      if (place < 0) continue;
+      const int64_t here = pair.clean[static_cast<size_t>(place)];
+      shared = shared && (!token || *token == here);
+      token = here;
+    }
+    names.push_back(shared ? inspection.token_name(*token)
+                           : fmt::format("{}", one_length ? c : c - columns));
   }
-  return inspection.token_names(pairs.front().clean);
+  return names;
 }
 
 // Layer by layer, where a patch does most.
