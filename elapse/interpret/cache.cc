@@ -7,6 +7,7 @@
 #include <charconv>
 #include <cmath>
 #include <cstring>
+#include <numeric>
 
 #include "elapse/io/messages.h"
 #include "elapse/io/safetensors.h"
@@ -19,6 +20,7 @@ namespace {
 using Axis = PointInfo::Axis;
 
 constexpr std::string_view kOfStates[] = {"decay", "B_bar", "write", "h", "readout_h"};
+constexpr int64_t kMostTokens = int64_t{1} << 40;  // of a prompt in a file: sums do not overflow
 constexpr const char* kLengths = "lengths";
 constexpr const char* kPositions = "positions";
 
@@ -31,6 +33,11 @@ bool matches(std::string_view pattern, std::string_view name) {
     if (matches(pattern, name.substr(i))) return true;
   }
   return false;
+}
+
+// "4,7": as a file's metadata has whole numbers.
+std::string text_of(const std::vector<int64_t>& numbers) {
+  return fmt::format("{}", fmt::join(numbers, ","));
 }
 
 std::string_view last_part(std::string_view name) { return name.substr(name.rfind('.') + 1); }
@@ -126,6 +133,25 @@ int64_t ActivationCache::bytes() const {
   return sum;
 }
 
+int64_t ActivationCache::token_rows() const {
+  if (!positions.empty()) return std::ssize(lengths) * std::ssize(positions);
+  return std::accumulate(lengths.begin(), lengths.end(), int64_t{0});
+}
+
+int64_t ActivationCache::row(int64_t prompt, int64_t position) const {
+  const auto p = static_cast<size_t>(prompt);
+  ELAPSE_CHECK(position >= 0 && position < lengths[p],
+               "the cache has no position {} of prompt {}, which is of {} tokens", position, prompt,
+               lengths[p]);
+  if (positions.empty()) {
+    return std::accumulate(lengths.begin(), lengths.begin() + prompt, position);
+  }
+  const auto found = std::find(positions.begin(), positions.end(), position);
+  ELAPSE_CHECK(found != positions.end(), "the cache has no position {}, but {} of each prompt",
+               position, text_of(positions));
+  return prompt * std::ssize(positions) + (found - positions.begin());
+}
+
 std::vector<IndexRange> batches_of(const TokenLists& prompts, int64_t batch_tokens) {
   std::vector<IndexRange> batches;
   int64_t tokens = 0;
@@ -178,11 +204,6 @@ ActivationCache cache_activations(const LanguageModel& model, const TokenLists& 
 
 namespace {
 
-// "4,7,": as a file's metadata has whole numbers.
-std::string text_of(const std::vector<int64_t>& numbers) {
-  return fmt::format("{}", fmt::join(numbers, ","));
-}
-
 std::vector<int64_t> numbers_of(const SafeTensors& file, const std::string& path, const char* key) {
   const auto found = file.metadata().find(key);
   ELAPSE_CHECK(found != file.metadata().end(),
@@ -194,7 +215,8 @@ std::vector<int64_t> numbers_of(const SafeTensors& file, const std::string& path
   while (at < end) {
     int64_t number = 0;
     const auto [next, error] = std::from_chars(at, end, number);
-    ELAPSE_CHECK(error == std::errc() && number >= 0 && (next == end || *next == ','),
+    const bool fits = error == std::errc() && number >= 0 && number <= kMostTokens;
+    ELAPSE_CHECK(fits && (next == end || *next == ','),
                  "{}: \"{}\": expected whole numbers with commas between, found {}", path, key,
                  quote(found->second));
     numbers.push_back(number);

@@ -37,6 +37,10 @@ struct ActivationCache {
   const Tensor* find(std::string_view point) const;  // null where there is none
   const Tensor& at(std::string_view point) const;    // Error where there is none
   int64_t bytes() const;
+  // The rows of a point that has one for each token.
+  int64_t token_rows() const;
+  // The row of such a point. Error where that position is not kept.
+  int64_t row(int64_t prompt, int64_t position) const;
 };
 
 // `edits`, by the number of the batch's first prompt and of the one after its last, are what the
