@@ -65,7 +65,7 @@ int64_t bytes_of(const Tokenizer& tokenizer, std::span<const int64_t> tokens) {
 
 // A text's first `limit` tokens. No more of it is read than decides them: how a text is cut depends
 // on what comes next, but not on what comes kBeyond bytes later, where a word has long ended.
-std::vector<int64_t> first_tokens(const Tokenizer& tokenizer, Input input, int64_t limit) {
+std::vector<int64_t> first_tokens(const Tokenizer& tokenizer, TextInput input, int64_t limit) {
   constexpr int64_t kBeyond = 1 << 16;
   std::string text;
   std::vector<int64_t> tokens;
@@ -137,9 +137,9 @@ Windows windows_of(const Arguments& args) {
 
 void measure_text(const Arguments& args, const LanguageModel& model, Measures& measures) {
   const auto tokenizer = open_tokenizer_of(args, model);
-  const std::vector<int64_t> tokens = args.limit
-                                          ? first_tokens(*tokenizer, Input(args.text), *args.limit)
-                                          : tokenizer->encode(read_input(args.text));
+  const std::vector<int64_t> tokens =
+      args.limit ? first_tokens(*tokenizer, open_input(args.text), *args.limit)
+                 : tokenizer->encode(open_input(args.text).read_all());
   ELAPSE_CHECK(tokens.size() >= 2, "{}: too short: expected at least 2 tokens, found {}", args.text,
                tokens.size());
   const Windows windows = windows_of(args);
@@ -167,7 +167,7 @@ void measure_lambada(const Arguments& args, const LanguageModel& model, Measures
   const auto tokenizer = open_tokenizer_of(args, model);
   const std::string& path = args.task.second;
   const std::vector<Continuation> examples =
-      parse_continuations(read_input(path), path, args.limit.value_or(INT64_MAX));
+      parse_continuations(open_input(path).read_all(), path, args.limit.value_or(INT64_MAX));
   Watch watch("example", static_cast<int64_t>(examples.size()));
   const LambadaEvaluation found = evaluate_lambada(
       model, *tokenizer, examples, args.batch_tokens, [&](const LambadaEvaluation& so_far) {

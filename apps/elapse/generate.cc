@@ -153,7 +153,7 @@ void run_generate(const Arguments& args) {
   std::vector<int64_t> tokens = parse_tokens(args.prompt_tokens.value_or(""));
   if (!args.save_state.empty()) check_writable(args.save_state);
   const std::string prompt =
-      args.prompt_file ? read_input(*args.prompt_file) : args.prompt.value_or("");
+      args.prompt_file ? open_input(*args.prompt_file).read_all() : args.prompt.value_or("");
   Device device(args.device, args.threads);
   const auto model = load_model(device, args.model, DType::f32, WeightMemory::mapped);
   ModelText text;

@@ -237,6 +237,18 @@ class Mistakes(unittest.TestCase):
                            ("/dev/null", "expected a regular file or none")):
             self.assert_fails(["--text", TEXT, "--json", path], path, says)
 
+    def test_texts_that_may_have_no_end_are_refused(self):
+        pipe = FOLDER / "named_pipe"
+        os.mkfifo(pipe)
+        for path, found in ((pipe, "a pipe with a name"), ("/dev/zero", "a device")):
+            for more in (["--text", path], ["--text", path, "--limit", 9],
+                         ["--task", "lambada", path]):
+                self.assert_fails(more, f"{path}: expected a regular file or a shell's pipe, "
+                                  f"found {found}")
+            for verb in ("tokenize", "generate"):
+                said = run(PROGRAM, verb, "-m", BYTES, "-f", path).stderr
+                self.assertIn(f"found {found}", said)
+
     def test_files_that_are_pipes_are_refused_and_not_waited_for(self):
         model = FOLDER / "piped"
         for name in ("config.json", "model.safetensors", "tokenizer.json"):

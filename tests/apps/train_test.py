@@ -327,7 +327,9 @@ class Errors(Train):
         (self.folder / "short").write_text("short")
         for name, sentence in (("empty", "empty: expected text, found an empty file"),
                                ("short", "short: too short for sequences of 256 tokens"),
-                               ("none", "none: cannot open")):
+                               ("none", "none: cannot open"),
+                               ("pipe", "pipe: expected a regular file or a shell's pipe, found"),
+                               ("/dev/zero", "found a device")):
             command = [PROGRAM, "train", "--text", self.folder / name, "--out",
                        self.folder / "run", "--device", "ref"]
             self.assert_fails(run(*command), sentence)
@@ -394,6 +396,7 @@ class Errors(Train):
             with self.subTest(arguments):
                 self.assert_fails(run(PROGRAM, *arguments), status=2)
 
+        os.mkfifo(self.folder / "pipe")
     def test_help_and_version(self):
         self.assertIn("elapse train --text", self.assert_done(run(PROGRAM, "--help")).stdout)
         self.assertIn("Examples:", self.assert_done(run(PROGRAM, "train", "--help")).stdout)
