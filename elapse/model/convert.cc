@@ -159,7 +159,8 @@ class Converter {
 void Converter::state_tokens() {
   if (!has_generation()) return;
   const std::string path = (from_ / kGeneration).string();
-  const SpecialTokens beside = SpecialTokens::parse(Json::parse(read_text(path), path));
+  const SpecialTokens beside =
+      SpecialTokens::parse(Json::parse(read_text(path), path), config_.vocab());
   const bool none = config_.special_tokens == SpecialTokens{};
   if (checkpoint_.config.layout == Layout::original && none) config_.special_tokens = beside;
   const SpecialTokens& all = config_.special_tokens;

@@ -237,6 +237,13 @@ class Mistakes(unittest.TestCase):
                            ("/dev/null", "expected a regular file or none")):
             self.assert_fails(["--text", TEXT, "--json", path], path, says)
 
+    def test_ends_of_texts_beyond_the_vocabulary(self):
+        model = FOLDER / "ends"
+        shutil.copytree(BYTES, model)
+        (model / "generation_config.json").write_text('{"eos_token_id": 256}')
+        self.assert_fails(["--text", TEXT], model / "generation_config.json", '"eos_token_id": '
+                          "expected a token of the vocabulary, 0 to 255, found 256", model=model)
+
     def test_texts_that_may_have_no_end_are_refused(self):
         pipe = FOLDER / "named_pipe"
         os.mkfifo(pipe)
