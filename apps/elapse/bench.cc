@@ -41,7 +41,9 @@ std::vector<bench::Row> measure(const Options& options) {
   std::vector<bench::Row> rows;
   for (size_t i = 0; i < selected.size(); ++i) {
     progress.update(static_cast<int64_t>(i), selected[i]->name);
-    ELAPSE_CHECK(!interrupt.asked(), "interrupted after {} of {} benchmarks", i, selected.size());
+    if (interrupt.asked()) {
+      interrupt.end("interrupted after {} of {} benchmarks", i, selected.size());
+    }
     for (bench::Row& row : selected[i]->run(context, *selected[i])) rows.push_back(std::move(row));
   }
   return rows;

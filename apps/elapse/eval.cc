@@ -117,8 +117,9 @@ class Watch {
   Watch(std::string unit, int64_t total) : unit_(unit), total_(total), progress_(unit, 0, total) {}
 
   void update(int64_t done, const std::string& found) {
-    ELAPSE_CHECK(!interrupt_.asked(), "interrupted after {} of {} {}s: {} so far", done, total_,
-                 unit_, found);
+    if (interrupt_.asked()) {
+      interrupt_.end("interrupted after {} of {} {}s: {} so far", done, total_, unit_, found);
+    }
     progress_.update(done, found);
   }
   double seconds() const { return std::chrono::duration<double>(Clock::now() - started_).count(); }

@@ -33,8 +33,10 @@ struct Arguments {
 class StageProgress {
  public:
   void operator()(const ExperimentProgress& now) {
-    ELAPSE_CHECK(!interrupt_.asked(), "interrupted during \"{}\", at {} of {}: nothing was written",
-                 now.stage, now.done, now.total);
+    if (interrupt_.asked()) {
+      interrupt_.end("interrupted during \"{}\", at {} of {}: nothing was written", now.stage,
+                     now.done, now.total);
+    }
     if (now.stage != stage_) {
       line_.reset();  // ends the line of the stage before
       line_ = std::make_unique<Progress>(now.stage, 0, now.total);

@@ -48,7 +48,7 @@ constexpr const char* kFooter =
     "distribution; --temp, --top-k, --top-p and --min-p act as in llama.cpp.\n"
     "A state saved with --save-state holds all the model has read and written, in a file of "
     "constant "
-    "size. Ctrl-C ends the text and still saves.\n\n"
+    "size. Ctrl-C ends the text, with exit status 130, and still saves.\n\n"
     "Examples:\n"
     "  elapse generate -m run -p 'Once upon a time' --top-p 0.9 --stop $'\\n\\n'\n"
     "  elapse generate -m run -f book.txt -n 0 --save-state book.state\n"
@@ -176,6 +176,10 @@ void run_generate(const Arguments& args) {
   });
   if (!args.save_state.empty()) session.save(args.save_state);
   if (args.verbose) report(read, written, session);
+  if (interrupt.asked() && written.tokens < args.max_tokens) {
+    interrupt.end("interrupted after {} of {} tokens{}", written.tokens, args.max_tokens,
+                  args.save_state.empty() ? "" : ", and the state of these is saved");
+  }
 }
 
 void add_prompt_options(CLI::App& verb, Arguments& args) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The elapse program: finds the verb and turns what goes wrong into a sentence and an exit status
-// (0: done, 1: an error, 2: wrong usage).
+// (0: done, 1: an error, 2: wrong usage, 128 and a signal's number: ended by it, as by Ctrl-C).
 #include <fmt/core.h>
 
 #include <csignal>
@@ -8,6 +8,8 @@
 #include <new>
 
 #include "apps/elapse/output.h"
+#include "apps/elapse/checks.h"
+#include "apps/elapse/interrupt.h"
 #include "apps/elapse/verbs.h"
 #include "elapse/core/error.h"
 
@@ -16,6 +18,7 @@ namespace {
 constexpr int kErrorStatus = 1;
 constexpr int kUsageStatus = 2;
 
+constexpr int kSignalStatus = 128;
 constexpr const char* kAbout =
     "elapse: sequence models whose memory has a constant size (Mamba) - train them, run them, look "
     "inside them.";
@@ -50,6 +53,9 @@ int run(CLI::App& app, int argc, char** argv) {
     return status;
   } catch (const elapse::Error& error) {
     return report_error(error.what());
+  } catch (const elapse::Interrupted& end) {
+    report_error(end.what());
+    return kSignalStatus + end.signal();
   } catch (const std::bad_alloc&) {
     return report_error("out of memory");
   } catch (const std::exception& error) {

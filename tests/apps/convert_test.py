@@ -126,7 +126,7 @@ class Failures(ConvertTest):
             with self.begun() as process:
                 process.send_signal(stop)
                 message = process.stderr.read()
-                self.assertEqual(process.wait(), 1)
+                self.assertEqual(process.wait(), 128 + stop)
             self.assertIn("interrupted", message)
             self.assertFalse(self.to.exists())
 

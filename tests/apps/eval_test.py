@@ -281,7 +281,7 @@ class Mistakes(unittest.TestCase):
                 shown = os.read(here, 1 << 16)
             self.assertEqual(process.stdout.read(), b"")
         os.close(here)
-        self.assertEqual(process.returncode, 1)
+        self.assertEqual(process.returncode, 128 + signal.SIGINT)
         self.assertRegex(
             shown, rb"elapse: interrupted after \d+ of \d+ tokens: perplexity \S+ so far")
 

@@ -159,7 +159,7 @@ class States(unittest.TestCase):
                 begun = process.stdout.read(1)
                 process.send_signal(stop)
                 begun += process.stdout.read()
-                self.assertEqual(process.wait(), 0)
+                self.assertEqual(process.wait(), 128 + stop)
                 rest = text("--load-state", self.state, "-n", 20)
                 self.assertEqual(begun + rest, text("-p", "to be", "-n", len(begun) + 20))
 
