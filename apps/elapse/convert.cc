@@ -15,7 +15,7 @@
 namespace elapse {
 namespace {
 
-constexpr int64_t kMegabyte = 1'000'000;
+int64_t megabytes(int64_t bytes) { return (bytes + 999'999) / 1'000'000; }  // begun
 
 struct Arguments {
   std::string from, to;
@@ -62,9 +62,9 @@ void run_convert(const Arguments& args) {
   const Interrupt interrupt;
   std::optional<Progress> progress;
   options.progress = [&](int64_t done, int64_t total) {
-    ELAPSE_CHECK(!interrupt.asked(), "{}: interrupted: it is as it was before", args.to);
-    if (!progress) progress.emplace("MB", 0, (total + kMegabyte - 1) / kMegabyte);
-    progress->update(done / kMegabyte, "written");
+    if (interrupt.asked()) interrupt.end("{}: interrupted: it is as it was before", args.to);
+    if (!progress) progress.emplace("MB", 0, megabytes(total));
+    progress->update(megabytes(done), "written");
   };
   convert_checkpoint(args.from, args.to, options);
   progress.reset();
@@ -92,7 +92,7 @@ void add_convert_verb(CLI::App& app) {
       ->transform(CLI::AsSizeValue(true))
       ->check(CLI::Range(uint64_t{1}, uint64_t{INT64_MAX}))
       ->default_str("5GB");
-  verb->add_flag("--force", args->force, "Replace a checkpoint that is in TO");
+  verb->add_flag("--force", args->force, "Replace a checkpoint that is in TO; never a run's");
   verb->callback([args] { run_convert(*args); });
 }
 
