@@ -203,7 +203,7 @@ void run_eval(const Arguments& args) {
   write_file_atomically(args.json, [&](FileWriter& file) { file.write(measures.json()); });
 }
 
-void check_usage(const Arguments& args) {
+void check_usage(const CLI::App& verb, const Arguments& args) {
   if (!args.task.first.empty() && args.task.first != "lambada") {
     throw CLI::ValidationError("--task", "expected lambada, found " + args.task.first);
   }
@@ -213,8 +213,13 @@ void check_usage(const Arguments& args) {
   try {
     windows_of(args).check();
   } catch (const Error& error) {
-    throw CLI::ValidationError(error.what());
+    fail_usage(verb, error, {{"window", "--window"}, {"stride", "--stride"}});
   }
+  const std::string text = args.text == "-" ? "" : args.text;
+  check_replaces_none({"--json", args.json}, {{"--text", text},
+                                              {"--task", args.task.second},
+                                              {"--tokenizer", args.tokenizer},
+                                              {"--model", args.model}});
 }
 
 void add_input_options(CLI::App& verb, Arguments& args) {
@@ -261,8 +266,8 @@ void add_eval_verb(CLI::App& app) {
   verb->add_option("--device", args->device, "What computes: cpu or ref");
   verb->add_option("--threads", args->threads, "Threads; 0: one a processor")
       ->check(whole_number(0, 1024));
-  verb->callback([args] {
-    check_usage(*args);
+  verb->callback([args, verb] {
+    check_usage(*verb, *args);
     run_eval(*args);
   });
 }

@@ -13,11 +13,14 @@
 #include "elapse/experiments/induction.h"
 #include "elapse/io/file.h"
 #include "elapse/model/checkpoint.h"
+#include "elapse/model/checkpoint_files.h"
 
 namespace elapse {
 namespace {
 
 namespace fs = std::filesystem;
+
+constexpr const char* kResult = "result.json";
 
 struct Arguments {
   bool quick = false;
@@ -65,11 +68,25 @@ InductionSettings settings_of(const Arguments& args) {
   return settings;
 }
 
+// An experiment's own folder is written anew; another's model is not replaced.
+void refuse_to_overwrite(const fs::path& folder) {
+  if (file_exists((folder / kResult).string())) return;
+  std::error_code none;
+  for (const fs::directory_entry& entry : fs::directory_iterator(folder, none)) {
+    ELAPSE_CHECK(
+        !is_checkpoint_file(entry.path().filename().string()),
+        "{}: expected a folder without a model, or an experiment's with {}, found this; it "
+        "would be replaced",
+        entry.path().string(), kResult);
+  }
+}
+
 void induction(const Arguments& args) {
   const InductionSettings settings = settings_of(args);
   std::error_code error;
   fs::create_directories(args.out, error);
   ELAPSE_CHECK(!error, "{}: cannot make the folder: {}", args.out, error.message());
+  refuse_to_overwrite(args.out);
   check_writable((fs::path(args.out) / "report.html").string());
   Device device(args.device, args.threads);
   fmt::print(
@@ -83,8 +100,8 @@ void induction(const Arguments& args) {
   progress.end();
 
   const fs::path out = args.out;
+  write_file(out / kResult, induction_json(settings, run.result));
   save_model(*run.model, args.out);
-  write_file(out / "result.json", induction_json(settings, run.result));
   write_file(out / "accuracy.svg", standalone_svg(induction_accuracy_plot(settings, run.result)));
   write_file(out / "report.html", induction_report(settings, run.result).html());
   fmt::print("\n{}\n", induction_table(settings, run.result).text());
@@ -100,6 +117,7 @@ void induction(const Arguments& args) {
 void add_experiment_verb(CLI::App& app) {
   CLI::App* verb = app.add_subcommand(
       "experiment", "Reproduce a published result: train, measure, print it beside the original");
+  verb->footer("Example: elapse experiment induction --quick --out out/induction");
   verb->require_subcommand(1);
   auto args = std::make_shared<Arguments>();
   CLI::App* task = verb->add_subcommand(

@@ -223,15 +223,24 @@ void add_state_options(CLI::App& verb, Arguments& args) {
       ->check(not_empty());
 }
 
-void check_usage(const Arguments& args) {
+void check_usage(const CLI::App& verb, const Arguments& args) {
   if (!args.prompt && !args.prompt_file && !args.prompt_tokens && args.load_state.empty()) {
     throw CLI::RequiredError("--prompt, --file, --prompt-tokens or --load-state");
   }
   try {
     Sampler checked(args.sampler);
   } catch (const Error& error) {
-    throw CLI::ValidationError(error.what());
+    fail_usage(verb, error,
+               {{"temperature", "--temp"},
+                {"top_k", "--top-k"},
+                {"top_p", "--top-p"},
+                {"min_p", "--min-p"}});
   }
+  // A state may be replaced by the one it has become.
+  const std::string prompt = args.prompt_file.value_or("-");
+  check_replaces_none({"--save-state", args.save_state}, {{"--file", prompt == "-" ? "" : prompt},
+                                                          {"--tokenizer", args.tokenizer},
+                                                          {"--model", args.model}});
 }
 
 }  // namespace
@@ -253,8 +262,8 @@ void add_generate_verb(CLI::App& app) {
   verb->add_option("--threads", args->threads, "Threads; 0: one a processor")
       ->check(whole_number(0, 1024));
   verb->add_flag("-v,--verbose", args->verbose, "Speed and size on standard error at the end");
-  verb->callback([args] {
-    check_usage(*args);
+  verb->callback([args, verb] {
+    check_usage(*verb, *args);
     run_generate(*args);
   });
 }

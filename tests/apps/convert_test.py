@@ -203,9 +203,10 @@ class Failures(ConvertTest):
         self.assert_fails(PICKLE, says="TO is required", status=2)
         self.assert_fails(PICKLE, self.to, "--dtype", "f8", says="--dtype", status=2)
         self.assert_fails(PICKLE, self.to, "--layout", "gguf", says="--layout", status=2)
-        for size in ("0", "-1", "5XB", ""):
-            self.assert_fails(PICKLE, self.to, "--max-shard-size", size,
-                              says="--max-shard-size", status=2)
+        for size in ("0", "-1", "5XB", "", "020kb", "kB", "1.5GB", "9999999999TB"):
+            self.assert_fails(PICKLE, self.to, "--max-shard-size", size, status=2,
+                              says="--max-shard-size: expected a size such as 5GB or 200MB, found "
+                              f'"{size}"')
 
 
 if __name__ == "__main__":

@@ -237,6 +237,28 @@ class Mistakes(unittest.TestCase):
                            ("/dev/null", "expected a regular file or none")):
             self.assert_fails(["--text", TEXT, "--json", path], path, says)
 
+    def test_no_input_is_replaced(self):
+        tokenizer = FOLDER / "a_tokenizer.json"
+        shutil.copy(TOKENIZER, tokenizer)
+        os.link(BYTES / "config.json", FOLDER / "linked.json")
+        text, pairs = ["--text", TEXT], ["--task", "lambada", PAIRS]
+        for more, file, flag in ((text, TEXT, "--text reads"), (pairs, PAIRS, "--task reads"),
+                                 (text + ["--tokenizer", tokenizer], tokenizer, "--tokenizer reads"),
+                                 (text + ["--tokenizer", TOKENIZER.parent],
+                                  TOKENIZER.parent / "tokenizer.json", "a file of --tokenizer"),
+                                 (text, BYTES / "config.json", f"a file of --model {BYTES}"),
+                                 (text, BYTES / "../bytes/model.safetensors", "a file of --model"),
+                                 (text, BYTES / "resume.safetensors", "a file of --model"),
+                                 (text, BYTES / "tokenizer.json", "a file of --model"),
+                                 (text, FOLDER / "linked.json", "a file of --model")):
+            before = file.read_bytes() if file.exists() else None
+            self.assert_fails([*more, "--json", file],
+                              f"--json: {file} would be replaced, ", flag, status=2)
+            self.assertEqual(file.read_bytes() if file.exists() else None, before)
+        self.assertEqual(measured(*text, "--limit", 9)["tokens"], 8)  # replaces its own result
+        result = run(*command(*text, "--limit", 9, "--json", BYTES / "result.json"))
+        self.assertEqual(result.returncode, 0, result.stderr)
+
     def test_ends_of_texts_beyond_the_vocabulary(self):
         model = FOLDER / "ends"
         shutil.copytree(BYTES, model)

@@ -397,6 +397,12 @@ class Errors(Train):
                 self.assert_fails(run(PROGRAM, *arguments), status=2)
 
         os.mkfifo(self.folder / "pipe")
+    def test_an_unknown_verb_is_answered_with_those_there_are(self):
+        result = run(PROGRAM, "trian", "--text", "file")
+        self.assert_fails(result, "elapse: expected one of train, generate, eval, ", 'found "trian"',
+                          'did you mean "train"', status=2)
+        self.assert_fails(run(PROGRAM), "elapse: expected one of train, ", "found nothing", status=2)
+
     def test_help_and_version(self):
         self.assertIn("elapse train --text", self.assert_done(run(PROGRAM, "--help")).stdout)
         self.assertIn("Examples:", self.assert_done(run(PROGRAM, "train", "--help")).stdout)
