@@ -47,7 +47,7 @@ class Mistakes(unittest.TestCase):
     def test_an_unknown_experiment(self):
         result = run(PROGRAM, "experiment", "inductoin")
         self.assertEqual(result.returncode, 2)
-        self.assertIn('experiment: expected one of induction, found "inductoin"; did you mean '
+        self.assertIn('found "inductoin"; did you mean "induction"'
                       '"induction"?', result.stderr)
 
 
