@@ -216,7 +216,8 @@ TEST_P(EditPlans, ThatCannotBeCarriedOutSayWhy) {
   const int64_t channels = GetParam() == MixerKind::mamba ? 40 : 1;  // a step size for each head
   const std::string ones =
       fmt::format("{}", std::vector<int64_t>(static_cast<size_t>(channels), 1));
-  fault(R"("layers.0.mixer.dt", "op": "project-out", "value": )" + ones, "XX");
+  fault(R"("layers.0.mixer.dt", "op": "project-out", "value": )" + ones,
+        "a direction can be projected out of values between operations alone");
   expect_error([&] { plan(R"([{"point": "embed", "op": "mean"}])", {}); },
                "\"mean\" needs reference prompts, but there are none");
 }
