@@ -72,6 +72,11 @@ std::vector<PromptPair> Inspection::pairs() const {
                             model_->config().vocab_size);
 }
 
+std::vector<Prompt> Inspection::noted_prompts(const std::string& path) const {
+  return parse_noted_prompts(read_to_end(path), path, tokenizer_.get(),
+                             model_->config().vocab_size);
+}
+
 TokenLists Inspection::prompts() const {
   return parse_prompts(read_to_end(options_.prompts), options_.prompts, tokenizer_.get(),
                        model_->config().vocab_size);
