@@ -15,11 +15,14 @@
 #include "elapse/experiments/ioi.h"
 #include "elapse/io/file.h"
 #include "elapse/model/checkpoint.h"
+#include "elapse/model/checkpoint_files.h"
 
 namespace elapse {
 namespace {
 
 namespace fs = std::filesystem;
+
+constexpr const char* kResult = "result.json";
 
 struct Arguments {
   bool quick = false;
@@ -35,8 +38,10 @@ struct Arguments {
 class StageProgress {
  public:
   void operator()(const ExperimentProgress& now) {
-    ELAPSE_CHECK(!interrupt_.asked(), "interrupted during \"{}\", at {} of {}: nothing was written",
-                 now.stage, now.done, now.total);
+    if (interrupt_.asked()) {
+      interrupt_.end("interrupted during \"{}\", at {} of {}: nothing was written", now.stage,
+                     now.done, now.total);
+    }
     if (now.stage != stage_) {
       line_.reset();  // ends the line of the stage before
       line_ = std::make_unique<Progress>(now.stage, 0, now.total);
@@ -56,11 +61,25 @@ void write_file(const fs::path& path, const std::string& text) {
   write_file_atomically(path.string(), [&](FileWriter& file) { file.write(text); });
 }
 
+// An experiment's own folder is written anew; another's model is not replaced.
+void refuse_to_overwrite(const fs::path& folder) {
+  if (file_exists((folder / kResult).string())) return;
+  std::error_code none;
+  for (const fs::directory_entry& entry : fs::directory_iterator(folder, none)) {
+    ELAPSE_CHECK(
+        !is_checkpoint_file(entry.path().filename().string()),
+        "{}: expected a folder without a model, or an experiment's with {}, found this; it "
+        "would be replaced",
+        entry.path().string(), kResult);
+  }
+}
+
 // For what an experiment leaves.
 void make_folder(const std::string& out) {
   std::error_code error;
   fs::create_directories(out, error);
   ELAPSE_CHECK(!error, "{}: cannot make the folder: {}", out, error.message());
+  refuse_to_overwrite(out);
   check_writable((fs::path(out) / "report.html").string());
 }
 
@@ -88,8 +107,8 @@ void induction(const Arguments& args) {
   progress.end();
 
   const fs::path out = args.out;
+  write_file(out / kResult, induction_json(settings, run.result));
   save_model(*run.model, args.out);
-  write_file(out / "result.json", induction_json(settings, run.result));
   write_file(out / "accuracy.svg", standalone_svg(induction_accuracy_plot(settings, run.result)));
   write_file(out / "report.html", induction_report(settings, run.result).html());
   fmt::print("\n{}\n", induction_table(settings, run.result).text());
@@ -117,7 +136,7 @@ void induction_circuit(const CircuitArguments& args) {
       *model, args.settings, [&](const ExperimentProgress& now) { progress(now); });
   progress.end();
   const fs::path out = args.out;
-  write_file(out / "result.json", induction_circuit_json(found));
+  write_file(out / kResult, induction_circuit_json(found));
   write_file(out / "report.html", induction_circuit_report(args.settings, found).html());
   fmt::print("The model answers {:.1f} % of {} sequences of {} tokens.\n", 100 * found.accuracy,
              args.settings.sequences, args.settings.length);
@@ -189,7 +208,7 @@ void ioi(const IoiArguments& args) {
   progress.end();
   const fs::path out = args.out;
   save_model(*run.model, args.out);
-  write_file(out / "result.json", ioi_json(settings, run.result));
+  write_file(out / kResult, ioi_json(settings, run.result));
   write_file(out / "report.html", ioi_report(settings, run.result).html());
   for (const Table& table : ioi_tables(run.result)) fmt::print("\n{}", table.text());
   fmt::print("\nTrained in {}, inspected in {}. The pictures: {}\n",
@@ -227,6 +246,7 @@ void add_ioi(CLI::App& verb) {
 void add_experiment_verb(CLI::App& app) {
   CLI::App* verb = app.add_subcommand(
       "experiment", "Reproduce a published result: train, measure, print it beside the original");
+  verb->footer("Example: elapse experiment induction --quick --out out/induction");
   verb->require_subcommand(1);
   auto args = std::make_shared<Arguments>();
   CLI::App* task = verb->add_subcommand(

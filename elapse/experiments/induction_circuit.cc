@@ -64,11 +64,13 @@ InductionCircuit::Swap swap_states(const LanguageModel& model, const Pairs& pair
   const int64_t length = std::ssize(pairs.own.front());
   for (int64_t s = 0; s < std::ssize(pairs.own); ++s) {
     const int64_t at = pairs.prefix[static_cast<size_t>(s)] + offset, row = s * length + at;
-    patch.edit({point, EditOp::set, all.value(point).rows(row, row + 1),
+    patch.edit({point,
+                EditOp::set,
+                all.value(point).rows(row, row + 1),
                 {.sequences = {s}, .positions = {at}}});
   }
-  const LastLogits logits = last_logits(
-      model, model.forward(tape, pack(model, pairs.own), nullptr, &patch).value());
+  const LastLogits logits =
+      last_logits(model, model.forward(tape, pack(model, pairs.own), nullptr, &patch).value());
   InductionCircuit::Swap found = {layer, offset, 0, 0};
   const double share = 1 / static_cast<double>(pairs.own.size());
   for (int64_t s = 0; s < logits.sequences; ++s) {
@@ -118,14 +120,12 @@ std::vector<InductionCircuit::Hypothesis> scrub_hypotheses(
   const Case cases[] = {
       {"nothing matters", "the unembedding reads what any other sequence wrote", {{kUnembed}}},
       {"naive",
-       "embed -> layers.0 -> layers.1 -> unembed, and of what layers.0 wrote only the answer counts",
+       "embed -> layers.0 -> layers.1 -> unembed, and of what layers.0 wrote only the answer "
+       "counts",
        {{kUnembed, {1}}, {kSecond, {2}, answer}, {kFirst, {3}, answer}, {kEmbed, {}, input}}},
       {"refined",
        "the same, but what layers.1 reads of layers.0 and of the embedding is of one sequence",
-       {{kUnembed, {1}},
-        {kSecond, {2, 3}, answer},
-        {kFirst, {3}, input},
-        {kEmbed, {}, input}}},
+       {{kUnembed, {1}}, {kSecond, {2, 3}, answer}, {kFirst, {3}, input}, {kEmbed, {}, input}}},
       {"refined, and layers.0 read directly",
        "the unembedding reads layers.0 too, of which the answer counts",
        {{kUnembed, {1, 4}},
@@ -175,24 +175,31 @@ InductionCircuit run_induction_circuit(const LanguageModel& model,
 std::vector<Table> induction_circuit_tables(const InductionCircuit& found) {
   if (found.swaps.empty()) return {};
   using Align = Table::Align;
-  Table swaps({{"layer"}, {"tokens after the prefix"}, {"says the other answer, %", Align::right, 1},
-               {"its own, %", Align::right, 1}, {"last token's attention there, %", Align::right, 1}},
+  Table swaps({{"layer"},
+               {"tokens after the prefix"},
+               {"says the other answer, %", Align::right, 1},
+               {"its own, %", Align::right, 1},
+               {"last token's attention there, %", Align::right, 1}},
               "The state after a token, put in from a sequence with another answer.");
   for (const InductionCircuit::Swap& s : found.swaps) {
     const InductionCircuit::Attention& a = found.attention[static_cast<size_t>(s.layer)];
     swaps.add_row({s.layer, s.offset, 100 * s.swapped, 100 * s.kept,
                    100 * a.at_offset[static_cast<size_t>(s.offset)]});
   }
-  Table scrubbed({{"hypothesis", Align::left}, {"recovered, %", Align::right, 1},
-                  {"loss, nats", Align::right, 4}, {"model", Align::right, 4},
-                  {"permuted", Align::right, 4}, {"KL", Align::right, 4},
-                  {"worst example", Align::right, 4}},
-                 "Causal scrubbing (published for a two-layer attention model: naive 35 %, refined 86 "
-                 "%).");
+  Table scrubbed(
+      {{"hypothesis", Align::left},
+       {"recovered, %", Align::right, 1},
+       {"loss, nats", Align::right, 4},
+       {"model", Align::right, 4},
+       {"permuted", Align::right, 4},
+       {"KL", Align::right, 4},
+       {"worst example", Align::right, 4}},
+      "Causal scrubbing (published for a two-layer attention model: naive 35 %, refined 86 "
+      "%).");
   for (const InductionCircuit::Hypothesis& h : found.hypotheses) {
     const ScrubResult& r = h.result;
-    scrubbed.add_row({h.name, 100 * r.recovered, r.scrubbed_loss, r.model_loss, r.shuffled_loss, r.kl,
-                      quantile(r.scrubbed_losses, 1)});
+    scrubbed.add_row({h.name, 100 * r.recovered, r.scrubbed_loss, r.model_loss, r.shuffled_loss,
+                      r.kl, quantile(r.scrubbed_losses, 1)});
   }
   return {swaps, scrubbed};
 }
