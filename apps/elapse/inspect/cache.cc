@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include "apps/elapse/checks.h"
+#include "apps/elapse/input.h"
 #include "apps/elapse/inspect/inspection.h"
 #include "elapse/interpret/edit_plan.h"
 #include "elapse/io/file.h"
@@ -24,7 +25,7 @@ ActivationCache read(const Arguments& args, const Inspection& inspection) {
                                 .batch_tokens = args.batch_tokens};
   if (args.edits.empty()) return cache_activations(model, tokens_of(prompts), options);
   const EditPlan plan(
-      model, parse_edits(read_to_end(args.edits), args.edits), prompts,
+      model, parse_edits(open_input(args.edits).read_all(), args.edits), prompts,
       args.reference.empty() ? std::vector<Prompt>() : inspection.noted_prompts(args.reference));
   return cache_activations(model, tokens_of(prompts), options, [&](int64_t begin, int64_t end) {
     std::vector<int64_t> numbers;

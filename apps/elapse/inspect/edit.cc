@@ -2,9 +2,9 @@
 #include <fmt/format.h>
 
 #include "apps/elapse/checks.h"
+#include "apps/elapse/input.h"
 #include "apps/elapse/inspect/inspection.h"
 #include "elapse/interpret/restarts.h"
-#include "elapse/io/file.h"
 
 namespace elapse {
 namespace {
@@ -32,7 +32,7 @@ struct Variants {
 Variants run_edits(const Arguments& args, Inspection& inspection,
                    const std::vector<PromptPair>& pairs) {
   const LanguageModel& model = inspection.model();
-  const std::vector<EditSpec> edits = parse_edits(read_to_end(args.edits), args.edits);
+  const std::vector<EditSpec> edits = parse_edits(open_input(args.edits).read_all(), args.edits);
   const std::vector<Prompt> prompts = prompts_of(pairs, false);
   const std::vector<Prompt> reference =
       args.reference.empty() ? prompts_of(pairs, true) : inspection.noted_prompts(args.reference);

@@ -6,6 +6,8 @@
 #include <filesystem>
 
 #include "apps/elapse/checks.h"
+#include "apps/elapse/input.h"
+#include "apps/elapse/input.h"
 #include "apps/elapse/output.h"
 #include "elapse/io/file.h"
 #include "elapse/text/tokenizer_file.h"
@@ -68,17 +70,17 @@ Inspection::Inspection(const InspectOptions& options, bool in_float32)
 }
 
 std::vector<PromptPair> Inspection::pairs() const {
-  return parse_prompt_pairs(read_to_end(options_.prompts), options_.prompts, tokenizer_.get(),
-                            model_->config().vocab_size);
+  return parse_prompt_pairs(open_input(options_.prompts).read_all(), options_.prompts,
+                            tokenizer_.get(), model_->config().vocab_size);
 }
 
 std::vector<Prompt> Inspection::noted_prompts(const std::string& path) const {
-  return parse_noted_prompts(read_to_end(path), path, tokenizer_.get(),
+  return parse_noted_prompts(open_input(path).read_all(), path, tokenizer_.get(),
                              model_->config().vocab_size);
 }
 
 TokenLists Inspection::prompts() const {
-  return parse_prompts(read_to_end(options_.prompts), options_.prompts, tokenizer_.get(),
+  return parse_prompts(open_input(options_.prompts).read_all(), options_.prompts, tokenizer_.get(),
                        model_->config().vocab_size);
 }
 
