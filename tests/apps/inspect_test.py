@@ -64,6 +64,11 @@ class Methods(unittest.TestCase):
         self.assertEqual(set(exact), {("embed", "layers.0"), ("embed", "unembed"),
                                       ("layers.0", "unembed")})
         self.assertAlmostEqual(exact["embed", "unembed"], 0, places=5)  # the last token is the same
+        # The prompts differ at token 3 alone.
+        at = {place: result_of("path", "--positions", place)["edges"] for place in (3, -3, "0,-1")}
+        self.assertAlmostEqual(at[3][0]["change"], exact["embed", "layers.0"], places=5)
+        self.assertEqual(at[3], at[-3])
+        self.assertAlmostEqual(at["0,-1"][0]["change"], 0, places=5)
         first_order = {(e["from"], e["to"]): e["change"]
                        for e in result_of("attribute", "--steps", 20)["edges"]}
         for edge, change in exact.items():
