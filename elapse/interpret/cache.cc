@@ -291,6 +291,16 @@ void check_shapes(const std::string& point, const Tensor& a, const Tensor& b) {
 
 }  // namespace
 
+Summary summary_of(const Tensor& values) {
+  Summary summary;
+  for (int64_t i = 0; i < values.numel(); ++i) {
+    summary.mean += element(values, i);
+    summary.largest = std::max(summary.largest, std::abs(element(values, i)));
+  }
+  summary.mean /= static_cast<double>(std::max<int64_t>(1, values.numel()));
+  return summary;
+}
+
 std::vector<CacheDifference> difference(const ActivationCache& a, const ActivationCache& b) {
   check_alike(a, b);
   std::vector<CacheDifference> list;

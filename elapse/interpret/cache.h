@@ -58,6 +58,13 @@ void save_cache(const std::string& path, const ActivationCache& cache);
 // Throws Error for what is no such file. Its values are mapped.
 ActivationCache load_cache(const std::string& path);
 
+// Of a tensor of a cache.
+struct Summary {
+  double mean = 0;
+  double largest = 0;  // of the sizes
+};
+Summary summary_of(const Tensor& values);
+
 // How a point's values in one cache differ from those in another.
 struct CacheDifference {
   std::string point;

@@ -115,6 +115,22 @@ CircuitRunner::CircuitRunner(const LanguageModel& model, const TokenLists& seque
   other_logits_ = run({Circuit(model.config().n_layers, false)}).front();
 }
 
+void CircuitRunner::cut_at(const std::vector<int64_t>& positions) {
+  std::vector<int64_t> rows;
+  int64_t begin = 0;
+  for (size_t s = 0; s < sequences_.size(); ++s) {
+    const int64_t length = std::ssize(sequences_[s]);
+    for (const int64_t p : positions) {
+      ELAPSE_CHECK(p >= -length && p < length,
+                   "sequence {}: expected a position of {} to {}, found {}", s, -length, length - 1,
+                   p);
+      rows.push_back(begin + (p < 0 ? p + length : p));
+    }
+    begin += length;
+  }
+  cut_rows_ = std::move(rows);
+}
+
 std::vector<LastLogits> CircuitRunner::run(const std::vector<Circuit>& circuits) const {
   std::vector<LastLogits> results;
   const auto together = static_cast<size_t>(std::max<int64_t>(1, batch_tokens_ / tokens()));
@@ -150,6 +166,16 @@ void CircuitRunner::run_some(const std::vector<Circuit>& circuits, size_t begin,
   }
 }
 
+// What an edge that is cut carries: (tokens, d_model).
+Tensor CircuitRunner::cut(const Tensor& own, const Tensor& other) const {
+  if (cut_rows_.empty()) return other;
+  Device& device = model_.device();
+  const Tensor mixed = device.empty(own.dtype(), own.shape());
+  copy(device, {own, mixed});
+  for (const int64_t r : cut_rows_) copy(device, {other.rows(r, r + 1), mixed.rows(r, r + 1)});
+  return mixed;
+}
+
 // What a node reads in each circuit: the sum, in the model's order, of what its edges carry.
 Tensor CircuitRunner::read(const std::vector<Circuit>& circuits, size_t begin, size_t end,
                            int64_t node, const NodeOutputs& written) const {
@@ -161,9 +187,8 @@ Tensor CircuitRunner::read(const std::vector<Circuit>& circuits, size_t begin, s
     for (int64_t from = 0; from < node; ++from) {
       const auto i = static_cast<size_t>(from);
       const bool kept = circuits[begin + static_cast<size_t>(c)].has({from, node});
-      const Tensor carried = !kept        ? other_[i]
-                             : written[i] ? written[i].rows(c * rows, (c + 1) * rows)
-                                          : own_[i];
+      const Tensor own = written[i] ? written[i].rows(c * rows, (c + 1) * rows) : own_[i];
+      const Tensor carried = kept ? own : cut(own, other_[i]);
       if (from == 0) copy(device, {carried, into});
       else binary(device, {BinaryFunction::add, into, carried, into});
     }

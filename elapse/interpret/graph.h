@@ -70,6 +70,10 @@ class CircuitRunner {
   CircuitRunner(const LanguageModel& model, const TokenLists& sequences, NodeOutputs others,
                 int64_t batch_tokens = 4096);
 
+  // From now on the edges that a circuit lacks carry the other run's values at these positions of
+  // each sequence alone, from the end where negative, and its own elsewhere. At first, at all.
+  void cut_at(const std::vector<int64_t>& positions);
+
   // The logits after the last tokens, for each circuit. Nodes before the first that lacks an edge
   // are not run again. With all edges they have the bits of LanguageModel::forward.
   std::vector<LastLogits> run(const std::vector<Circuit>& circuits) const;
@@ -85,6 +89,7 @@ class CircuitRunner {
                 std::vector<LastLogits>& into) const;
   Tensor read(const std::vector<Circuit>& circuits, size_t begin, size_t end, int64_t node,
               const NodeOutputs& written) const;
+  Tensor cut(const Tensor& own, const Tensor& other) const;
 
   const LanguageModel& model_;
   int64_t batch_tokens_;
@@ -92,6 +97,7 @@ class CircuitRunner {
   Batch batch_;
   NodeOutputs own_, other_;
   LastLogits plain_, other_logits_;
+  std::vector<int64_t> cut_rows_;  // where edges are cut; empty: everywhere
 };
 
 }  // namespace elapse

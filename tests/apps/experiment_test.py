@@ -47,8 +47,7 @@ class Mistakes(unittest.TestCase):
     def test_an_unknown_experiment(self):
         result = run(PROGRAM, "experiment", "inductoin")
         self.assertEqual(result.returncode, 2)
-        self.assertIn('found "inductoin"; did you mean "induction"'
-                      '"induction"?', result.stderr)
+        self.assertIn('found "inductoin"; did you mean "induction"', result.stderr)
 
 
 if __name__ == "__main__":

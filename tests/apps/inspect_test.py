@@ -64,6 +64,11 @@ class Methods(unittest.TestCase):
         self.assertEqual(set(exact), {("embed", "layers.0"), ("embed", "unembed"),
                                       ("layers.0", "unembed")})
         self.assertAlmostEqual(exact["embed", "unembed"], 0, places=5)  # the last token is the same
+        # The prompts differ at token 3 alone.
+        at = {place: result_of("path", "--positions", place)["edges"] for place in (3, -3, "0,-1")}
+        self.assertAlmostEqual(at[3][0]["change"], exact["embed", "layers.0"], places=5)
+        self.assertEqual(at[3], at[-3])
+        self.assertAlmostEqual(at["0,-1"][0]["change"], 0, places=5)
         first_order = {(e["from"], e["to"]): e["change"]
                        for e in result_of("attribute", "--steps", 20)["edges"]}
         for edge, change in exact.items():
@@ -132,6 +137,49 @@ class Methods(unittest.TestCase):
         self.assertEqual(set(saved), {"layers.0.mixer.dt", "logits"})
         self.assertEqual(saved["layers.0.mixer.dt"][1], [6, 16])
 
+    def test_caches_are_compared(self):
+        file = FOLDER / "clean.safetensors"
+        result_of("cache", "--points", "*", "--save", file)
+        found = result_of("cache", "--points", "*", "--against", file)["differences"]
+        self.assertEqual({d["largest"] for d in found}, {0})
+        edits = FOLDER / "edits.json"
+        edits.write_text(json.dumps([{"point": "layers.0.mixer.out", "op": "zero",
+                                      "positions": [-1]}]))
+        found = result_of("cache", "--points", "layers.*.mixer.h,layers.*.mixer.out", "--edits",
+                          edits, "--save", FOLDER / "edited.safetensors")
+        self.assertEqual(found["points"], ["layers.0.mixer.h", "layers.0.mixer.out"])
+        found = {d["point"]: d for d in result_of(
+            "cache", "--points", "layers.0.mixer.y,layers.0.mixer.out,norm_f", "--edits", edits,
+            "--against", file)["differences"]}
+        self.assertEqual(found["layers.0.mixer.y"]["relative"], 0)  # before the edit
+        self.assertGreater(found["layers.0.mixer.out"]["relative"], 0)
+        self.assertGreater(found["norm_f"]["relative"], 0)
+
+    def test_edits_do_what_they_say(self):
+        edits = FOLDER / "edits.json"
+        edits.write_text(json.dumps(
+            [{"point": "embed", "op": "scale", "value": 1},
+             {"point": "layers.0.resid_pre", "op": "resample"},
+             {"point": "layers.*.mixer.out", "op": "mean", "positions": [-1]}]))
+        for model in MODELS:
+            found = result_of("edit", "--edits", edits, "--each", model=model)
+            self.assertEqual([v["edit"] for v in found["variants"]],
+                             ["embed scale", "layers.0.resid_pre resample",
+                              "layers.*.mixer.out mean"])
+            same, resampled, mean = found["variants"]
+            for before, after in zip(found["before"], same["after"]):
+                self.assertAlmostEqual(before, after, places=4)
+            self.assertGreater(resampled["mean_gap"], 0)
+            self.assertGreater(mean["kl"], 0)
+        together = result_of("edit", "--edits", edits)
+        self.assertEqual([v["edit"] for v in together["variants"]], ["all edits"])
+        reference = FOLDER / "reference.jsonl"
+        reference.write_text('{"tokens": [1, 2]}\n')
+        done = inspect("edit", "--edits", edits, "--reference", reference)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn(f'{edits}: field "[1]": "resample" of prompt 0: expected reference prompts '
+                      "of 6 tokens, found none", done.stderr)
+
 
 class States(unittest.TestCase):
     def test_are_compared_mixed_and_transplanted(self):
@@ -187,7 +235,7 @@ class Refusals(unittest.TestCase):
         self.refuse("cannot be patched by token", "patch", "--point", "mixer.h_start")
         self.refuse("prompt 4 is asked for, but it has 3", "lens", "--line", 4)
         self.refuse("layer 7: the model has 1", "hidden-attention", "--layer", 7)
-        self.refuse('no point of the model is "x"', "cache", "--points", "x", "--save",
+        self.refuse('the model has no point "x"', "cache", "--points", "x", "--save",
                     FOLDER / "x.safetensors")
 
 

@@ -144,6 +144,8 @@ TEST(Cache, DifferencesAreThoseByHand) {
   const std::vector<double> rows = row_differences(cache(a), cache(b), "hook_embed");
   EXPECT_NEAR(rows[0], 0.2, 1e-15);
   EXPECT_TRUE(std::isinf(rows[1]));
+  EXPECT_EQ(summary_of(cache(b).at("embed")).mean, 2.5);
+  EXPECT_EQ(summary_of(cache(b).at("embed")).largest, 5);
   EXPECT_EQ(difference(cache(zero), cache(zero))[0].relative, 0);
 }
 

@@ -87,6 +87,40 @@ TEST(CircuitRunner, AllEdgesOutOfANodeAreTheNode) {
   }
 }
 
+// in <- in - o(own) + o(other) at one token of the reader's private input.
+TEST(CircuitRunner, AnEdgeAtOnePositionIsAnEditOfTheReadersInput) {
+  Device device("ref");
+  const LanguageModel model = some_model(device, DType::f64);
+  const TokenLists own = planted::sequences(kOwn), other = planted::sequences(kOther);
+  CircuitRunner runner(model, own, other);
+  for (const int64_t position : {0, 3, -1}) {
+    runner.cut_at({position});
+    for (const Edge edge : {Edge{0, 1}, Edge{0, 3}, Edge{2, 3}}) {
+      Circuit circuit(3);
+      circuit.set(edge, false);
+      const auto from = static_cast<size_t>(edge.from);
+      const Tensor change = device.empty(DType::f64, runner.own_outputs()[from].shape());
+      const Tensor minus = device.upload(std::vector<double>{-1}, {1, 1});
+      binary(device, {BinaryFunction::mul, runner.own_outputs()[from], minus, change});
+      binary(device, {BinaryFunction::add, runner.other_outputs()[from], change, change});
+      const int64_t length = std::ssize(own.front()), at = position < 0 ? length - 1 : position;
+      Points points;
+      for (int64_t s = 0; s < std::ssize(own); ++s) {
+        points.edit({fmt::format("layers.{}.layer_input", edge.to - 1),
+                     EditOp::add,
+                     change.rows(s * length + at, s * length + at + 1),
+                     {.sequences = {s}, .positions = {at}}});
+      }
+      Tape tape(device, false);
+      const LastLogits patched =
+          last_logits(model, model.forward(tape, pack(model, own), nullptr, &points).value());
+      expect_near(runner.run({circuit}).front(), patched, 1e-12);
+    }
+  }
+  EXPECT_THROW(runner.cut_at({5}), Error);
+  EXPECT_THROW(runner.cut_at({-6}), Error);
+}
+
 TEST(CircuitRunner, BatchesOfCircuitsAndWhatIsNotRunAgainChangeNothing) {
   Device device("ref");
   const LanguageModel model = some_model(device, DType::f64);

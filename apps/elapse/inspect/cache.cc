@@ -2,9 +2,10 @@
 #include <fmt/format.h>
 
 #include "apps/elapse/checks.h"
+#include "apps/elapse/input.h"
 #include "apps/elapse/inspect/inspection.h"
+#include "elapse/interpret/edit_plan.h"
 #include "elapse/io/file.h"
-#include "elapse/io/safetensors.h"
 
 namespace elapse {
 namespace {
@@ -12,93 +13,113 @@ namespace {
 struct Arguments : InspectOptions {
   std::vector<std::string> points = {"layers.*.resid_pre"};
   std::vector<int64_t> positions;
-  std::string save;
+  int64_t batch_tokens = 4096;
+  std::string save, against, edits, reference;
 };
 
-// "*" stands for any run of characters.
-bool matches(std::string_view pattern, std::string_view name) {
-  const size_t star = pattern.find('*');
-  if (star == pattern.npos) return pattern == name;
-  if (!name.starts_with(pattern.substr(0, star))) return false;
-  pattern.remove_prefix(star + 1);
-  for (size_t i = star; i <= name.size(); ++i) {
-    if (matches(pattern, name.substr(i))) return true;
-  }
-  return false;
-}
-
-std::vector<std::string> names_of(const Arguments& args, const LanguageModel& model) {
-  std::vector<std::string> names;
-  for (const std::string& pattern : args.points) {
-    const size_t before = names.size();
-    for (const PointInfo& point : model.points()) {
-      const bool known = std::find(names.begin(), names.end(), point.name) != names.end();
-      if (!known && matches(pattern, point.name)) names.push_back(point.name);
-    }
-    ELAPSE_CHECK(names.size() > before,
-                 "no point of the model is \"{}\" (docs/points.md has the list)", pattern);
-  }
-  return names;
-}
-
-void run(const Arguments& args) {
-  check_writable(args.save);
-  Inspection inspection(args);
+ActivationCache read(const Arguments& args, const Inspection& inspection) {
   const LanguageModel& model = inspection.model();
-  const TokenLists prompts = inspection.prompts();
-  const std::vector<std::string> names = names_of(args, model);
-  Points points;
-  for (const std::string& name : names) {
-    const auto info = std::find_if(model.points().begin(), model.points().end(),
-                                   [&](const PointInfo& p) { return p.name == name; });
-    const bool by_token = info->axis == PointInfo::Axis::token;
-    points.watch(name, {.positions = by_token ? args.positions : std::vector<int64_t>()});
-  }
-  Batch batch = pack(model, prompts);
-  if (std::find(names.begin(), names.end(), "logits") != names.end()) batch.logit_rows = {};
-  Tape tape(inspection.device(), false);
-  model.forward(tape, batch, nullptr, &points);
+  const std::vector<Prompt> prompts = inspection.noted_prompts(args.prompts);
+  const CacheOptions options = {.points = args.points,
+                                .where = {.positions = args.positions},
+                                .batch_tokens = args.batch_tokens};
+  if (args.edits.empty()) return cache_activations(model, tokens_of(prompts), options);
+  const EditPlan plan(
+      model, parse_edits(open_input(args.edits).read_all(), args.edits), prompts,
+      args.reference.empty() ? std::vector<Prompt>() : inspection.noted_prompts(args.reference));
+  return cache_activations(model, tokens_of(prompts), options, [&](int64_t begin, int64_t end) {
+    std::vector<int64_t> numbers;
+    for (int64_t p = begin; p < end; ++p) numbers.push_back(p);
+    return plan.edits(numbers);
+  });
+}
 
-  std::vector<NamedTensor> tensors;
+Table table_of(const ActivationCache& cache) {
   Table table({{"point", Table::Align::left},
                {"shape", Table::Align::left},
                {"mean", Table::Align::right, 4},
                {"largest", Table::Align::right, 4}});
-  int64_t bytes = 0;
-  for (const std::string& name : names) {
-    tensors.push_back({name, to_host(inspection.device(), points.value(name))});
-    const std::vector<double> values = host_values(inspection.device(), points.value(name));
-    double sum = 0, most = 0;
-    for (const double v : values) {
-      sum += v;
-      most = std::max(most, std::abs(v));
-    }
-    table.add_row({name, points.value(name).shape().str(),
-                   sum / static_cast<double>(std::max<size_t>(1, values.size())), most});
-    bytes += points.value(name).bytes();
+  for (const NamedTensor& t : cache.values) {
+    const Summary summary = summary_of(t.tensor);
+    table.add_row({t.name, t.tensor.shape().str(), summary.mean, summary.largest});
   }
-  std::string lengths;
-  for (const auto& prompt : prompts)
-    lengths += fmt::format("{}{}", lengths.empty() ? "" : ",", prompt.size());
-  write_safetensors(args.save, tensors, {{"format", "pt"}, {"lengths", lengths}});
-  const std::string what = fmt::format("{} points of {} prompts, {} bytes: {}", names.size(),
-                                       prompts.size(), bytes, args.save);
+  return table;
+}
+
+Table table_of(const std::vector<CacheDifference>& differences) {
+  Table table({{"point", Table::Align::left},
+               {"largest", Table::Align::right, 6},
+               {"mean", Table::Align::right, 6},
+               {"relative", Table::Align::right, 6}});
+  for (const CacheDifference& d : differences) {
+    table.add_row({d.point, d.largest, d.mean, d.relative});
+  }
+  return table;
+}
+
+// Points with a value for each token, row by row: nothing where the two have none.
+void add_heat_map(Report& report, const ActivationCache& a, const ActivationCache& b,
+                  const std::vector<CacheDifference>& differences) {
+  HeatMap map = {.title = "Norm of the difference in norms of the value",
+                 .row_heading = "point",
+                 .column_heading = "token"};
+  for (const CacheDifference& d : differences) {
+    if (a.at(d.point).dim(0) != a.token_rows()) continue;
+    map.rows.push_back(d.point);
+    const std::vector<double> row = row_differences(a, b, d.point);
+    map.values.insert(map.values.end(), row.begin(), row.end());
+  }
+  for (int64_t c = 0; c < a.token_rows(); ++c) map.columns.push_back(fmt::format("{}", c));
+  const bool fits = std::ssize(map.values) <= HeatMap::kMostCells;
+  if (!map.values.empty() && fits) report.heat_map(map);
+}
+
+void run(const Arguments& args) {
+  if (!args.save.empty()) check_writable(args.save);
+  Inspection inspection(args);
+  const ActivationCache cache = read(args, inspection);
+  if (!args.save.empty()) save_cache(args.save, cache);
+  std::string what =
+      fmt::format("{} points of {} prompts, {} bytes{}", cache.values.size(), cache.lengths.size(),
+                  cache.bytes(), args.save.empty() ? "" : ": " + args.save);
+  const Table table = table_of(cache);
   Report report("Cached values", what);
   report.table(table);
   JsonWriter json;
-  json.begin_object().field("method", "cache").field("saved", args.save).field("points", names);
-  finish(args, fmt::format("{}\n{}\n", table.text(), what), report, json);
+  json.begin_object().field("method", "cache").field("saved", args.save).key("points");
+  json.begin_array();
+  for (const NamedTensor& t : cache.values) json.value(t.name);
+  json.end_array();
+  std::string text = fmt::format("{}\n{}\n", table.text(), what);
+  if (!args.against.empty()) {
+    const ActivationCache other = load_cache(args.against);
+    const std::vector<CacheDifference> found = difference(other, cache);
+    const Table differences = table_of(found);
+    const std::string heading = fmt::format("How they differ from {}", args.against);
+    report.section(heading).table(differences);
+    add_heat_map(report, other, cache, found);
+    text += fmt::format("\n{}:\n{}", heading, differences.text());
+    json.field("against", args.against).key("differences").begin_array();
+    for (const CacheDifference& d : found) {
+      json.begin_object().field("point", d.point).field("largest", d.largest);
+      json.field("mean", d.mean).field("relative", d.relative).end_object();
+    }
+    json.end_array();
+  }
+  finish(args, text, report, json);
 }
 
 }  // namespace
 
 void add_inspect_cache(CLI::App& inspect) {
   const auto args = std::make_shared<Arguments>();
-  CLI::App* verb =
-      add_method(inspect, "cache", "Save the values passing named points as safetensors",
-                 "cache -m mamba-130m --prompts prompts.jsonl --points 'layers.*.mixer.dt' --save "
-                 "dt.safetensors",
-                 *args, "Prompts, a JSON object a line: text, or tokens");
+  CLI::App* verb = add_method(
+      inspect, "cache", "Keep the values passing named points; compare those of two runs",
+      "cache -m mamba-130m --prompts prompts.jsonl --points 'layers.*.mixer.dt' --save "
+      "dt.safetensors\n"
+      "  elapse inspect cache -m mamba-130m --prompts others.jsonl --points 'layers.*.mixer.dt' "
+      "--against dt.safetensors",
+      *args, "Prompts, a JSON object a line: text, or tokens");
   verb->add_option("--points", args->points,
                    "Names, * standing for anything; values of (d_inner x d_state) for every token "
                    "only if they are named")
@@ -109,8 +130,21 @@ void add_inspect_cache(CLI::App& inspect) {
       ->check(whole_number(0));
   verb->add_option("--save", args->save, "Where the values go")
       ->type_name("FILE")
-      ->required()
       ->check(not_empty());
+  verb->add_option("--against", args->against, "Saved values to compare these with")
+      ->type_name("FILE")
+      ->check(not_empty());
+  CLI::Option* edits =
+      verb->add_option("--edits", args->edits, "Edits the run is changed by, a JSON list")
+          ->type_name("FILE")
+          ->check(not_empty());
+  verb->add_option("--reference", args->reference,
+                   "Prompts that means and draws are taken from, a JSON object a line")
+      ->type_name("FILE")
+      ->needs(edits)
+      ->check(not_empty());
+  verb->add_option("--batch-tokens", args->batch_tokens, "Tokens in one pass")
+      ->check(whole_number(1));
   verb->callback([args] { run(*args); });
 }
 

@@ -73,6 +73,11 @@ std::vector<PromptPair> Inspection::pairs() const {
                             tokenizer_.get(), model_->config().vocab_size);
 }
 
+std::vector<Prompt> Inspection::noted_prompts(const std::string& path) const {
+  return parse_noted_prompts(open_input(path).read_all(), path, tokenizer_.get(),
+                             model_->config().vocab_size);
+}
+
 TokenLists Inspection::prompts() const {
   return parse_prompts(open_input(options_.prompts).read_all(), options_.prompts, tokenizer_.get(),
                        model_->config().vocab_size);

@@ -41,6 +41,7 @@ class Inspection {
   ResidualGraph graph() const { return ResidualGraph(model_->config().n_layers); }
   std::vector<PromptPair> pairs() const;
   TokenLists prompts() const;
+  std::vector<Prompt> noted_prompts(const std::string& path) const;
   std::string token_name(int64_t token) const;  // its text, or its number
   std::vector<std::string> token_names(const std::vector<int64_t>& tokens) const;
   std::vector<std::string> layer_names() const;  // "0", "1", ...

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cmath>
@@ -12,15 +13,20 @@ namespace elapse {
 namespace {
 
 struct Arguments : InspectOptions {
+  std::vector<int64_t> positions;
   int64_t batch_tokens = 4096;
 };
+
+std::string places_text(const std::vector<int64_t>& positions) {
+  return positions.empty() ? "" : fmt::format(" at tokens {}", fmt::join(positions, ", "));
+}
 
 void run(const Arguments& args) {
   Inspection inspection(args);
   const std::vector<PromptPair> pairs = inspection.pairs();
   const std::vector<Answer> answers = answers_of(pairs);
-  const CircuitRunner runner(inspection.model(), clean_of(pairs), corrupt_of(pairs),
-                             args.batch_tokens);
+  CircuitRunner runner(inspection.model(), clean_of(pairs), corrupt_of(pairs), args.batch_tokens);
+  if (!args.positions.empty()) runner.cut_at(args.positions);
   const ResidualGraph graph = inspection.graph();
   const double clean = mean(logit_differences(runner.plain(), answers));
   const auto progress = inspection.progress("edge");
@@ -44,9 +50,9 @@ void run(const Arguments& args) {
        .title = "Path patching",
        .task = inspection.task_sentence(runner.plain(), answers),
        .what = fmt::format("Exact: what one node wrote on the corrupted prompt is put into "
-                           "what one later node reads; how the mean logit difference, {:.3f} "
+                           "what one later node reads{}; how the mean logit difference, {:.3f} "
                            "without, changes. All {} edges, {} pairs.",
-                           clean, graph.edges(), pairs.size()),
+                           places_text(args.positions), clean, graph.edges(), pairs.size()),
        .values = effects});
 }
 
@@ -58,6 +64,10 @@ void add_inspect_path(CLI::App& inspect) {
       add_method(inspect, "path", "Path patching: every edge from a node to a later one, exactly",
                  "path -m mamba-130m --prompts pairs.jsonl --out out/path", *args,
                  "Pairs of prompts, a JSON object a line: clean, corrupt, answer, wrong");
+  verb->add_option("--positions", args->positions,
+                   "Tokens of each prompt at which it is put in, from the end where negative; as a "
+                   "rule all")
+      ->delimiter(',');
   verb->add_option("--batch-tokens", args->batch_tokens, "Tokens in one pass")
       ->check(whole_number(1));
   verb->callback([args] { run(*args); });
