@@ -41,7 +41,9 @@ std::vector<bench::Row> measure(const Options& options) {
   std::vector<bench::Row> rows;
   for (size_t i = 0; i < selected.size(); ++i) {
     progress.update(static_cast<int64_t>(i), selected[i]->name);
-    ELAPSE_CHECK(!interrupt.asked(), "interrupted after {} of {} benchmarks", i, selected.size());
+    if (interrupt.asked()) {
+      interrupt.end("interrupted after {} of {} benchmarks", i, selected.size());
+    }
     for (bench::Row& row : selected[i]->run(context, *selected[i])) rows.push_back(std::move(row));
   }
   return rows;
@@ -63,6 +65,7 @@ void run(const Options& options) {
 }
 
 std::string complaint_about(const std::string& name) {
+  if (name.empty()) return "expected a benchmark's name or its beginning, found an empty one";
   try {
     bench::select_benchmarks({name});
     return {};
@@ -80,14 +83,16 @@ void add_bench_verb(CLI::App& app) {
   verb->footer(kFooter);
   verb->add_option("NAME", options->names, "Benchmarks or beginnings of their names; none: all")
       ->check(CLI::Validator(complaint_about, ""));
-  verb->add_flag("--list", options->list, "Say what there is to measure, and measure nothing");
+  auto* list =
+      verb->add_flag("--list", options->list, "Say what there is to measure, and measure nothing");
   verb->add_option("--threads", options->threads, "Threads; 0: one, and then one a processor")
       ->check(whole_number(0, 1024))
       ->capture_default_str();
   verb->add_option("--device", options->device, "What computes: cpu or ref")->capture_default_str();
   verb->add_option("--json", options->json, "Write the rows here as well")
       ->type_name("FILE")
-      ->check(not_empty());
+      ->check(not_empty())
+      ->excludes(list);
   verb->callback([options] { run(*options); });
 }
 

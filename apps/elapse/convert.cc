@@ -10,17 +10,16 @@
 #include "apps/elapse/progress.h"
 #include "apps/elapse/quantities.h"
 #include "apps/elapse/verbs.h"
-#include "elapse/core/error.h"
 
 namespace elapse {
 namespace {
 
-constexpr int64_t kMegabyte = 1'000'000;
+int64_t megabytes(int64_t bytes) { return (bytes + 999'999) / 1'000'000; }  // begun
 
 struct Arguments {
   std::string from, to;
   std::string layout, dtype;
-  uint64_t max_shard_bytes = 5'000'000'000;
+  int64_t max_shard_bytes = 5'000'000'000;
   bool force = false;
 };
 
@@ -52,7 +51,7 @@ ConvertOptions options_of(const Arguments& args) {
   ConvertOptions options;
   if (!args.layout.empty()) options.layout = layout_of(args.layout);
   if (!args.dtype.empty()) options.dtype = dtype_of(args.dtype);
-  options.max_shard_bytes = static_cast<int64_t>(args.max_shard_bytes);
+  options.max_shard_bytes = args.max_shard_bytes;
   options.replace = args.force;
   return options;
 }
@@ -62,9 +61,9 @@ void run_convert(const Arguments& args) {
   const Interrupt interrupt;
   std::optional<Progress> progress;
   options.progress = [&](int64_t done, int64_t total) {
-    ELAPSE_CHECK(!interrupt.asked(), "{}: interrupted: it is as it was before", args.to);
-    if (!progress) progress.emplace("MB", 0, (total + kMegabyte - 1) / kMegabyte);
-    progress->update(done / kMegabyte, "written");
+    if (interrupt.asked()) interrupt.end("{}: interrupted: it is as it was before", args.to);
+    if (!progress) progress.emplace("MB", 0, megabytes(total));
+    progress->update(megabytes(done), "written");
   };
   convert_checkpoint(args.from, args.to, options);
   progress.reset();
@@ -89,10 +88,9 @@ void add_convert_verb(CLI::App& app) {
       ->check(CLI::IsMember({"f32", "f16", "bf16"}));
   verb->add_option("--max-shard-size", args->max_shard_bytes,
                    "Largest file of weights, as 5GB or 200MB; more go into several, with an index")
-      ->transform(CLI::AsSizeValue(true))
-      ->check(CLI::Range(uint64_t{1}, uint64_t{INT64_MAX}))
+      ->transform(byte_size())
       ->default_str("5GB");
-  verb->add_flag("--force", args->force, "Replace a checkpoint that is in TO");
+  verb->add_flag("--force", args->force, "Replace a checkpoint that is in TO; never a run's");
   verb->callback([args] { run_convert(*args); });
 }
 

@@ -65,7 +65,7 @@ int64_t bytes_of(const Tokenizer& tokenizer, std::span<const int64_t> tokens) {
 
 // A text's first `limit` tokens. No more of it is read than decides them: how a text is cut depends
 // on what comes next, but not on what comes kBeyond bytes later, where a word has long ended.
-std::vector<int64_t> first_tokens(const Tokenizer& tokenizer, Input input, int64_t limit) {
+std::vector<int64_t> first_tokens(const Tokenizer& tokenizer, TextInput input, int64_t limit) {
   constexpr int64_t kBeyond = 1 << 16;
   std::string text;
   std::vector<int64_t> tokens;
@@ -117,8 +117,9 @@ class Watch {
   Watch(std::string unit, int64_t total) : unit_(unit), total_(total), progress_(unit, 0, total) {}
 
   void update(int64_t done, const std::string& found) {
-    ELAPSE_CHECK(!interrupt_.asked(), "interrupted after {} of {} {}s: {} so far", done, total_,
-                 unit_, found);
+    if (interrupt_.asked()) {
+      interrupt_.end("interrupted after {} of {} {}s: {} so far", done, total_, unit_, found);
+    }
     progress_.update(done, found);
   }
   double seconds() const { return std::chrono::duration<double>(Clock::now() - started_).count(); }
@@ -137,9 +138,9 @@ Windows windows_of(const Arguments& args) {
 
 void measure_text(const Arguments& args, const LanguageModel& model, Measures& measures) {
   const auto tokenizer = open_tokenizer_of(args, model);
-  const std::vector<int64_t> tokens = args.limit
-                                          ? first_tokens(*tokenizer, Input(args.text), *args.limit)
-                                          : tokenizer->encode(read_input(args.text));
+  const std::vector<int64_t> tokens =
+      args.limit ? first_tokens(*tokenizer, open_input(args.text), *args.limit)
+                 : tokenizer->encode(open_input(args.text).read_all());
   ELAPSE_CHECK(tokens.size() >= 2, "{}: too short: expected at least 2 tokens, found {}", args.text,
                tokens.size());
   const Windows windows = windows_of(args);
@@ -167,7 +168,7 @@ void measure_lambada(const Arguments& args, const LanguageModel& model, Measures
   const auto tokenizer = open_tokenizer_of(args, model);
   const std::string& path = args.task.second;
   const std::vector<Continuation> examples =
-      parse_continuations(read_input(path), path, args.limit.value_or(INT64_MAX));
+      parse_continuations(open_input(path).read_all(), path, args.limit.value_or(INT64_MAX));
   Watch watch("example", static_cast<int64_t>(examples.size()));
   const LambadaEvaluation found = evaluate_lambada(
       model, *tokenizer, examples, args.batch_tokens, [&](const LambadaEvaluation& so_far) {
@@ -202,7 +203,7 @@ void run_eval(const Arguments& args) {
   write_file_atomically(args.json, [&](FileWriter& file) { file.write(measures.json()); });
 }
 
-void check_usage(const Arguments& args) {
+void check_usage(const CLI::App& verb, const Arguments& args) {
   if (!args.task.first.empty() && args.task.first != "lambada") {
     throw CLI::ValidationError("--task", "expected lambada, found " + args.task.first);
   }
@@ -212,8 +213,13 @@ void check_usage(const Arguments& args) {
   try {
     windows_of(args).check();
   } catch (const Error& error) {
-    throw CLI::ValidationError(error.what());
+    fail_usage(verb, error, {{"window", "--window"}, {"stride", "--stride"}});
   }
+  const std::string text = args.text == "-" ? "" : args.text;
+  check_replaces_none({"--json", args.json}, {{"--text", text},
+                                              {"--task", args.task.second},
+                                              {"--tokenizer", args.tokenizer},
+                                              {"--model", args.model}});
 }
 
 void add_input_options(CLI::App& verb, Arguments& args) {
@@ -260,8 +266,8 @@ void add_eval_verb(CLI::App& app) {
   verb->add_option("--device", args->device, "What computes: cpu or ref");
   verb->add_option("--threads", args->threads, "Threads; 0: one a processor")
       ->check(whole_number(0, 1024));
-  verb->callback([args] {
-    check_usage(*args);
+  verb->callback([args, verb] {
+    check_usage(*verb, *args);
     run_eval(*args);
   });
 }

@@ -11,13 +11,18 @@
 #include "apps/elapse/progress.h"
 #include "apps/elapse/verbs.h"
 #include "elapse/experiments/induction.h"
+#include "elapse/experiments/induction_circuit.h"
+#include "elapse/experiments/ioi.h"
 #include "elapse/io/file.h"
 #include "elapse/model/checkpoint.h"
+#include "elapse/model/checkpoint_files.h"
 
 namespace elapse {
 namespace {
 
 namespace fs = std::filesystem;
+
+constexpr const char* kResult = "result.json";
 
 struct Arguments {
   bool quick = false;
@@ -33,8 +38,10 @@ struct Arguments {
 class StageProgress {
  public:
   void operator()(const ExperimentProgress& now) {
-    ELAPSE_CHECK(!interrupt_.asked(), "interrupted during \"{}\", at {} of {}: nothing was written",
-                 now.stage, now.done, now.total);
+    if (interrupt_.asked()) {
+      interrupt_.end("interrupted during \"{}\", at {} of {}: nothing was written", now.stage,
+                     now.done, now.total);
+    }
     if (now.stage != stage_) {
       line_.reset();  // ends the line of the stage before
       line_ = std::make_unique<Progress>(now.stage, 0, now.total);
@@ -54,6 +61,28 @@ void write_file(const fs::path& path, const std::string& text) {
   write_file_atomically(path.string(), [&](FileWriter& file) { file.write(text); });
 }
 
+// An experiment's own folder is written anew; another's model is not replaced.
+void refuse_to_overwrite(const fs::path& folder) {
+  if (file_exists((folder / kResult).string())) return;
+  std::error_code none;
+  for (const fs::directory_entry& entry : fs::directory_iterator(folder, none)) {
+    ELAPSE_CHECK(
+        !is_checkpoint_file(entry.path().filename().string()),
+        "{}: expected a folder without a model, or an experiment's with {}, found this; it "
+        "would be replaced",
+        entry.path().string(), kResult);
+  }
+}
+
+// For what an experiment leaves.
+void make_folder(const std::string& out) {
+  std::error_code error;
+  fs::create_directories(out, error);
+  ELAPSE_CHECK(!error, "{}: cannot make the folder: {}", out, error.message());
+  refuse_to_overwrite(out);
+  check_writable((fs::path(out) / "report.html").string());
+}
+
 InductionSettings settings_of(const Arguments& args) {
   InductionSettings settings = args.quick ? InductionSettings::quick() : InductionSettings::full();
   if (args.mixer == "mamba2") settings.model = InductionSettings::model_of(MixerKind::mamba2);
@@ -65,10 +94,7 @@ InductionSettings settings_of(const Arguments& args) {
 
 void induction(const Arguments& args) {
   const InductionSettings settings = settings_of(args);
-  std::error_code error;
-  fs::create_directories(args.out, error);
-  ELAPSE_CHECK(!error, "{}: cannot make the folder: {}", args.out, error.message());
-  check_writable((fs::path(args.out) / "report.html").string());
+  make_folder(args.out);
   Device device(args.device, args.threads);
   fmt::print(
       "Induction heads: a {} of {} layers, d_model {}, trained for {} steps at lengths up to {}.\n",
@@ -81,8 +107,8 @@ void induction(const Arguments& args) {
   progress.end();
 
   const fs::path out = args.out;
+  write_file(out / kResult, induction_json(settings, run.result));
   save_model(*run.model, args.out);
-  write_file(out / "result.json", induction_json(settings, run.result));
   write_file(out / "accuracy.svg", standalone_svg(induction_accuracy_plot(settings, run.result)));
   write_file(out / "report.html", induction_report(settings, run.result).html());
   fmt::print("\n{}\n", induction_table(settings, run.result).text());
@@ -93,11 +119,134 @@ void induction(const Arguments& args) {
              fs::absolute(out / "report.html").string());
 }
 
+struct CircuitArguments {
+  std::string model;
+  InductionCircuitSettings settings;
+  std::string out = "out/induction-circuit";
+  std::string device = "cpu";
+  int threads = 0;
+};
+
+void induction_circuit(const CircuitArguments& args) {
+  make_folder(args.out);
+  Device device(args.device, args.threads);
+  const auto model = load_model(device, args.model, DType::f32, WeightMemory::mapped);
+  StageProgress progress;
+  const InductionCircuit found = run_induction_circuit(
+      *model, args.settings, [&](const ExperimentProgress& now) { progress(now); });
+  progress.end();
+  const fs::path out = args.out;
+  write_file(out / kResult, induction_circuit_json(found));
+  write_file(out / "report.html", induction_circuit_report(args.settings, found).html());
+  fmt::print("The model answers {:.1f} % of {} sequences of {} tokens.\n", 100 * found.accuracy,
+             args.settings.sequences, args.settings.length);
+  const std::vector<Table> tables = induction_circuit_tables(found);
+  if (tables.empty()) fmt::print("That is too little to take it apart.\n");
+  for (const Table& table : tables) fmt::print("\n{}", table.text());
+  fmt::print("\nThe pictures: {}\n", fs::absolute(out / "report.html").string());
+}
+
+void add_induction_circuit(CLI::App& verb) {
+  auto args = std::make_shared<CircuitArguments>();
+  CLI::App* task = verb.add_subcommand(
+      "induction-circuit",
+      "Take apart the model that `experiment induction` trained: where it keeps the answer, and "
+      "which hypotheses of its circuit survive causal scrubbing");
+  task->add_option("-m,--model", args->model, "folder of the trained model")
+      ->required()
+      ->check(not_empty());
+  task->add_option("--length", args->settings.length, "tokens of a sequence")
+      ->check(whole_number(9, 65536))
+      ->capture_default_str();
+  task->add_option("--sequences", args->settings.sequences, "held-out sequences")
+      ->check(whole_number(2, 4096))
+      ->capture_default_str();
+  task->add_option("--seed", args->settings.seed, "of the sequences and the draws")
+      ->check(seed())
+      ->capture_default_str();
+  task->add_option("--out", args->out, "folder for report.html and result.json")
+      ->check(not_empty())
+      ->capture_default_str();
+  task->add_option("--device", args->device, "cpu or ref")->capture_default_str();
+  task->add_option("--threads", args->threads, "0: every processor")
+      ->capture_default_str()
+      ->check(whole_number(0, 1024));
+  task->footer("Example: elapse experiment induction-circuit -m out/induction");
+  task->callback([args] { induction_circuit(*args); });
+}
+
+struct IoiArguments {
+  uint64_t seed = 1;
+  std::optional<int64_t> steps;
+  std::string lists;
+  std::string out = "out/ioi";
+  std::string device = "cpu";
+  int threads = 0;
+};
+
+void ioi(const IoiArguments& args) {
+  IoiSettings settings = IoiSettings::quick();
+  if (!args.lists.empty()) {
+    settings.lists = IoiLists::parse(read_text(args.lists), args.lists);
+    const IoiTask task(args.seed, settings.lists);
+    settings.model =
+        ModelConfig::mamba(settings.model.d_model, settings.model.n_layers, task.vocab_size());
+    settings.train.length = task.length();
+    settings.train.batch_tokens = 128 * task.length();
+  }
+  settings.seed = args.seed;
+  if (args.steps) settings.train.steps = *args.steps;
+  settings.train.check();
+  make_folder(args.out);
+  Device device(args.device, args.threads);
+  fmt::print("Indirect-object identification: a Mamba of {} layers, d_model {}, {} steps.\n",
+             settings.model.n_layers, settings.model.d_model, settings.train.steps);
+  std::fflush(stdout);
+  StageProgress progress;
+  const IoiRun run =
+      run_ioi(device, settings, [&](const ExperimentProgress& now) { progress(now); });
+  progress.end();
+  const fs::path out = args.out;
+  save_model(*run.model, args.out);
+  write_file(out / kResult, ioi_json(settings, run.result));
+  write_file(out / "report.html", ioi_report(settings, run.result).html());
+  for (const Table& table : ioi_tables(run.result)) fmt::print("\n{}", table.text());
+  fmt::print("\nTrained in {}, inspected in {}. The pictures: {}\n",
+             clock_text(run.result.training_seconds), clock_text(run.result.inspecting_seconds),
+             fs::absolute(out / "report.html").string());
+}
+
+void add_ioi(CLI::App& verb) {
+  auto args = std::make_shared<IoiArguments>();
+  CLI::App* task = verb.add_subcommand(
+      "ioi",
+      "Indirect-object identification (Wang et al., 2022): train a model to it, find its circuit, "
+      "knock it out by means and by resampling, and fool it");
+  task->add_option("--steps", args->steps, "training steps")->check(whole_number(1));
+  task->add_option("--lists", args->lists,
+                   "JSON with templates, names, places and objects, in place of elapse's own")
+      ->type_name("FILE")
+      ->check(not_empty());
+  task->add_option("--seed", args->seed, "of the initialisation and the data")
+      ->check(seed())
+      ->capture_default_str();
+  task->add_option("--out", args->out, "folder for report.html, result.json and the trained model")
+      ->check(not_empty())
+      ->capture_default_str();
+  task->add_option("--device", args->device, "cpu or ref")->capture_default_str();
+  task->add_option("--threads", args->threads, "0: every processor")
+      ->capture_default_str()
+      ->check(whole_number(0, 1024));
+  task->footer("Example: elapse experiment ioi --out out/ioi");
+  task->callback([args] { ioi(*args); });
+}
+
 }  // namespace
 
 void add_experiment_verb(CLI::App& app) {
   CLI::App* verb = app.add_subcommand(
       "experiment", "Reproduce a published result: train, measure, print it beside the original");
+  verb->footer("Example: elapse experiment induction --quick --out out/induction");
   verb->require_subcommand(1);
   auto args = std::make_shared<Arguments>();
   CLI::App* task = verb->add_subcommand(
@@ -127,6 +276,8 @@ void add_experiment_verb(CLI::App& app) {
       "The published run is 204800 steps; --quick reduces it and says how.\n"
       "Example: elapse experiment induction --quick --out out/induction");
   task->callback([args] { induction(*args); });
+  add_induction_circuit(*verb);
+  add_ioi(*verb);
 }
 
 }  // namespace elapse

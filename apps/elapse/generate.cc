@@ -48,7 +48,7 @@ constexpr const char* kFooter =
     "distribution; --temp, --top-k, --top-p and --min-p act as in llama.cpp.\n"
     "A state saved with --save-state holds all the model has read and written, in a file of "
     "constant "
-    "size. Ctrl-C ends the text and still saves.\n\n"
+    "size. Ctrl-C ends the text, with exit status 130, and still saves.\n\n"
     "Examples:\n"
     "  elapse generate -m run -p 'Once upon a time' --top-p 0.9 --stop $'\\n\\n'\n"
     "  elapse generate -m run -f book.txt -n 0 --save-state book.state\n"
@@ -153,7 +153,7 @@ void run_generate(const Arguments& args) {
   std::vector<int64_t> tokens = parse_tokens(args.prompt_tokens.value_or(""));
   if (!args.save_state.empty()) check_writable(args.save_state);
   const std::string prompt =
-      args.prompt_file ? read_input(*args.prompt_file) : args.prompt.value_or("");
+      args.prompt_file ? open_input(*args.prompt_file).read_all() : args.prompt.value_or("");
   Device device(args.device, args.threads);
   const auto model = load_model(device, args.model, DType::f32, WeightMemory::mapped);
   ModelText text;
@@ -180,6 +180,10 @@ void run_generate(const Arguments& args) {
   });
   if (!args.save_state.empty()) session.save(args.save_state);
   if (args.verbose) report(read, written, session);
+  if (interrupt.asked() && written.tokens < args.max_tokens) {
+    interrupt.end("interrupted after {} of {} tokens{}", written.tokens, args.max_tokens,
+                  args.save_state.empty() ? "" : ", and the state of these is saved");
+  }
 }
 
 void add_prompt_options(CLI::App& verb, Arguments& args) {
@@ -223,15 +227,24 @@ void add_state_options(CLI::App& verb, Arguments& args) {
       ->check(not_empty());
 }
 
-void check_usage(const Arguments& args) {
+void check_usage(const CLI::App& verb, const Arguments& args) {
   if (!args.prompt && !args.prompt_file && !args.prompt_tokens && args.load_state.empty()) {
     throw CLI::RequiredError("--prompt, --file, --prompt-tokens or --load-state");
   }
   try {
     Sampler checked(args.sampler);
   } catch (const Error& error) {
-    throw CLI::ValidationError(error.what());
+    fail_usage(verb, error,
+               {{"temperature", "--temp"},
+                {"top_k", "--top-k"},
+                {"top_p", "--top-p"},
+                {"min_p", "--min-p"}});
   }
+  // A state may be replaced by the one it has become.
+  const std::string prompt = args.prompt_file.value_or("-");
+  check_replaces_none({"--save-state", args.save_state}, {{"--file", prompt == "-" ? "" : prompt},
+                                                          {"--tokenizer", args.tokenizer},
+                                                          {"--model", args.model}});
 }
 
 }  // namespace
@@ -253,8 +266,8 @@ void add_generate_verb(CLI::App& app) {
   verb->add_option("--threads", args->threads, "Threads; 0: one a processor")
       ->check(whole_number(0, 1024));
   verb->add_flag("-v,--verbose", args->verbose, "Speed and size on standard error at the end");
-  verb->callback([args] {
-    check_usage(*args);
+  verb->callback([args, verb] {
+    check_usage(*verb, *args);
     run_generate(*args);
   });
 }

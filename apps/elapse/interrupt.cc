@@ -5,7 +5,7 @@ namespace elapse {
 namespace {
 
 // A signal handler reaches nothing but what is global.
-volatile sig_atomic_t interrupted = 0;
+volatile sig_atomic_t interrupted = 0;  // the signal's number
 
 // With room for the widest registers, which a signal saves there.
 constexpr size_t kStackBytes = 64 << 10;
@@ -19,7 +19,7 @@ Interrupt::Interrupt() : stack_(kStackBytes) {
   own.ss_size = stack_.size();
   sigaltstack(&own, &previous_stack_);
   struct sigaction action = {};
-  action.sa_handler = [](int) { interrupted = 1; };
+  action.sa_handler = [](int signal) { interrupted = signal; };
   action.sa_flags = SA_RESETHAND | SA_RESTART | SA_ONSTACK;
   sigaction(SIGINT, &action, &previous_int_);
   sigaction(SIGTERM, &action, &previous_term_);
@@ -31,6 +31,6 @@ Interrupt::~Interrupt() {
   sigaltstack(&previous_stack_, nullptr);
 }
 
-bool Interrupt::asked() const { return interrupted != 0; }
+int Interrupt::signal() { return interrupted; }
 
 }  // namespace elapse

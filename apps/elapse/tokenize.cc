@@ -48,7 +48,7 @@ double seconds_of(const std::function<void()>& body) {
 }
 
 std::string text_of(const Arguments& args) {
-  return args.text ? *args.text : read_input(args.file);
+  return args.text ? *args.text : open_input(args.file).read_all();
 }
 
 // The configuration of a model counts only where its folder has no tokenizer.

@@ -6,7 +6,7 @@
 #include "elapse/core/error.h"
 #include "elapse/core/hash.h"
 #include "elapse/data/streams.h"
-#include "elapse/io/file.h"
+#include "elapse/io/text_input.h"
 #include "elapse/text/byte_tokenizer.h"
 
 namespace elapse {
@@ -24,7 +24,7 @@ TextData TextData::open(const std::vector<std::string>& paths, uint64_t seed,
                         const Tokenizer* tokenizer) {
   std::string bytes, name;
   for (const std::string& path : paths) {
-    const std::string text = read_to_end(path);
+    const std::string text = TextInput(path).read_all();
     ELAPSE_CHECK(!text.empty(), "{}: expected text, found an empty file", path);
     bytes += text;
     name += (name.empty() ? "" : " + ") + path;

@@ -13,7 +13,7 @@ namespace elapse {
 class TextData final : public TokenSource {
  public:
   // The files, or what comes out of pipes, one after the other; without a tokenizer as bytes.
-  // Throws Error naming a file that is empty or cannot be read.
+  // Throws Error naming a file that is empty or that TextInput does not take.
   static TextData open(const std::vector<std::string>& paths, uint64_t seed,
                        const Tokenizer* tokenizer = nullptr);
 

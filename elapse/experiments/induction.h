@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
-#include <functional>
 #include <string>
 #include <vector>
 
+#include "elapse/experiments/progress.h"
 #include "elapse/model/language_model.h"
 #include "elapse/report/plot.h"
 #include "elapse/report/report.h"
@@ -59,15 +59,6 @@ struct InductionResult {
   double testing_seconds = 0;
   std::string device;
 };
-
-// What a long run is doing: `done` of `total`, and a word on how it goes.
-struct ExperimentProgress {
-  std::string stage;  // "train", "test at 65536"
-  int64_t done = 0;
-  int64_t total = 0;
-  std::string note;  // "loss 0.123"
-};
-using OnExperimentProgress = std::function<void(const ExperimentProgress&)>;  // may throw to stop
 
 struct InductionRun {
   InductionResult result;

@@ -54,12 +54,28 @@ NodeOutputs node_outputs(const LanguageModel& model, const Batch& batch) {
   return outputs;
 }
 
-CircuitRunner::CircuitRunner(const LanguageModel& model, const TokenLists& sequences,
-                             const TokenLists& others, int64_t batch_tokens)
-    : model_(model),
-      batch_tokens_(batch_tokens),
-      sequences_(sequences),
-      batch_(pack(model, sequences)) {
+NodeOutputs mean_outputs(const LanguageModel& model, const std::vector<TokenLists>& runs) {
+  ELAPSE_CHECK(!runs.empty(), "a mean of runs: expected at least one, found none");
+  Device& device = model.device();
+  NodeOutputs sums;
+  for (const TokenLists& run : runs) {
+    const NodeOutputs outputs = node_outputs(model, pack(model, run));
+    for (size_t i = 0; i < outputs.size(); ++i) {
+      if (sums.size() < outputs.size()) {
+        sums.push_back(device.zeros(model.dtype(), outputs[i].shape()));
+      }
+      binary(device, {BinaryFunction::add, sums[i], outputs[i], sums[i]});
+    }
+  }
+  const Tensor share = device.empty(model.dtype(), {1, 1});
+  fill(device, {share, 1 / static_cast<double>(runs.size())});
+  for (const Tensor& sum : sums) binary(device, {BinaryFunction::mul, sum, share, sum});
+  return sums;
+}
+
+namespace {
+
+void check_lengths(const TokenLists& sequences, const TokenLists& others) {
   ELAPSE_CHECK(sequences.size() == others.size(),
                "expected as many other sequences as there are, {}, found {}", sequences.size(),
                others.size());
@@ -68,11 +84,35 @@ CircuitRunner::CircuitRunner(const LanguageModel& model, const TokenLists& seque
                  "pair {}: expected sequences of equal lengths, found {} and {} tokens", s,
                  sequences[s].size(), others[s].size());
   }
-  const Batch other = pack(model, others);
-  own_ = node_outputs(model, batch_);
-  other_ = node_outputs(model, other);
-  plain_ = last_logits(model, batch_);
-  other_logits_ = last_logits(model, other);
+}
+
+NodeOutputs outputs_of_pairs(const LanguageModel& model, const TokenLists& sequences,
+                             const TokenLists& others) {
+  check_lengths(sequences, others);
+  return node_outputs(model, pack(model, others));
+}
+
+}  // namespace
+
+CircuitRunner::CircuitRunner(const LanguageModel& model, const TokenLists& sequences,
+                             const TokenLists& others, int64_t batch_tokens)
+    : CircuitRunner(model, sequences, outputs_of_pairs(model, sequences, others), batch_tokens) {}
+
+CircuitRunner::CircuitRunner(const LanguageModel& model, const TokenLists& sequences,
+                             NodeOutputs others, int64_t batch_tokens)
+    : model_(model),
+      batch_tokens_(batch_tokens),
+      sequences_(sequences),
+      batch_(pack(model, sequences)),
+      own_(node_outputs(model, batch_)),
+      other_(std::move(others)),
+      plain_(last_logits(model, batch_)) {
+  for (const Tensor& written : other_) {
+    ELAPSE_CHECK(other_.size() == own_.size() && written.shape() == own_.front().shape(),
+                 "another run: expected {} nodes of {}, found {} of {}", own_.size(),
+                 own_.front().shape().str(), other_.size(), written.shape().str());
+  }
+  other_logits_ = run({Circuit(model.config().n_layers, false)}).front();
 }
 
 std::vector<LastLogits> CircuitRunner::run(const std::vector<Circuit>& circuits) const {

@@ -56,6 +56,8 @@ class Circuit {
 // What each node but the last wrote: (tokens, d_model) each.
 using NodeOutputs = std::vector<Tensor>;
 NodeOutputs node_outputs(const LanguageModel& model, const Batch& batch);
+// Their means, token by token, over several lists of sequences of the same lengths.
+NodeOutputs mean_outputs(const LanguageModel& model, const std::vector<TokenLists>& runs);
 
 // Runs circuits on a batch of sequences whose other run was of as many tokens each.
 class CircuitRunner {
@@ -64,13 +66,16 @@ class CircuitRunner {
   // outlive it.
   CircuitRunner(const LanguageModel& model, const TokenLists& sequences, const TokenLists& others,
                 int64_t batch_tokens = 4096);
+  // The same with what the other run's nodes wrote given, such as means over many runs.
+  CircuitRunner(const LanguageModel& model, const TokenLists& sequences, NodeOutputs others,
+                int64_t batch_tokens = 4096);
 
   // The logits after the last tokens, for each circuit. Nodes before the first that lacks an edge
   // are not run again. With all edges they have the bits of LanguageModel::forward.
   std::vector<LastLogits> run(const std::vector<Circuit>& circuits) const;
 
   const LastLogits& plain() const { return plain_; }         // of the sequences themselves
-  const LastLogits& other() const { return other_logits_; }  // of the other run
+  const LastLogits& other() const { return other_logits_; }  // with no edge: of the other run
   int64_t tokens() const { return batch_.seqs.tokens; }
   const NodeOutputs& own_outputs() const { return own_; }
   const NodeOutputs& other_outputs() const { return other_; }

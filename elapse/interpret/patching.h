@@ -25,10 +25,12 @@ struct PatchingOptions {
 struct PatchingMap {
   int64_t layers = 0, columns = 0;
   std::vector<double> logit_difference;  // (layers, columns): of the patched runs
-  std::vector<double> score;             // the same, normalised: 0 as corrupted, 1 as clean
-  double clean = 0, corrupted = 0;       // logit differences without a patch
-  int64_t layer_tokens = 0;              // evaluations of a layer at a token that it took
-  int64_t naive_layer_tokens = 0;        // that a pass over the whole prompt a patch would take
+  // The same, normalised by the runs without a patch of the pairs that have the column: 0 as
+  // corrupted, 1 as clean.
+  std::vector<double> score;
+  double clean = 0, corrupted = 0;  // logit differences without a patch
+  int64_t layer_tokens = 0;         // evaluations of a layer at a token that it took
+  int64_t naive_layer_tokens = 0;   // that a pass over the whole prompt a patch would take
 };
 
 // A patch at (layer, token) leaves what lies before either as it was. So the run patched is read

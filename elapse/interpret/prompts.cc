@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "elapse/interpret/prompts.h"
 
+#include <algorithm>
 #include <functional>
 
 #include "elapse/io/json.h"
@@ -65,6 +66,20 @@ int64_t answer_of(const Json& value, const Tokenizer* tokenizer, int64_t classes
        tokens.size(), pieces.empty() ? "" : ": ", pieces);
 }
 
+PromptNotes notes_of(const Json& line, int64_t length) {
+  PromptNotes notes;
+  if (line.has("template")) notes.group = line.text("template");
+  if (!line.has("label")) return notes;
+  for (const auto& [label, value] : line.at("label").members()) {
+    const int64_t place = value.integer();
+    ELAPSE_CHECK(place >= -length && place < length,
+                 "{}: expected a position of {} to {}, found {}", value.where(), -length,
+                 length - 1, place);
+    notes.labels[label] = place < 0 ? place + length : place;
+  }
+  return notes;
+}
+
 }  // namespace
 
 std::vector<PromptPair> parse_prompt_pairs(std::string_view jsonl, const std::string& name,
@@ -79,19 +94,31 @@ std::vector<PromptPair> parse_prompt_pairs(std::string_view jsonl, const std::st
                  "{}: expected prompts of as many tokens, found {} in \"clean\" and {} in "
                  "\"corrupt\"",
                  line.where(), pair.clean.size(), pair.corrupt.size());
+    pair.notes = notes_of(line, std::ssize(pair.clean));
     pairs.push_back(std::move(pair));
   });
   return pairs;
 }
 
-TokenLists parse_prompts(std::string_view jsonl, const std::string& name,
-                         const Tokenizer* tokenizer, int64_t classes) {
-  TokenLists prompts;
+std::vector<Prompt> parse_noted_prompts(std::string_view jsonl, const std::string& name,
+                                        const Tokenizer* tokenizer, int64_t classes) {
+  std::vector<Prompt> prompts;
   for_each_line(jsonl, name, [&](const Json& line) {
     const char* field = line.has("tokens") ? "tokens" : line.has("clean") ? "clean" : "text";
-    prompts.push_back(prompt_of(line.at(field), tokenizer, classes));
+    Prompt prompt = {prompt_of(line.at(field), tokenizer, classes)};
+    prompt.notes = notes_of(line, std::ssize(prompt.tokens));
+    prompts.push_back(std::move(prompt));
   });
   return prompts;
+}
+
+TokenLists parse_prompts(std::string_view jsonl, const std::string& name,
+                         const Tokenizer* tokenizer, int64_t classes) {
+  TokenLists lists;
+  for (Prompt& prompt : parse_noted_prompts(jsonl, name, tokenizer, classes)) {
+    lists.push_back(std::move(prompt.tokens));
+  }
+  return lists;
 }
 
 }  // namespace elapse

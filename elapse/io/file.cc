@@ -176,11 +176,6 @@ std::string read_text(const std::string& path) {
   return read_rest(file.get(), path);
 }
 
-std::string read_to_end(const std::string& path) {
-  const Descriptor file(open_to_read(path));
-  return read_rest(file.get(), path);
-}
-
 FileWriter::FileWriter(int descriptor, std::string path)
     : descriptor_(descriptor), path_(std::move(path)) {
   buffer_.reserve(kBufferBytes);

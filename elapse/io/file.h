@@ -43,8 +43,6 @@ void page_in(std::span<const std::byte> mapped);
 
 // Of a regular file: a folder, a device or a pipe, which might never end, is an Error.
 std::string read_text(const std::string& path);
-// The same of whatever can be read to an end, such as the pipe behind a shell's <(...).
-std::string read_to_end(const std::string& path);
 
 // Buffered, checked writing to an open file descriptor, which it does not own. The destructor
 // writes nothing: what counts is flush().

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "elapse/model/checkpoint_files.h"
 
+#include <algorithm>
 #include <cstring>
 #include <filesystem>
 #include <map>
@@ -15,6 +16,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr std::string_view kConfigFile = "config.json";
 constexpr std::string_view kEmbedding = "backbone.embedding.weight";
 constexpr std::string_view kTransformersEmbedding = "backbone.embeddings.weight";
 constexpr std::string_view kHead = "lm_head.weight";
@@ -92,6 +94,12 @@ std::vector<std::string> companion_files() {
   return names;
 }
 
+bool is_checkpoint_file(std::string_view name) {
+  const auto beside = companion_files();
+  return name == kConfigFile || is_weight_file(name) ||
+         std::find(beside.begin(), beside.end(), name) != beside.end();
+}
+
 std::vector<NamedTensor> Checkpoint::tensors() const {
   std::vector<NamedTensor> all;
   for (const WeightFile& file : files) {
@@ -101,7 +109,7 @@ std::vector<NamedTensor> Checkpoint::tensors() const {
 }
 
 Checkpoint open_checkpoint(const std::string& directory) {
-  const std::string config_path = (fs::path(directory) / "config.json").string();
+  const std::string config_path = (fs::path(directory) / kConfigFile).string();
   ELAPSE_CHECK(file_exists(config_path),
                "{}: expected a model's folder with config.json, found none", directory);
   Checkpoint checkpoint;

@@ -20,6 +20,13 @@ inline constexpr std::array kTokenizerFiles = {"tokenizer.json",    "tokenizer_c
 // generation_config.json.
 std::vector<std::string> companion_files();
 
+// Whether a file of this name is a checkpoint's: config.json, weights, their index or what stands
+// beside them.
+bool is_checkpoint_file(std::string_view name);
+
+// What a training run's folder has beside its model (elapse/train/checkpoint.h).
+inline constexpr const char* kResumeFile = "resume.safetensors";
+
 // A published checkpoint as its folder holds it. Its tensors are views of mapped files: f32, f64,
 // f16 or bf16 as they lie there, under their names in the original layout.
 struct Checkpoint {

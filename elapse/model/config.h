@@ -12,8 +12,9 @@
 
 namespace elapse {
 
-// A field that is a number or a list of them; none where it is not there.
-std::vector<int64_t> token_numbers(const Json& json, std::string_view key);
+// A field that is the number of a token or a list of them, each below `vocab`; none where it is not
+// there.
+std::vector<int64_t> token_numbers(const Json& json, std::string_view key, int64_t vocab);
 
 // The two published forms of a checkpoint: state-spaces/mamba's and transformers'.
 enum class Layout { original, transformers };
@@ -27,8 +28,8 @@ std::string_view name_of(MixerKind mixer);  // "mamba2"
 struct SpecialTokens {
   std::vector<int64_t> bos, eos, pad;
 
-  // Of config.json or generation_config.json.
-  static SpecialTokens parse(const Json& json);
+  // Of config.json or generation_config.json, for a model of `vocab` classes.
+  static SpecialTokens parse(const Json& json, int64_t vocab);
   void write(JsonWriter& json) const;  // fields of the object that is open
   bool operator==(const SpecialTokens&) const = default;
 };

@@ -18,18 +18,12 @@ constexpr std::string_view kConfig = "config.json";
 constexpr std::string_view kGeneration = "generation_config.json";
 constexpr int64_t kPieceElements = int64_t{1} << 18;
 
-bool is_of_checkpoint(const std::string& name) {
-  const auto beside = companion_files();
-  return name == kConfig || is_weight_file(name) ||
-         std::find(beside.begin(), beside.end(), name) != beside.end();
-}
-
 std::vector<std::string> checkpoint_files_in(const fs::path& folder) {
   std::vector<std::string> names;
   std::error_code error;  // a folder that cannot be listed has none
   for (fs::directory_iterator at(folder, error), end; !error && at != end; at.increment(error)) {
     const std::string name = at->path().filename().string();
-    if (is_of_checkpoint(name)) names.push_back(name);
+    if (is_checkpoint_file(name)) names.push_back(name);
   }
   return names;
 }
@@ -38,24 +32,38 @@ void check_target(const fs::path& from, const fs::path& to, bool replace) {
   std::error_code error;
   ELAPSE_CHECK(!fs::equivalent(from, to, error), "{}: the folder to write to is the one read from",
                to.string());
+  ELAPSE_CHECK(!file_exists((to / kResumeFile).string()),
+               "{}: there is a training run, which would go on as another model's: expected a "
+               "folder without {}",
+               to.string(), kResumeFile);
   const std::vector<std::string> present = checkpoint_files_in(to);
   ELAPSE_CHECK(present.empty() || replace,
                "{}: there is a checkpoint or a part of one already ({})", to.string(),
                present.front());
 }
 
-// A folder within the one written to, for files until all are whole. Gone, with what is in it, at
-// the end of the scope, and so is a folder that was made for it and is still empty.
+// The lock of a folder that is made if there is none.
+FolderLock lock_of(const fs::path& folder) {
+  std::error_code error;
+  fs::create_directories(folder, error);
+  ELAPSE_CHECK(!error, "{}: cannot make the folder: {}", folder.string(), error.message());
+  return FolderLock(folder.string());
+}
+
+// A folder within the one written to, which is locked, for files until all are whole. Gone, with
+// what is in it, at the end of the scope, and so is a folder that was made for it and is still
+// empty.
 class Staging {
  public:
   explicit Staging(const fs::path& target)
       : target_(target),
         made_target_(!file_exists(target.string())),
+        lock_(lock_of(target)),
         folder_(target / ".convert-tmp") {
     std::error_code error;
     fs::remove_all(folder_, error);  // of a process that was killed
     fs::create_directories(folder_, error);
-    ELAPSE_CHECK(!error, "{}: cannot make the folder: {}", target.string(), error.message());
+    ELAPSE_CHECK(!error, "{}: cannot make a folder in it: {}", target.string(), error.message());
   }
   ~Staging() {
     std::error_code error;
@@ -79,6 +87,7 @@ class Staging {
 
   fs::path target_;
   bool made_target_;
+  FolderLock lock_;
   fs::path folder_;
   std::vector<std::string> names_;
 };
@@ -159,7 +168,8 @@ class Converter {
 void Converter::state_tokens() {
   if (!has_generation()) return;
   const std::string path = (from_ / kGeneration).string();
-  const SpecialTokens beside = SpecialTokens::parse(Json::parse(read_text(path), path));
+  const SpecialTokens beside =
+      SpecialTokens::parse(Json::parse(read_text(path), path), config_.vocab());
   const bool none = config_.special_tokens == SpecialTokens{};
   if (checkpoint_.config.layout == Layout::original && none) config_.special_tokens = beside;
   const SpecialTokens& all = config_.special_tokens;
@@ -242,8 +252,9 @@ void Converter::write_companions(Staging& staging) const {
 void convert_checkpoint(const std::string& from, const std::string& to,
                         const ConvertOptions& options) {
   Converter converter(from, options);
-  check_target(from, to, options.replace);
+  check_target(from, to, options.replace);  // before anything is made
   Staging staging(to);
+  check_target(from, to, options.replace);  // nobody else can make it otherwise any more
   converter.write_weights(staging);
   converter.write_companions(staging);
   converter.write_config(staging);

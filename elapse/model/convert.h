@@ -23,9 +23,10 @@ struct ConvertOptions {
 //
 // Elements are converted in passing, a piece at a time. All is written into a folder of its own
 // within `to` and renamed into place once whole, config.json last: whatever is thrown before (by
-// `progress` too), `to` is as it was. Throws Error where `to` is `from`, where it holds files
-// of a checkpoint or a tokenizer already and `replace` is not set, where the layout cannot state
-// the model, and where a weight is too large for the dtype, naming the tensor.
+// `progress` too), `to` is as it was. `to` is locked meanwhile (FolderLock). Throws Error where
+// `to` is `from`, where another process holds it, where it holds a training run, where it holds
+// files of a checkpoint or a tokenizer already and `replace` is not set, where the layout cannot
+// state the model, and where a weight is too large for the dtype, naming the tensor.
 void convert_checkpoint(const std::string& from, const std::string& to,
                         const ConvertOptions& options);
 

@@ -14,9 +14,9 @@ void AdamWConfig::check() const {
   }
   ELAPSE_CHECK(std::isfinite(eps) && eps > 0, "eps: expected a positive number, found {}", eps);
   ELAPSE_CHECK(std::isfinite(weight_decay) && weight_decay >= 0,
-               "weight decay: expected 0 or more, found {}", weight_decay);
+               "weight_decay: expected 0 or more, found {}", weight_decay);
   ELAPSE_CHECK(std::isfinite(max_norm) && max_norm >= 0,
-               "largest gradient norm: expected 0 (no clipping) or more, found {}", max_norm);
+               "max_norm: expected 0 (no clipping) or more, found {}", max_norm);
 }
 
 AdamWOptimizer::AdamWOptimizer(Device& device, const Parameters& parameters,

@@ -20,16 +20,17 @@ double passed(int64_t step, int64_t begin, int64_t end) {
 
 void Schedule::check(int64_t total_steps) const {
   ELAPSE_CHECK(std::isfinite(peak_lr) && peak_lr > 0,
-               "learning rate: expected a positive number, found {}", peak_lr);
-  ELAPSE_CHECK(min_lr >= 0 && min_lr <= peak_lr,
-               "least learning rate: expected 0 to the peak of {}, found {}", peak_lr, min_lr);
-  ELAPSE_CHECK(warmup_steps >= 0, "warm-up: expected 0 or more steps, found {}", warmup_steps);
-  ELAPSE_CHECK(decay_steps >= 0, "decay: expected 0 or more steps, found {}", decay_steps);
-  const int64_t decay = kind == Kind::warmup_stable_decay ? decay_steps : 0;
-  ELAPSE_CHECK(kind == Kind::constant ||
-                   (warmup_steps <= total_steps && decay <= total_steps - warmup_steps),
-               "schedule: expected the {} steps of warm-up and {} of decay within {} steps",
-               warmup_steps, decay, total_steps);
+               "peak_lr: expected a positive number, found {}", peak_lr);
+  ELAPSE_CHECK(min_lr >= 0 && min_lr <= peak_lr, "min_lr: expected 0 to the peak of {}, found {}",
+               peak_lr, min_lr);
+  ELAPSE_CHECK(warmup_steps >= 0, "warmup_steps: expected 0 or more, found {}", warmup_steps);
+  ELAPSE_CHECK(decay_steps >= 0, "decay_steps: expected 0 or more, found {}", decay_steps);
+  ELAPSE_CHECK(kind == Kind::constant || warmup_steps <= total_steps,
+               "warmup_steps: expected at most the {} steps there are, found {}", total_steps,
+               warmup_steps);
+  ELAPSE_CHECK(kind != Kind::warmup_stable_decay || decay_steps <= total_steps - warmup_steps,
+               "decay_steps: expected at most the {} steps after the warm-up, found {}",
+               total_steps - warmup_steps, decay_steps);
 }
 
 double Schedule::lr(int64_t step, int64_t total_steps) const {

@@ -2,9 +2,12 @@
 #include "elapse/train/checkpoint.h"
 
 #include <filesystem>
+#include <map>
+#include <optional>
 
 #include "elapse/io/safetensors.h"
 #include "elapse/model/checkpoint.h"
+#include "elapse/model/checkpoint_files.h"
 #include "elapse/ops/pointwise.h"
 
 namespace elapse {
@@ -23,18 +26,24 @@ std::string prefixed(std::string_view prefix, std::string_view name) {
   return fmt::format("{}{}", prefix, name);
 }
 
-void check_settings(const std::string& path, const std::map<std::string, std::string>& found,
-                    const std::map<std::string, std::string>& settings) {
+// None where the checkpoint does not say it. Those of earlier versions name no mixer but Mamba-2.
+std::optional<std::string> saved_setting(const std::map<std::string, std::string>& saved,
+                                         const std::string& name) {
+  const auto found = saved.find(kSettingPrefix + name);
+  if (found != saved.end()) return found->second;
+  return name == "mixer" ? std::optional<std::string>("mamba") : std::nullopt;
+}
+
+void check_settings(const std::string& path, const std::map<std::string, std::string>& saved,
+                    const Settings& settings) {
+  ELAPSE_CHECK(saved_setting(saved, "data"), "{}: expected a training checkpoint, found none",
+               path);
   for (const auto& [name, value] : settings) {
-    const auto saved = found.find(kSettingPrefix + name);
-    ELAPSE_CHECK(saved != found.end(),
-                 "{}: expected a training checkpoint with the setting \"{}\", "
-                 "found none",
-                 path, name);
-    ELAPSE_CHECK(
-        saved->second == value,
-        "{}: the run cannot be resumed with other settings: \"{}\" was \"{}\", found \"{}\"", path,
-        name, saved->second, value);
+    const auto before = saved_setting(saved, name);
+    if (!before && name == "model") continue;  // a run of an earlier version
+    ELAPSE_CHECK(before == value,
+                 "{}: the run cannot be resumed with other settings: \"{}\" was {}, found \"{}\"",
+                 path, name, before ? fmt::format("\"{}\"", *before) : "none", value);
   }
 }
 
@@ -57,7 +66,7 @@ int64_t updates_in(const std::string& path, const SafeTensors& file) {
 }  // namespace
 
 std::string resume_path(const std::string& folder) {
-  return (fs::path(folder) / "resume.safetensors").string();
+  return (fs::path(folder) / kResumeFile).string();
 }
 
 bool has_checkpoint(const std::string& folder) {
@@ -70,15 +79,14 @@ FolderLock prepare_run_folder(const std::string& folder) {
   fs::create_directories(folder, error);
   ELAPSE_CHECK(!error, "{}: cannot make the folder: {}", folder, error.message());
   FolderLock lock(folder);
-  for (const char* name : {"resume.safetensors", "model.safetensors", "config.json"}) {
+  for (const char* name : {kResumeFile, "model.safetensors", "config.json"}) {
     remove_leftovers((fs::path(folder) / name).string());
   }
   return lock;
 }
 
 void save_checkpoint(const std::string& folder, const LanguageModel& model,
-                     const AdamWOptimizer& optimizer,
-                     const std::map<std::string, std::string>& settings) {
+                     const AdamWOptimizer& optimizer, const Settings& settings) {
   Device& device = model.device();
   std::vector<NamedTensor> tensors = host_parameters(model);
   for (size_t i = 0; i < optimizer.moments().size(); ++i) {
@@ -95,8 +103,7 @@ void save_checkpoint(const std::string& folder, const LanguageModel& model,
 }
 
 void load_checkpoint(const std::string& folder, const LanguageModel& model,
-                     AdamWOptimizer& optimizer,
-                     const std::map<std::string, std::string>& settings) {
+                     AdamWOptimizer& optimizer, const Settings& settings) {
   const std::string path = resume_path(folder);
   const SafeTensors file = open_safetensors(path);
   check_settings(path, file.metadata(), settings);

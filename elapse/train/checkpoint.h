@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
-#include <map>
 #include <string>
 
 #include "elapse/io/file.h"
 #include "elapse/model/language_model.h"
 #include "elapse/optim/adamw.h"
+#include "elapse/train/config.h"
 
 // A run's folder. resume.safetensors alone decides what a run resumes from: weights, moments,
 // the number of updates, and the settings they came about under. Beside it, for everybody else,
@@ -21,12 +21,11 @@ bool has_checkpoint(const std::string& folder);
 
 // Each file is replaced wholly or not at all, resume.safetensors first.
 void save_checkpoint(const std::string& folder, const LanguageModel& model,
-                     const AdamWOptimizer& optimizer,
-                     const std::map<std::string, std::string>& settings);
+                     const AdamWOptimizer& optimizer, const Settings& settings);
 
-// Sets weights, moments and updates. Throws Error naming the setting that differs from those the
-// checkpoint was saved under, or the tensor that is missing or of another shape.
+// Sets weights, moments and updates. Throws Error naming the first setting that differs from those
+// the checkpoint was saved under, or the tensor that is missing or of another shape.
 void load_checkpoint(const std::string& folder, const LanguageModel& model,
-                     AdamWOptimizer& optimizer, const std::map<std::string, std::string>& settings);
+                     AdamWOptimizer& optimizer, const Settings& settings);
 
 }  // namespace elapse

@@ -8,11 +8,9 @@
 namespace elapse {
 namespace {
 
-using Settings = std::map<std::string, std::string>;
-
 template <class T>
 void put(Settings& into, std::string_view name, const T& value) {
-  into.emplace(name, fmt::format("{}", value));
+  into.emplace_back(name, fmt::format("{}", value));
 }
 
 std::string text_of(const std::vector<Phase>& curriculum) {
@@ -23,24 +21,26 @@ std::string text_of(const std::vector<Phase>& curriculum) {
   return text;
 }
 
-// Where the mixer is not Mamba-1, whose runs do not say it.
+void put_choices(Settings& into, const ModelConfig& c) {
+  put(into, "mixer", name_of(c.mixer));
+  put(into, "d_model", c.d_model);
+  put(into, "layers", c.n_layers);
+  put(into, "d_state", c.d_state);
+}
+
 void put_mamba2(Settings& into, const ModelConfig& c) {
-  put(into, "mixer", "mamba2");
   put(into, "head_dim", c.head_dim);
   put(into, "n_groups", c.n_groups);
   put(into, "dt_min", c.dt_min);
   put(into, "dt_max", c.dt_max);
 }
 
-void put_model(Settings& into, const ModelConfig& c) {
-  if (c.mixer == MixerKind::mamba2) put_mamba2(into, c);
-  put(into, "d_model", c.d_model);
-  put(into, "layers", c.n_layers);
+void put_consequences(Settings& into, const ModelConfig& c) {
   put(into, "vocab_size", c.vocab_size);
   put(into, "d_inner", c.d_inner);
-  put(into, "d_state", c.d_state);
   put(into, "d_conv", c.d_conv);
   put(into, "dt_rank", c.dt_rank);
+  if (c.mixer == MixerKind::mamba2) put_mamba2(into, c);
   put(into, "norm_eps", c.norm_eps);
   if (c.mixer_norm_eps > 0) put(into, "mixer_norm_eps", c.mixer_norm_eps);
 }
@@ -100,26 +100,27 @@ void TrainConfig::check() const {
   }
   for (int64_t l : lengths()) {
     ELAPSE_CHECK(l >= 1 && batch_tokens >= 1 && (batch_tokens % l == 0 || l > batch_tokens),
-                 "batch tokens: expected a multiple of the length {}, found {}", l, batch_tokens);
+                 "batch_tokens: expected a multiple of the length {}, found {}", l, batch_tokens);
     ELAPSE_CHECK(accumulate <= sequences(l) && sequences(l) < kMaxSequences,
-                 "batch tokens: expected {} to {} sequences of {} tokens, found {} tokens",
+                 "batch_tokens: expected {} to {} sequences of {} tokens, found {} tokens",
                  accumulate, kMaxSequences - 1, l, batch_tokens);
   }
   schedule.check(steps);
   adamw.check();
 }
 
-std::map<std::string, std::string> settings(const TrainConfig& train, const ModelConfig& model,
-                                            const std::string& data) {
+Settings settings(const TrainConfig& train, const ModelConfig& model, const std::string& data) {
   Settings all;
+  put(all, "model", train.start);
+  put_choices(all, model);
   put(all, "data", data);
   put(all, "batch_tokens", train.batch_tokens);
   put(all, "accumulate", train.accumulate);
   put(all, "curriculum", text_of(train.curriculum));
   put(all, "length", train.length);
-  put_model(all, model);
   put_schedule(all, train.schedule, train.steps);
   put_adamw(all, train.adamw);
+  put_consequences(all, model);
   return all;
 }
 

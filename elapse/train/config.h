@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
-#include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "elapse/model/config.h"
@@ -25,6 +25,8 @@ struct TrainConfig {
   int64_t length = 256;           // then sequences of this many tokens to the end
   Schedule schedule;
   AdamWConfig adamw;
+  std::string start = "random weights";  // what tells the first weights from others, where the
+                                         // seed of the data does not
 
   int64_t sequences(int64_t len) const {  // of a step whose sequences have this length
     return len > batch_tokens ? 1 : batch_tokens / len;
@@ -36,10 +38,12 @@ struct TrainConfig {
   void check() const;
 };
 
-// Everything a run's numbers depend on but for the weights, as names and values: what a resumed run
-// must have in common with the one it continues. The number of steps is among them only where the
-// schedule depends on it, so that a run with a constant learning rate can be continued further.
-std::map<std::string, std::string> settings(const TrainConfig& train, const ModelConfig& model,
-                                            const std::string& data);
+// Names and values; what is chosen stands before what follows from it.
+using Settings = std::vector<std::pair<std::string, std::string>>;
+
+// Everything a run's numbers depend on: what a resumed run must have in common with the one it
+// continues. The number of steps is among them only where the schedule depends on it, so that a run
+// with a constant learning rate can be continued further.
+Settings settings(const TrainConfig& train, const ModelConfig& model, const std::string& data);
 
 }  // namespace elapse

@@ -120,7 +120,7 @@ void Trainer::resume(const std::string& folder) {
   last_checkpoint_ = fmt::format("{} of step {}", resume_path(folder), steps_done());
 }
 
-std::map<std::string, std::string> Trainer::run_settings() const {
+Settings Trainer::run_settings() const {
   return settings(config_, model_.config(), source_.description());
 }
 

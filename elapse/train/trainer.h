@@ -50,7 +50,7 @@ class Trainer {
   std::vector<TokenBatch> passes(int64_t step) const;
   std::vector<Tensor> backward(const std::vector<TokenBatch>& passes);
   double mean_loss(const std::vector<TokenBatch>& passes, const std::vector<Tensor>& losses) const;
-  std::map<std::string, std::string> run_settings() const;
+  Settings run_settings() const;
   [[noreturn]] void stop(std::string_view what, double value, const TokenBatch& batch) const;
 
   const LanguageModel& model_;

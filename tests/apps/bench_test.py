@@ -94,6 +94,17 @@ class Usage(unittest.TestCase):
             self.assertIn(f"'{name}'", result.stderr)
             self.assertIn(near, result.stderr)
 
+    def test_an_empty_name_is_none(self):
+        for more in ((), ("--list",)):
+            result = bench("", *more)
+            self.assertEqual((result.returncode, result.stdout), (2, ""))
+            self.assertIn("expected a benchmark's name", result.stderr)
+
+    def test_a_list_goes_into_no_file(self):
+        result = bench("--list", "--json", "rows.json")
+        self.assertEqual((result.returncode, result.stdout), (2, ""))
+        self.assertIn("--list excludes --json", result.stderr)
+
     def test_impossible_threads(self):
         for threads in (-1, 100000, "two"):
             self.assertEqual(bench("machine.fma", "--threads", threads).returncode, 2)

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """`elapse convert` from outside: what it writes, what it leaves when it cannot, what it says."""
+import fcntl
 import os
 import pty
 import resource
@@ -13,7 +14,7 @@ import unittest
 import pathlib
 
 from checkpoints import FALCON, MAMBA2, MAMBA2_PICKLE, PICKLE, UNTIED, make_large, tensors_of
-from program import PROGRAM, assert_needs_output, contents, run
+from program import PROGRAM, assert_needs_output, contents, run, tiny_training
 
 SCRATCH = tempfile.TemporaryDirectory()
 unittest.addModuleCleanup(SCRATCH.cleanup)
@@ -126,7 +127,7 @@ class Failures(ConvertTest):
             with self.begun() as process:
                 process.send_signal(stop)
                 message = process.stderr.read()
-                self.assertEqual(process.wait(), 1)
+                self.assertEqual(process.wait(), 128 + stop)
             self.assertIn("interrupted", message)
             self.assertFalse(self.to.exists())
 
@@ -166,6 +167,29 @@ class Failures(ConvertTest):
         self.made(PICKLE, self.to, "--force")
         self.assertNotEqual(contents(self.to), before)
 
+    def test_a_training_run_is_not_replaced(self):
+        made = run(*tiny_training(self.to, steps=3))
+        self.assertEqual(made.returncode, 0, made.stderr)
+        before = contents(self.to)
+        for more in ((), ("--force",)):
+            self.assert_fails(PICKLE, self.to, *more, says="there is a training run, which would go "
+                              "on as another model's: expected a folder without resume.safetensors")
+        self.assertEqual(contents(self.to), before)
+        (self.to / "resume.safetensors").unlink()
+        self.made(PICKLE, self.to, "--force")
+
+    def test_a_folder_that_another_process_holds(self):
+        self.made(FALCON, self.to)
+        before = contents(self.to)
+        held = os.open(self.to, os.O_RDONLY)
+        fcntl.flock(held, fcntl.LOCK_EX)
+        self.assert_fails(PICKLE, self.to, "--force", says="another process is at work in this")
+        os.close(held)
+        self.assertEqual(contents(self.to), before)
+        with self.begun("--force") as process:
+            self.assert_fails(PICKLE, self.to, "--force", says="another process is at work in this")
+            self.assertEqual(process.wait(), 0)
+
     def test_output_that_cannot_be_written(self):
         assert_needs_output(self, PROGRAM, "convert", FALCON, self.to)
 
@@ -179,9 +203,10 @@ class Failures(ConvertTest):
         self.assert_fails(PICKLE, says="TO is required", status=2)
         self.assert_fails(PICKLE, self.to, "--dtype", "f8", says="--dtype", status=2)
         self.assert_fails(PICKLE, self.to, "--layout", "gguf", says="--layout", status=2)
-        for size in ("0", "-1", "5XB", ""):
-            self.assert_fails(PICKLE, self.to, "--max-shard-size", size,
-                              says="--max-shard-size", status=2)
+        for size in ("0", "-1", "5XB", "", "020kb", "kB", "1.5GB", "9999999999TB"):
+            self.assert_fails(PICKLE, self.to, "--max-shard-size", size, status=2,
+                              says="--max-shard-size: expected a size such as 5GB or 200MB, found "
+                              f'"{size}"')
 
 
 if __name__ == "__main__":

@@ -237,6 +237,47 @@ class Mistakes(unittest.TestCase):
                            ("/dev/null", "expected a regular file or none")):
             self.assert_fails(["--text", TEXT, "--json", path], path, says)
 
+    def test_no_input_is_replaced(self):
+        tokenizer = FOLDER / "a_tokenizer.json"
+        shutil.copy(TOKENIZER, tokenizer)
+        os.link(BYTES / "config.json", FOLDER / "linked.json")
+        text, pairs = ["--text", TEXT], ["--task", "lambada", PAIRS]
+        for more, file, flag in ((text, TEXT, "--text reads"), (pairs, PAIRS, "--task reads"),
+                                 (text + ["--tokenizer", tokenizer], tokenizer, "--tokenizer reads"),
+                                 (text + ["--tokenizer", TOKENIZER.parent],
+                                  TOKENIZER.parent / "tokenizer.json", "a file of --tokenizer"),
+                                 (text, BYTES / "config.json", f"a file of --model {BYTES}"),
+                                 (text, BYTES / "../bytes/model.safetensors", "a file of --model"),
+                                 (text, BYTES / "resume.safetensors", "a file of --model"),
+                                 (text, BYTES / "tokenizer.json", "a file of --model"),
+                                 (text, FOLDER / "linked.json", "a file of --model")):
+            before = file.read_bytes() if file.exists() else None
+            self.assert_fails([*more, "--json", file],
+                              f"--json: {file} would be replaced, ", flag, status=2)
+            self.assertEqual(file.read_bytes() if file.exists() else None, before)
+        self.assertEqual(measured(*text, "--limit", 9)["tokens"], 8)  # replaces its own result
+        result = run(*command(*text, "--limit", 9, "--json", BYTES / "result.json"))
+        self.assertEqual(result.returncode, 0, result.stderr)
+
+    def test_ends_of_texts_beyond_the_vocabulary(self):
+        model = FOLDER / "ends"
+        shutil.copytree(BYTES, model)
+        (model / "generation_config.json").write_text('{"eos_token_id": 256}')
+        self.assert_fails(["--text", TEXT], model / "generation_config.json", '"eos_token_id": '
+                          "expected a token of the vocabulary, 0 to 255, found 256", model=model)
+
+    def test_texts_that_may_have_no_end_are_refused(self):
+        pipe = FOLDER / "named_pipe"
+        os.mkfifo(pipe)
+        for path, found in ((pipe, "a pipe with a name"), ("/dev/zero", "a device")):
+            for more in (["--text", path], ["--text", path, "--limit", 9],
+                         ["--task", "lambada", path]):
+                self.assert_fails(more, f"{path}: expected a regular file or a shell's pipe, "
+                                  f"found {found}")
+            for verb in ("tokenize", "generate"):
+                said = run(PROGRAM, verb, "-m", BYTES, "-f", path).stderr
+                self.assertIn(f"found {found}", said)
+
     def test_files_that_are_pipes_are_refused_and_not_waited_for(self):
         model = FOLDER / "piped"
         for name in ("config.json", "model.safetensors", "tokenizer.json"):
@@ -262,7 +303,7 @@ class Mistakes(unittest.TestCase):
                 shown = os.read(here, 1 << 16)
             self.assertEqual(process.stdout.read(), b"")
         os.close(here)
-        self.assertEqual(process.returncode, 1)
+        self.assertEqual(process.returncode, 128 + signal.SIGINT)
         self.assertRegex(
             shown, rb"elapse: interrupted after \d+ of \d+ tokens: perplexity \S+ so far")
 

@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """`elapse experiment` from outside: what it says before it begins. What it finds, tests/experiments
 look at."""
+import pathlib
+import tempfile
 import unittest
 
 from program import PROGRAM, run
@@ -24,6 +26,29 @@ class Mistakes(unittest.TestCase):
             self.assertRegex(result.stderr, f"^elapse: {folder}.*: cannot ")
             self.assertEqual(result.stderr.count("\n"), 1)
             self.assertEqual(result.stdout, "")
+
+    def test_another_model_is_not_replaced(self):
+        with tempfile.TemporaryDirectory() as out:
+            for name in ("model.safetensors", "tokenizer.json"):
+                file = pathlib.Path(out, name)
+                file.write_text("precious")
+                result = experiment("--quick", "--out", out)
+                self.assertEqual(result.returncode, 1)
+                self.assertIn(f"{file}: expected a folder without a model", result.stderr)
+                self.assertEqual([f.name for f in pathlib.Path(out).iterdir()], [name])
+                file.unlink()
+
+    def test_help_has_examples_of_its_own(self):
+        for more in ((), ("induction",)):
+            said = run(PROGRAM, "experiment", *more, "--help").stdout
+            self.assertIn("Example: elapse experiment induction", said)
+            self.assertNotIn("elapse tokenize", said)
+
+    def test_an_unknown_experiment(self):
+        result = run(PROGRAM, "experiment", "inductoin")
+        self.assertEqual(result.returncode, 2)
+        self.assertIn('experiment: expected one of induction, found "inductoin"; did you mean '
+                      '"induction"?', result.stderr)
 
 
 if __name__ == "__main__":

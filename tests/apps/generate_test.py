@@ -159,7 +159,7 @@ class States(unittest.TestCase):
                 begun = process.stdout.read(1)
                 process.send_signal(stop)
                 begun += process.stdout.read()
-                self.assertEqual(process.wait(), 0)
+                self.assertEqual(process.wait(), 128 + stop)
                 rest = text("--load-state", self.state, "-n", 20)
                 self.assertEqual(begun + rest, text("-p", "to be", "-n", len(begun) + 20))
 
@@ -216,6 +216,24 @@ class Mistakes(unittest.TestCase):
         state = FOLDER / "heads.state"
         text("--prompt-tokens", "1,2", "-n", 0, "--save-state", state, model=HEADS)
         self.assert_fails(["--load-state", state], state, "belongs to another model")
+
+    def test_no_input_is_replaced(self):
+        prompt = FOLDER / "a_prompt"
+        prompt.write_text("to be")
+        for file, says in ((prompt, "which --file reads"),
+                           (BYTES / "model.safetensors", "a file of --model")):
+            before = file.read_bytes()
+            self.assert_fails(["-f", prompt, "--save-state", file],
+                              f"--save-state: {file} would be replaced, {says}", status=2)
+            self.assertEqual(file.read_bytes(), before)
+        state = FOLDER / "its_own_state"
+        text("-f", prompt, "-n", 1, "--save-state", state)
+        text("--load-state", state, "-n", 1, "--save-state", state)
+
+    def test_flags_are_named(self):
+        for flag, value, says in (("--temp", -1, "expected 0 or more"), ("--min-p", 2, "0 to 1"),
+                                  ("--top-p", 2, "expected 0 to 1, found 2")):
+            self.assert_fails(["-p", "x", flag, value], f"{flag}: ", says, status=2)
 
     def test_output_that_cannot_be_written(self):
         with open("/dev/full", "wb") as full:

@@ -9,6 +9,7 @@ import re
 import resource
 import shutil
 import signal
+import struct
 import subprocess
 import tempfile
 import time
@@ -72,6 +73,18 @@ class Runs(Train):
         for verb in (("generate", "--prompt", "to be", "--max-tokens", 5), ("eval", "--text", text)):
             self.assert_done(run(PROGRAM, verb[0], "--model", out, *verb[1:], errors="replace"))
 
+    def test_the_learning_rate_falls_to_a_tenth_of_its_peak(self):
+        def rates(*more):
+            log = self.folder / "log"
+            self.assert_done(run(*tiny_training(self.folder / "run", "--log", log, *more)))
+            shutil.rmtree(self.folder / "run")
+            return [json.loads(line)["lr"] for line in log.read_text().splitlines()]
+        for peak in (0.003, 0.0001):
+            found = rates("--lr", peak)
+            self.assertEqual(max(found), peak)
+            self.assertAlmostEqual(found[-1], peak / 10, delta=peak / 100)
+        self.assertLess(rates("--min-lr", 0)[-1], 3e-6)
+
     def test_logs_an_object_a_step(self):
         log = self.folder / "run/log"
         self.assert_done(run(*tiny_training(self.folder / "run", "--log", log, "--eval-every", 20)))
@@ -101,7 +114,7 @@ class Resuming(Train):
             command = [PROGRAM, "train", "--text", text, "--out", self.folder / str(i), "--log", log,
                        "--length", 64, "--batch-tokens", 256, "--threads", 1, "--eval-every", 0]
             stopped = self.interrupted([str(c) for c in command], log, signal.SIGTERM, i * 0.005)
-            self.assertEqual(stopped.returncode, 0, stopped.messages)
+            self.assertEqual(stopped.returncode, 128 + signal.SIGTERM, stopped.messages)
             log.unlink()
 
     def test_ctrl_c_saves_and_resuming_gives_the_bytes_of_an_undisturbed_run(self):
@@ -111,7 +124,7 @@ class Resuming(Train):
                 out, log = self.folder / number.name, self.folder / f"{number.name}.log"
                 command = tiny_training(out, "--log", log, "--save-every", 0, steps=3000)
                 process = self.interrupted(command, log, number)
-                self.assertEqual(process.returncode, 0)
+                self.assertEqual(process.returncode, 128 + number)
                 self.assertRegex(process.messages, r"stopped and saved after step \d+")
                 self.assertNotEqual(contents(out), whole)
                 self.assertIn("resuming after step", self.assert_done(run(*command, "--resume")).stderr)
@@ -135,6 +148,19 @@ class Resuming(Train):
         self.assertIn("nothing to resume yet", result.stderr)
         self.assertEqual(contents(self.folder / "run"), self.undisturbed())
 
+    def test_runs_of_before_the_settings_named_every_mixer_go_on(self):
+        self.assert_done(run(*tiny_training(self.folder / "run", steps=30)))
+        resume = self.folder / "run/resume.safetensors"
+        data = resume.read_bytes()
+        start = 8 + struct.unpack_from("<Q", data)[0]
+        header = json.loads(data[8:start])
+        for name in ("mixer", "model"):
+            del header["__metadata__"][f"elapse.{name}"]
+        text = json.dumps(header).encode()
+        text += b" " * (-len(text) % 8)
+        resume.write_bytes(struct.pack("<Q", len(text)) + text + data[start:])
+        self.assert_done(run(*tiny_training(self.folder / "run", "--resume", steps=30)))
+
     def test_a_constant_learning_rate_can_be_continued_further(self):
         constant = ("--schedule", "constant", "--curriculum", "")
         self.assert_done(run(*tiny_training(self.folder / "run", *constant, steps=30)))
@@ -146,7 +172,10 @@ class Resuming(Train):
         self.assert_done(run(*tiny_training(self.folder / "run")))
         before = contents(self.folder / "run")
         for flag, value, name in (("--lr", 0.5, "lr"), ("--d-state", 3, "d_state"),
-                                  ("--seed", 9, "data"), ("--clip", 2, "clip")):
+                                  ("--seed", 9, "data"), ("--clip", 2, "clip"),
+                                  ("--mixer", "mamba2", "mixer"), ("--d-model", 16, "d_model"),
+                                  ("--layers", 2, "layers"), ("--steps", 90, "steps"),
+                                  ("--schedule", "constant", "schedule")):
             result = run(*tiny_training(self.folder / "run", flag, value, "--resume"))
             self.assert_fails(result, "resume.safetensors: ", f'"{name}" was "', 'found "')
         self.assertEqual(contents(self.folder / "run"), before)
@@ -236,6 +265,21 @@ class FromACheckpoint(Train):
         self.assert_done(run(*self.training("cut", *more, "--resume", steps=9)))
         self.assertEqual(contents(self.folder / "cut"), contents(self.folder / "whole"))
 
+    def test_goes_on_from_the_same_alone(self):
+        sizes = ("--d-model", 8, "--layers", 1)
+        for name, seed in (("first", 1), ("other", 2)):
+            self.assert_done(run(*self.training(name, *sizes, "--seed", seed, steps=2)))
+        self.assert_done(run(*self.training("new", *sizes, steps=2)))
+        self.assert_done(run(*self.training("tuned", "--model", self.first, steps=2)))
+        before = contents(self.folder / "tuned")
+        other = ("--model", self.folder / "other")
+        for out, more, was, found in (("tuned", other, "the model of ", "the model of "),
+                                      ("tuned", sizes, "the model of ", "random weights"),
+                                      ("new", other, "random weights", "the model of ")):
+            result = run(*self.training(out, *more, "--resume", steps=3))
+            self.assert_fails(result, f'"model" was "{was}', f'found "{found}')
+        self.assertEqual(contents(self.folder / "tuned"), before)
+
     def test_is_not_replaced(self):
         self.assert_done(run(*self.training("first", "--d-model", 8, "--layers", 1, steps=2)))
         self.assert_fails(run(*self.training("first", "--model", self.first)), "--resume continues")
@@ -275,6 +319,31 @@ class Errors(Train):
         for more in ((), ("--resume",)):
             self.assert_fails(run(*tiny_training(self.folder, *more)), "training would replace it")
         self.assertEqual(contents(self.folder), {"model.safetensors": b"precious"})
+
+    def test_what_would_read_the_new_models_text_is_not_left_beside_it(self):
+        for name in ("tokenizer.json", "merges.txt", "generation_config.json", "config.json"):
+            out = self.folder / name.split(".")[0]
+            out.mkdir()
+            (out / name).write_text("precious")
+            self.assert_fails(run(*tiny_training(out)), f"{name}: expected a folder without a model",
+                              "or a part of one")
+            self.assertEqual(contents(out), {name: b"precious"})
+
+    def test_no_input_is_replaced_by_the_log(self):
+        text, out = self.folder / "text", self.folder / "run"
+        text.write_text("to be or not to be " * 40)
+        self.undisturbed(steps=3)
+        model = self.folder / "whole"
+        for more, log, says in ((["--text", text], text, "which --text reads"),
+                                (["--text", text], out / "config.json", f"a file of --out {out}"),
+                                (["--text", self.folder / "none", text], text, "--text reads"),
+                                (["--task", "induction", "--model", model],
+                                 model / "model.safetensors", "a file of --model")):
+            before = log.read_bytes() if log.exists() else None
+            result = run(PROGRAM, "train", *more, "--out", out, "--log", log)
+            self.assert_fails(result, f"--log: {log} would be replaced, ", says, status=2)
+            self.assertEqual(log.read_bytes() if log.exists() else None, before)
+        self.assertFalse(out.exists())
 
     def test_a_loss_that_is_not_finite_stops_the_run(self):
         command = tiny_training(self.folder / "run", "--schedule", "constant", "--lr", "1e30",
@@ -325,9 +394,12 @@ class Errors(Train):
     def test_bad_texts(self):
         (self.folder / "empty").write_text("")
         (self.folder / "short").write_text("short")
+        os.mkfifo(self.folder / "pipe")
         for name, sentence in (("empty", "empty: expected text, found an empty file"),
                                ("short", "short: too short for sequences of 256 tokens"),
-                               ("none", "none: cannot open")):
+                               ("none", "none: cannot open"),
+                               ("pipe", "pipe: expected a regular file or a shell's pipe, found"),
+                               ("/dev/zero", "found a device")):
             command = [PROGRAM, "train", "--text", self.folder / name, "--out",
                        self.folder / "run", "--device", "ref"]
             self.assert_fails(run(*command), sentence)
@@ -344,18 +416,30 @@ class Errors(Train):
                                   ("--accumulate", 9, "expected 9 to"),
                                   ("--steps", 0, "--steps: expected"),
                                   ("--steps", 10**19, "--steps: expected a whole number of at"),
-                                  ("--steps", 2**32, "steps: expected 1 to 4294967295"),
+                                  ("--steps", 2**32, "--steps: expected 1 to 4294967295"),
                                   ("--warmup", -1, "--warmup: expected"),
                                   ("--eval-length", 0, "--eval-length: expected"),
                                   ("--seed", -1, '"-1"'),
                                   ("--ordinary-tokens", 13, "from 14 to 15"),
-                                  ("--lr", "nan", "learning rate"),
-                                  ("--min-lr", -1, "least learning rate"),
-                                  ("--beta1", 1, "beta1")):
+                                  ("--lr", "nan", "--lr: expected a positive number"),
+                                  ("--min-lr", -1, "--min-lr: expected 0 to the peak of 0.003"),
+                                  ("--min-lr", 1, "--min-lr: expected 0 to"),
+                                  ("--warmup", 61, "--warmup: expected at most the 60 steps"),
+                                  ("--weight-decay", -1, "--weight-decay: expected 0 or more"),
+                                  ("--clip", -1, "--clip: expected 0 (no clipping) or more"),
+                                  ("--beta1", 1, "--beta1: ")):
             with self.subTest(flag=flag, value=value):
                 result = run(*tiny_training(self.folder / "run", f"{flag}={value}"))
                 self.assert_fails(result, part, status=2)
         self.assertFalse((self.folder / "run").exists())
+
+    def test_a_default_that_does_not_go_with_what_is_given_is_said_to_be_one(self):
+        command = [PROGRAM, "train", "--task", "induction", "--out", self.folder / "run"]
+        for more, says in ((["--steps", 50], "--warmup: expected at most the 50 steps there are, "
+                            "found 100, which is its default"),
+                           (["--length", 7], "--batch-tokens: expected a multiple of the length 7, "
+                            "found 2048, which is its default")):
+            self.assert_fails(run(*command, *more), says, status=2)
 
     def test_more_than_the_machine_has(self):
         for flag, value in (("--d-model", 10**7), ("--layers", 10**7),
@@ -393,6 +477,12 @@ class Errors(Train):
                           ["train", *text, "--out", "run", "--tokenizer", "t"]):
             with self.subTest(arguments):
                 self.assert_fails(run(PROGRAM, *arguments), status=2)
+
+    def test_an_unknown_verb_is_answered_with_those_there_are(self):
+        result = run(PROGRAM, "trian", "--text", "file")
+        self.assert_fails(result, "elapse: expected one of train, generate, eval, ", 'found "trian"',
+                          'did you mean "train"', status=2)
+        self.assert_fails(run(PROGRAM), "elapse: expected one of train, ", "found nothing", status=2)
 
     def test_help_and_version(self):
         self.assertIn("elapse train --text", self.assert_done(run(PROGRAM, "--help")).stdout)

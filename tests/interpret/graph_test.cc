@@ -106,13 +106,33 @@ TEST(CircuitRunner, BatchesOfCircuitsAndWhatIsNotRunAgainChangeNothing) {
   for (size_t i = 0; i < circuits.size(); ++i) expect_near(apart[i], together[i], 1e-12);
 }
 
+// Means over one run are that run, and over two lie between.
+TEST(CircuitRunner, TakesMeansOfRuns) {
+  Device device("ref");
+  const LanguageModel model = some_model(device, DType::f64);
+  const TokenLists own = planted::sequences(kOwn), a = planted::sequences(kOther),
+                   b = planted::sequences(9);
+  Circuit circuit(3);
+  circuit.set_from(2, false);
+  const CircuitRunner pairs(model, own, a), means(model, own, mean_outputs(model, {a}));
+  expect_near(pairs.run({circuit}).front(), means.run({circuit}).front(), 1e-12);
+  const NodeOutputs both = mean_outputs(model, {a, b}), one = mean_outputs(model, {a}),
+                    other = mean_outputs(model, {b});
+  for (size_t i = 0; i < both.size(); ++i) {
+    const auto mean = host_values(device, both[i]), x = host_values(device, one[i]),
+               y = host_values(device, other[i]);
+    for (size_t k = 0; k < mean.size(); ++k) EXPECT_NEAR(mean[k], (x[k] + y[k]) / 2, 1e-12);
+  }
+  EXPECT_THROW(CircuitRunner(model, own, NodeOutputs(2)), Error);
+}
+
 TEST(CircuitRunner, RefusesPairsOfOtherLengths) {
   Device device("ref");
   const LanguageModel model = some_model(device, DType::f64);
-  EXPECT_THROW(CircuitRunner(model, {{1, 2}}, {{1}}), Error);
-  EXPECT_THROW(CircuitRunner(model, {{1, 2}}, {}), Error);
-  EXPECT_THROW(CircuitRunner(model, {{1, 8}}, {{1, 1}}), Error);
-  EXPECT_THROW(CircuitRunner(model, {{}}, {{}}), Error);
+  EXPECT_THROW(CircuitRunner(model, {{1, 2}}, TokenLists{{1}}), Error);
+  EXPECT_THROW(CircuitRunner(model, {{1, 2}}, TokenLists{}), Error);
+  EXPECT_THROW(CircuitRunner(model, {{1, 8}}, TokenLists{{1, 1}}), Error);
+  EXPECT_THROW(CircuitRunner(model, {{}}, TokenLists{{}}), Error);
 }
 
 }  // namespace

@@ -89,6 +89,17 @@ TEST(Patching, OfTheWholeStreamGivesTheOtherRun) {
   EXPECT_NEAR(map.logit_difference[2], map.clean, 1e-12);
 }
 
+// A pair shorter than others is normalised in the columns it has alone with those that have them.
+TEST(Patching, ColumnsAreNormalisedByThePairsThatHaveThem) {
+  Device device("ref");
+  const LanguageModel model = some_model(device, 2, MixerKind::mamba);
+  const std::vector<PromptPair> pairs = pairs_of({6, 4});
+  const PatchingMap both = patch_layers_and_tokens(model, pairs);
+  const PatchingMap longer = patch_layers_and_tokens(model, {pairs[0]});
+  for (const size_t cell : {0, 1, 6, 7}) EXPECT_NEAR(both.score[cell], longer.score[cell], 1e-9);
+  EXPECT_GT(std::abs(both.clean - longer.clean), 1e-6);
+}
+
 // States kept pair by pair, or all at once.
 TEST(Patching, GroupsOfPairsChangeNothing) {
   Device device("ref");

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "elapse/text/byte_tokenizer.h"
+#include "tests/io/expect_error.h"
 
 namespace elapse {
 namespace {
@@ -30,6 +31,24 @@ TEST(Prompts, AreTextsOrTokens) {
   const TokenLists prompts = parse_prompts(
       "{\"text\": \"a\"}\n{\"tokens\": [1, 2]}\n{\"clean\": \"b\"}", "p", &bytes, 256);
   EXPECT_EQ(prompts, (TokenLists{{97}, {1, 2}, {98}}));
+}
+
+TEST(Prompts, NameTheirPositionsAndTemplate) {
+  const ByteTokenizer bytes;
+  const std::string line =
+      "{\"clean\": \"abc\", \"corrupt\": \"abd\", \"answer\": 1, \"wrong\": 2, "
+      "\"label\": {\"S2\": 1, \"end\": -1}, \"template\": \"BABA\"}";
+  const PromptNotes notes = parse_prompt_pairs(line, "pairs", &bytes, 256).front().notes;
+  EXPECT_EQ(notes.labels, (std::map<std::string, int64_t>{{"S2", 1}, {"end", 2}}));
+  EXPECT_EQ(notes.group, "BABA");
+  const Prompt prompt = parse_noted_prompts(line, "pairs", &bytes, 256).front();
+  EXPECT_EQ(prompt.tokens, (std::vector<int64_t>{97, 98, 99}));
+  EXPECT_EQ(prompt.notes.labels, notes.labels);
+  for (const char* place : {"3", "-4"}) {
+    const std::string wrong = std::string("{\"tokens\": [1, 2, 3], \"label\": {\"x\": ") + place;
+    expect_error([&] { parse_prompts(wrong + "}}", "p", &bytes, 256); },
+                 "p: line 1: field \"label.x\": expected a position of -3 to 2, found ");
+  }
 }
 
 TEST(Prompts, FaultsNameTheLineAndTheField) {

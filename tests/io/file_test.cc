@@ -11,7 +11,6 @@
 #include <csignal>
 #include <filesystem>
 #include <fstream>
-#include <thread>
 
 #include "elapse/io/bytes.h"
 #include "tests/io/expect_error.h"
@@ -77,18 +76,6 @@ TEST(ReadText, takes_regular_files_alone_and_waits_for_no_pipe) {
     expect_error([&] { MappedFile::open(path); }, "found a device or pipe");
   }
   expect_error([&] { read_text(folder.path()); }, "expected a regular file, found a folder");
-}
-
-TEST(ReadToEnd, takes_pipes_and_devices_too) {
-  const TemporaryFolder folder;
-  const std::string pipe = folder / "pipe";
-  ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
-  std::thread writer([&] { std::ofstream(pipe) << "text"; });
-  EXPECT_EQ(read_to_end(pipe), "text");
-  writer.join();
-  EXPECT_EQ(read_to_end("/dev/null"), "");
-  expect_error([&] { read_to_end(folder.path()); }, "cannot read: Is a directory");
-  expect_error([&] { read_to_end(folder / "none"); }, "none: cannot open: No such file");
 }
 
 TEST(CheckWritable, says_what_writing_would_and_leaves_nothing) {

@@ -193,16 +193,18 @@ TEST(ModelConfig, refuses_what_mamba2_cannot_be) {
   refused(R"(, "ngroups": 3)", "ngroups 3 does not divide the 4 heads");
   refused(R"(, "ngroups": 4, "d_state": 9999999)", "at most 16777216 channels of x, B and C");
   refused(R"(, "dt_limit": [0.1])", "\"ssm_cfg.dt_limit\": expected two numbers, found 1");
-  refused(R"(, "dt_limit": [0.1, 0.1])", "the second larger, found 0.1 and 0.1");
-  refused(R"(, "dt_limit": [NaN, 1])", "the second larger, found nan and 1");
+  refused(R"(, "dt_limit": [0.1, 0.1])",
+          "the second larger, in float32 or Infinity, found 0.1 and 0.1");
+  refused(R"(, "dt_limit": [NaN, 1])", "or Infinity, found nan and 1");
   expect_refused(original(R"(, "ssm_cfg": {"layer": "Mamba2"})"),
-                 "headdim 64 does not divide the inner width 16");
+                 "headdim 64 (the default) does not divide the inner width 16");
   const std::string heads = R"(, "head_dim": 4, "n_groups": 1)";
-  expect_refused(transformers(heads, "mamba2"), "num_heads 128 times head_dim 4 contradicts");
+  expect_refused(transformers(heads, "mamba2"),
+                 "num_heads 128 (the default) times head_dim 4 contradicts");
   expect_refused(transformers(heads + R"(, "num_heads": 4, "norm_before_gate": true)", "mamba2"),
                  "\"norm_before_gate\": only false is supported");
   expect_refused(transformers(heads + R"(, "num_heads": 3, "intermediate_size": 12)", "mamba2"),
-                 "12 contradicts expand 2 times hidden_size 8");
+                 "12 contradicts expand 2 (the default) times hidden_size 8");
 }
 
 TEST(ModelConfig, refuses_contradictions) {
@@ -219,8 +221,46 @@ TEST(ModelConfig, holds_sizes_to_what_products_of_them_can_take) {
   expect_refused(transformers(R"(, "expand": 16777216, "state_size": 4)"), "an inner width of");
   expect_refused(transformers(R"(, "intermediate_size": 99999999)"), "at most 16777216");
   expect_refused(original(R"(, "ssm_cfg": {"expand": 16000000})"), "an inner width of");
-  expect_refused(transformers(R"(, "layer_norm_epsilon": 0)"), "a number from 0 to 1, found 0");
-  expect_refused(transformers(R"(, "mixer_rms_eps": -1)", "falcon_mamba"), "mixer_rms_eps");
+}
+
+TEST(ModelConfig, refuses_numbers_that_float32_does_not_have) {
+  for (const char* eps : {"0", "-1e-5", "1e-300", "1", "NaN"}) {
+    const std::string number = eps;
+    expect_refused(transformers(", \"layer_norm_epsilon\": " + number),
+                   "\"layer_norm_epsilon\": expected a number from 1.18e-38 to 1, found ");
+    expect_refused(transformers(", \"mixer_rms_eps\": " + number, "falcon_mamba"),
+                   "\"mixer_rms_eps\": expected a number from");
+  }
+  for (const char* limits : {"[0, 1e300]", "[1e39, Infinity]", "[0, 1e-300]", "[1, 1.00000000001]",
+                             "[Infinity, Infinity]", "[-1, 1]"}) {
+    expect_refused(original(std::string(R"(, "ssm_cfg": {"layer": "Mamba2", "headdim": 4,
+                                        "dt_limit": )") +
+                            limits + "}"),
+                   "\"ssm_cfg.dt_limit\": expected two numbers from 0 up, the second larger, in "
+                   "float32 or Infinity, found ");
+  }
+}
+
+TEST(ModelConfig, refuses_special_tokens_beyond_the_vocabulary) {
+  EXPECT_EQ(parsed(transformers(R"(, "eos_token_id": 12)")).special_tokens.eos,
+            (std::vector<int64_t>{12}));
+  expect_refused(transformers(R"(, "eos_token_id": 13)"),
+                 "\"eos_token_id\": expected a token of the vocabulary, 0 to 12, found 13");
+  expect_refused(transformers(R"(, "eos_token_id": [0, -1])"), "\"eos_token_id[1]\": expected");
+  for (const char* name : {"bos_token_id", "pad_token_id"}) {
+    expect_refused(transformers(fmt::format(", \"{}\": 99", name)), name);
+  }
+}
+
+TEST(ModelConfig, refuses_words_where_a_flag_belongs_that_changes_nothing) {
+  for (const char* name : {"residual_in_fp32", "rescale_prenorm_residual", "use_cache"}) {
+    expect_refused(transformers(fmt::format(", \"{}\": \"no\"", name)),
+                   fmt::format("\"{}\": expected true or false, found \"no\"", name));
+  }
+  for (const char* name : {"residual_in_fp32", "fused_add_norm"}) {
+    expect_refused(original(fmt::format(", \"{}\": 1", name)), "expected true or false, found 1");
+  }
+  EXPECT_EQ(parsed(original(R"(, "residual_in_fp32": false)")), parsed(original("")));
 }
 
 TEST(ModelConfig, lists_the_parameters_and_the_state_of_the_model_made_from_it) {

@@ -134,8 +134,8 @@ TEST(AdamW, names_the_setting_out_of_range) {
   expect_error(broken([](AdamWConfig& c) { c.beta1 = 1; }), "beta1");
   expect_error(broken([](AdamWConfig& c) { c.beta2 = -0.1; }), "beta2");
   expect_error(broken([](AdamWConfig& c) { c.eps = 0; }), "eps");
-  expect_error(broken([](AdamWConfig& c) { c.weight_decay = -1; }), "weight decay");
-  expect_error(broken([](AdamWConfig& c) { c.max_norm = NAN; }), "gradient norm");
+  expect_error(broken([](AdamWConfig& c) { c.weight_decay = -1; }), "weight_decay: expected 0");
+  expect_error(broken([](AdamWConfig& c) { c.max_norm = NAN; }), "max_norm: expected 0");
 }
 
 }  // namespace

@@ -74,14 +74,16 @@ TEST(Schedule, names_the_field_that_makes_none) {
     };
   };
   broken([](Schedule&) {})();
-  expect_error(broken([](Schedule& s) { s.peak_lr = 0; }), "learning rate: expected a positive");
-  expect_error(broken([](Schedule& s) { s.peak_lr = NAN; }), "learning rate");
-  expect_error(broken([](Schedule& s) { s.min_lr = 2; }), "least learning rate: expected 0 to");
-  expect_error(broken([](Schedule& s) { s.min_lr = NAN; }), "least learning rate");
-  expect_error(broken([](Schedule& s) { s.warmup_steps = -1; }), "warm-up");
-  expect_error(broken([](Schedule& s) { s.decay_steps = -1; }), "decay");
-  expect_error(broken([](Schedule& s) { s.decay_steps = 21; }), "21 of decay within 24 steps");
-  expect_error(broken([](Schedule& s) { s.warmup_steps = 25; }), "25 steps of warm-up");
+  expect_error(broken([](Schedule& s) { s.peak_lr = 0; }), "peak_lr: expected a positive");
+  expect_error(broken([](Schedule& s) { s.peak_lr = NAN; }), "peak_lr");
+  expect_error(broken([](Schedule& s) { s.min_lr = 2; }), "min_lr: expected 0 to");
+  expect_error(broken([](Schedule& s) { s.min_lr = NAN; }), "min_lr");
+  expect_error(broken([](Schedule& s) { s.warmup_steps = -1; }), "warmup_steps: expected 0");
+  expect_error(broken([](Schedule& s) { s.decay_steps = -1; }), "decay_steps: expected 0");
+  expect_error(broken([](Schedule& s) { s.decay_steps = 21; }),
+               "decay_steps: expected at most the 20 steps after the warm-up, found 21");
+  expect_error(broken([](Schedule& s) { s.warmup_steps = 25; }),
+               "warmup_steps: expected at most the 24 steps there are, found 25");
 }
 
 }  // namespace

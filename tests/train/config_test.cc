@@ -56,7 +56,7 @@ TEST(TrainConfig, names_the_field_that_makes_no_run) {
   expect_error(broken([](auto& c) { c.curriculum = {{5, 2}}; }), "multiple of the length 5");
   expect_error(broken([](auto& c) { c.curriculum = {{4, 8}, {8, 3}}; }), "found \"4:8,8:3\"");
   expect_error(broken([](auto& c) { c.curriculum = {{4, 0}}; }), "found \"4:0\"");
-  expect_error(broken([](auto& c) { c.schedule.peak_lr = -1; }), "learning rate");
+  expect_error(broken([](auto& c) { c.schedule.peak_lr = -1; }), "peak_lr: ");
   expect_error(broken([](auto& c) { c.adamw.beta1 = 2; }), "beta1");
 }
 
@@ -78,6 +78,7 @@ TEST(Settings, tell_apart_runs_with_other_numbers) {
   EXPECT_TRUE(changed([](auto& c) { c.schedule.kind = Schedule::Kind::constant; }));
   EXPECT_TRUE(changed([](auto& c) { c.adamw.weight_decay = 0; }));
   EXPECT_TRUE(changed([](auto& c) { c.adamw.max_norm = 2; }));
+  EXPECT_TRUE(changed([](auto& c) { c.start = "other weights"; }));
   EXPECT_NE(settings(config, TinyRun::shape(), "other"), base);
   ModelConfig wider = TinyRun::shape();
   wider.d_state = 4;

@@ -130,7 +130,7 @@ TEST(Trainer, does_not_resume_from_what_is_no_checkpoint) {
   expect_error([&] { run.trainer().resume(folder.path()); }, "resume.safetensors: cannot open");
   write_safetensors(folder / "resume.safetensors", host_parameters(run.model()));
   expect_error([&] { run.trainer().resume(folder.path()); },
-               "expected a training checkpoint with the setting");
+               "expected a training checkpoint, found none");
 }
 
 // Cut anywhere, the file is refused with a sentence.

@@ -53,6 +53,7 @@ std::span<const Benchmark> train_benchmarks();
 std::span<const Benchmark> decode_benchmarks();
 std::span<const Benchmark> published_benchmarks();
 std::span<const Benchmark> tokenize_benchmarks();
+std::span<const Benchmark> inspect_benchmarks();
 
 // Those whose name begins with one of `names`; all where there are none. Throws Error for a name
 // that begins none, with the names nearest to it.

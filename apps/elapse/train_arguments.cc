@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "apps/elapse/train_arguments.h"
+
+#include <charconv>
+
+#include "apps/elapse/checks.h"
+
+namespace elapse {
+namespace {
+
+// "16:600,32:600"; an empty text has no phases.
+std::vector<Phase> parse_curriculum(std::string_view text) {
+  std::vector<Phase> phases;
+  const char* at = text.data();
+  const char* const end = at + text.size();
+  const auto number = [&](int64_t& value) {
+    const auto [rest, error] = std::from_chars(at, end, value);
+    at = rest;
+    return error == std::errc();
+  };
+  const auto skip = [&](char c) { return at != end && *at++ == c; };
+  while (at != end) {
+    Phase phase;
+    const bool parsed = number(phase.length) && skip(':') && number(phase.steps);
+    if (!parsed || (at != end && (!skip(',') || at == end))) {
+      throw CLI::ValidationError("--curriculum",
+                                 fmt::format("expected LENGTH:STEPS,LENGTH:STEPS,... as in "
+                                             "16:600,32:600, found \"{}\"",
+                                             text));
+    }
+    phases.push_back(phase);
+  }
+  return phases;
+}
+
+Schedule::Kind schedule_kind(std::string_view name) {
+  if (name == "constant") return Schedule::Kind::constant;
+  return name == "cosine" ? Schedule::Kind::cosine : Schedule::Kind::warmup_stable_decay;
+}
+
+const std::vector<FieldFlag> kFlags = {{"steps", "--steps"},
+                                       {"batch_tokens", "--batch-tokens"},
+                                       {"accumulate", "--accumulate"},
+                                       {"curriculum", "--curriculum"},
+                                       {"peak_lr", "--lr"},
+                                       {"min_lr", "--min-lr"},
+                                       {"warmup_steps", "--warmup"},
+                                       {"decay_steps", "--decay-steps"},
+                                       {"beta1", "--beta1"},
+                                       {"beta2", "--beta2"},
+                                       {"weight_decay", "--weight-decay"},
+                                       {"max_norm", "--clip"}};
+
+void check_log(const TrainArguments& args) {
+  std::vector<FlagPath> inputs = {
+      {"--tokenizer", args.tokenizer}, {"--model", args.model}, {"--out", args.run.out}};
+  for (const std::string& text : args.texts) inputs.push_back({"--text", text});
+  check_replaces_none({"--log", args.log}, inputs);
+}
+
+void add_data_options(CLI::App& verb, TrainArguments& args) {
+  auto* data = verb.add_option_group("Data", "What to learn from, one of these");
+  data->add_option("--text", args.texts,
+                   "Files of text, learned byte by byte, or in the tokens of --model; the last "
+                   "tenth is held out")
+      ->type_name("FILE")
+      ->check(not_empty())
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  data->add_option("--task", args.task, "A synthetic task")->check(CLI::IsMember({"induction"}));
+  data->require_option(1);
+  verb.add_option("--induction-loss", args.induction_loss,
+                  "Train on the answer (last) or on every token (all)")
+      ->check(CLI::IsMember({"last", "all"}));
+  verb.add_option("--ordinary-tokens", args.ordinary_tokens,
+                  "Ordinary tokens among the 16 of the task: 14 or 15")
+      ->check(whole_number(14, 15));
+}
+
+void add_model_options(CLI::App& verb, TrainArguments& args) {
+  constexpr int64_t kMaxSize = int64_t{1} << 24;  // keeps products of sizes far from overflow
+  auto* model = verb.add_option("--model", args.model,
+                                "Folder of a checkpoint: start from its weights, in its sizes");
+  model->type_name("DIR")->check(not_empty());
+  verb.add_option("--tokenizer", args.tokenizer,
+                  "A tokenizer.json or a folder with one, in place of the checkpoint's own")
+      ->type_name("FILE")
+      ->check(not_empty())
+      ->needs(model)
+      ->excludes(verb.get_option("--task"));
+  verb.add_option(
+          "--mixer", args.mixer,
+          "What mixes tokens in a layer: mamba, or mamba2, whose heads have 64 channels, or "
+          "as many as divide both 64 and twice --d-model")
+      ->check(CLI::IsMember({"mamba", "mamba2"}))
+      ->excludes(model);
+  const auto add_size = [&](const char* flag, auto& size, const char* text) {
+    verb.add_option(flag, size, text)->check(whole_number(1, kMaxSize))->excludes(model);
+  };
+  add_size("--d-model", args.d_model, "Width of the residual stream");
+  add_size("--layers", args.n_layers, "Mamba layers");
+  add_size("--d-state", args.d_state, "State size of a channel: 16 unless given, 128 with mamba2");
+}
+
+void add_batch_options(CLI::App& verb, TrainArguments& args) {
+  verb.add_option("--steps", args.train.steps, "Updates of the weights")->check(whole_number(1));
+  verb.add_option("--batch-tokens", args.train.batch_tokens, "Tokens of a step")
+      ->check(whole_number(1));
+  verb.add_option("--accumulate", args.train.accumulate,
+                  "Passes a step is spread over, to need less memory")
+      ->check(whole_number(1));
+  verb.add_option("--length", args.train.length, "Tokens of a sequence")->check(whole_number(1));
+  verb.add_option("--curriculum", args.curriculum,
+                  "Sequences of other lengths first, with as many tokens a step: "
+                  "LENGTH:STEPS,...")
+      ->type_name("LIST");
+}
+
+void add_optimizer_options(CLI::App& verb, TrainArguments& args) {
+  Schedule& schedule = args.train.schedule;
+  AdamWConfig& adamw = args.train.adamw;
+  verb.add_option("--schedule", args.schedule,
+                  "Learning rate: constant, cosine or wsd (warm-up, stable, decay)")
+      ->check(CLI::IsMember({"constant", "cosine", "wsd"}));
+  verb.add_option("--lr", schedule.peak_lr, "Peak learning rate");
+  verb.add_option("--min-lr", args.min_lr, "Learning rate at the end (cosine, wsd)")
+      ->default_str("a tenth of --lr");
+  verb.add_option("--warmup", schedule.warmup_steps, "Steps over which it rises linearly")
+      ->check(whole_number(0));
+  verb.add_option("--decay-steps", schedule.decay_steps, "Steps over which it falls (wsd)")
+      ->check(whole_number(0));
+  verb.add_option("--weight-decay", adamw.weight_decay,
+                  "Decoupled; never of A_log, D, biases and norms");
+  verb.add_option("--beta1", adamw.beta1, "AdamW's decay of the first moment");
+  verb.add_option("--beta2", adamw.beta2, "AdamW's decay of the second moment");
+  verb.add_option("--clip", adamw.max_norm, "Largest norm of all gradients together; 0: any");
+}
+
+void add_run_options(CLI::App& verb, TrainArguments& args) {
+  verb.add_option("-o,--out", args.run.out, "Folder of the run")
+      ->required()
+      ->type_name("DIR")
+      ->check(not_empty());
+  verb.add_flag("--resume", args.resume, "Continue the run in --out, if there is one");
+  verb.add_option("--save-every", args.run.save_every,
+                  "Steps between checkpoints; 0: only at the end")
+      ->check(whole_number(0));
+  verb.add_option("--eval-every", args.run.eval_every,
+                  "Steps between evaluations on what is held out; 0: only at the end")
+      ->check(whole_number(0));
+  verb.add_option("--eval-length", args.run.eval_length, "Tokens of the sequences evaluated on")
+      ->check(whole_number(1));
+  verb.add_option("--log", args.log, "Write one JSON object a step here")
+      ->type_name("FILE")
+      ->check(not_empty());
+  verb.add_option("--seed", args.seed, "Of the first weights and of what is drawn from the data")
+      ->check(seed());
+  verb.add_option("--device", args.device, "What computes: cpu or ref");
+  verb.add_option("--threads", args.threads, "Threads; 0: one a processor")
+      ->check(whole_number(0, 1024));
+}
+
+}  // namespace
+
+TrainConfig default_training() {
+  TrainConfig config;
+  config.steps = 3000;
+  config.batch_tokens = 2048;
+  config.length = 256;
+  config.schedule.peak_lr = 3e-3;
+  config.schedule.warmup_steps = 100;
+  return config;
+}
+
+RunConfig default_run() {
+  RunConfig config;
+  config.save_every = 500;
+  config.eval_every = 500;
+  return config;
+}
+
+std::shared_ptr<TrainArguments> add_train_arguments(CLI::App& verb) {
+  const auto args = std::make_shared<TrainArguments>();
+  // A flag given again overrides: a script's command can be varied by what is put behind it.
+  verb.option_defaults()->always_capture_default()->multi_option_policy(
+      CLI::MultiOptionPolicy::TakeLast);
+  add_data_options(verb, *args);
+  add_model_options(verb, *args);
+  add_batch_options(verb, *args);
+  add_optimizer_options(verb, *args);
+  add_run_options(verb, *args);
+  return args;
+}
+
+TrainConfig train_config(const CLI::App& verb, const TrainArguments& args) {
+  check_log(args);
+  TrainConfig config = args.train;
+  config.curriculum = parse_curriculum(args.curriculum);
+  config.schedule.kind = schedule_kind(args.schedule);
+  config.schedule.min_lr = args.min_lr.value_or(config.schedule.peak_lr / 10);
+  try {
+    config.check();
+  } catch (const Error& error) {
+    fail_usage(verb, error, kFlags);
+  }
+  return config;
+}
+
+}  // namespace elapse

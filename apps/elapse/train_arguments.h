@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <CLI/CLI.hpp>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "elapse/train/run.h"
+
+namespace elapse {
+
+TrainConfig default_training();
+RunConfig default_run();
+
+// What `elapse train` was asked for.
+struct TrainArguments {
+  std::string task;
+  std::vector<std::string> texts;
+  std::string induction_loss = "last";
+  int64_t ordinary_tokens = 14;
+  std::string mixer = "mamba";
+  int64_t d_model = 192, n_layers = 3;
+  std::optional<int64_t> d_state;
+  std::string model, tokenizer;  // the checkpoint to start from, and what reads text for it
+  std::string curriculum;
+  std::string schedule = "cosine";
+  std::optional<double> min_lr;  // none: a tenth of the peak
+  TrainConfig train = default_training();
+  RunConfig run = default_run();
+  bool resume = false;
+  std::string log;
+  uint64_t seed = 1;
+  std::string device = "cpu";
+  int threads = 0;
+};
+
+// Adds the verb's flags, which set what is returned.
+std::shared_ptr<TrainArguments> add_train_arguments(CLI::App& verb);
+
+// Throws CLI::ValidationError naming the flag that makes no run, or a log that would replace what
+// is read.
+TrainConfig train_config(const CLI::App& verb, const TrainArguments& args);
+
+}  // namespace elapse
