@@ -4,40 +4,25 @@
 #include <cmath>
 #include <numeric>
 
-#include "elapse/interpret/hidden_attention.h"
 #include "elapse/interpret/weights.h"
 
 namespace elapse {
 namespace {
 
-// The last row of a (tokens, width) value.
-std::vector<double> last_row(const LanguageModel& model, const Points& points,
-                             const std::string& point) {
-  const Tensor& value = points.value(point);
-  return host_values(model.device(), value.rows(value.dim(0) - 1, value.dim(0)));
+double sum(const std::vector<double>& values) {
+  return std::accumulate(values.begin(), values.end(), 0.0);
 }
 
 double dot(const std::vector<double>& a, const std::vector<double>& b) {
   return std::inner_product(a.begin(), a.end(), b.begin(), 0.0);
 }
 
-std::string last_stream(const LanguageModel& model) {
-  return fmt::format("layers.{}.resid_post", model.config().n_layers - 1);
+std::string point(int64_t layer, const char* name) {
+  return fmt::format("layers.{}.mixer.{}", layer, name);
 }
 
-// df / d(last residual stream), its scale held: (d_model).
-std::vector<double> direction(const LanguageModel& model, const Points& points,
-                              const Answer& answer) {
-  const std::vector<double> stream = last_row(model, points, last_stream(model));
-  const double scale =
-      std::sqrt(dot(stream, stream) / static_cast<double>(stream.size()) + model.config().norm_eps);
-  const auto head_row = [&](int64_t token) {
-    return weight_values(model.device(), model.head().value().rows(token, token + 1));
-  };
-  const std::vector<double> right = head_row(answer.right), wrong = head_row(answer.wrong);
-  std::vector<double> v = weight_values(model, "backbone.norm_f.weight");
-  for (size_t i = 0; i < v.size(); ++i) v[i] *= (right[i] - wrong[i]) / scale;
-  return v;
+std::string weight(int64_t layer, const char* name) {
+  return fmt::format("backbone.layers.{}.mixer.{}", layer, name);
 }
 
 void check(const LanguageModel& model, const Answer& answer) {
@@ -48,32 +33,20 @@ void check(const LanguageModel& model, const Answer& answer) {
   }
 }
 
+// (head[right] - head[wrong]) weight_f: (d_model).
+std::vector<double> base_direction(const LanguageModel& model, const Answer& answer) {
+  const auto head_row = [&](int64_t token) {
+    return weight_values(model.device(), model.head().value().rows(token, token + 1));
+  };
+  const std::vector<double> right = head_row(answer.right), wrong = head_row(answer.wrong);
+  std::vector<double> base = weight_values(model, "backbone.norm_f.weight");
+  for (size_t i = 0; i < base.size(); ++i) base[i] *= right[i] - wrong[i];
+  return base;
+}
+
 }  // namespace
 
-DirectAttribution direct_attribution(const LanguageModel& model, const std::vector<int64_t>& tokens,
-                                     const Answer& answer) {
-  check(model, answer);
-  const auto out = [](int64_t layer) { return fmt::format("layers.{}.mixer.out", layer); };
-  Points points;
-  points.watch("embed");
-  points.watch(last_stream(model));
-  for (int64_t i = 0; i < model.config().n_layers; ++i) points.watch(out(i));
-  Tape tape(model.device(), false);
-  const Var logits = model.forward(tape, pack(model, {tokens}), nullptr, &points);
-  const std::vector<double> v = direction(model, points, answer);
-  DirectAttribution found;
-  found.total = logit_differences(last_logits(model, logits.value()), {answer}).front();
-  found.embed = dot(v, last_row(model, points, "embed"));
-  for (int64_t i = 0; i < model.config().n_layers; ++i) {
-    found.by_layer.push_back(dot(v, last_row(model, points, out(i))));
-  }
-  return found;
-}
-
-double LayerAttribution::share() const {
-  const double through_state = std::accumulate(by_source.begin(), by_source.end(), 0.0);
-  return std::accumulate(by_skip.begin(), by_skip.end(), through_state) + bias;
-}
+double LayerAttribution::share() const { return sum(by_source) + sum(by_skip) + bias; }
 
 std::vector<double> LayerAttribution::by_token() const {
   std::vector<double> sums(static_cast<size_t>(tokens), 0.0);
@@ -83,46 +56,98 @@ std::vector<double> LayerAttribution::by_token() const {
   return sums;
 }
 
-LayerAttribution layer_attribution(const LanguageModel& model, int64_t layer,
-                                   const std::vector<int64_t>& tokens, const Answer& answer) {
-  check(model, answer);
-  const HiddenAttention attention(model, layer, tokens);
-  const ModelConfig& config = model.config();
-  const auto point = [&](const char* name) {
-    return fmt::format("layers.{}.mixer.{}", layer, name);
-  };
-  const bool normed = config.mixer == MixerKind::mamba2;
-  Points points;
-  points.watch(last_stream(model));
-  points.watch(point("gate"));
-  if (normed) points.watch(point("scale"));
-  Tape tape(model.device(), false);
-  model.forward(tape, pack(model, {tokens}), nullptr, &points);
+std::vector<double> LayerAttribution::by_channel() const {
+  std::vector<double> sums = by_skip;
+  for (size_t i = 0; i < by_source.size(); ++i) sums[i % sums.size()] += by_source[i];
+  return sums;
+}
 
-  const std::vector<double> v = direction(model, points, answer);
-  const std::string prefix = fmt::format("backbone.layers.{}.mixer.", layer);
-  const std::vector<double> out_proj = weight_values(model, prefix + "out_proj.weight");
-  const std::vector<double> gate = last_row(model, points, point("gate"));
-  // df / d ssm_out, by channel.
-  std::vector<double> slope(static_cast<size_t>(config.d_inner), 0.0);
-  for (size_t i = 0; i < out_proj.size(); ++i) {
-    slope[i % slope.size()] += v[i / slope.size()] * out_proj[i];
+DirectAttribution::DirectAttribution(const LanguageModel& model, const std::vector<int64_t>& tokens,
+                                     const Answer& answer, const std::vector<int64_t>& detailed)
+    : model_(model), tokens_(std::ssize(tokens)) {
+  check(model, answer);
+  const int64_t n_layers = model.config().n_layers;
+  const Selection last = {.positions = {tokens_ - 1}};
+  const std::string stream = fmt::format("layers.{}.resid_post", n_layers - 1);
+  points_.watch("embed", last);
+  points_.watch(stream);
+  for (int64_t i = 0; i < n_layers; ++i) points_.watch(point(i, "out"), last);
+  for (const int64_t i : detailed) {
+    HiddenAttention::watch(points_, i);
+    points_.watch(point(i, "gate"));
+    if (model.config().mixer == MixerKind::mamba2) points_.watch(point(i, "scale"));
   }
-  for (size_t e = 0; e < slope.size(); ++e) slope[e] *= gate[e];
-  if (normed) {
-    const std::vector<double> weight = weight_values(model, prefix + "norm.weight");
-    const std::vector<double> scale = last_row(model, points, point("scale"));
-    const size_t width = slope.size() / scale.size();
-    for (size_t e = 0; e < slope.size(); ++e) slope[e] *= weight[e] / scale[e / width];
+  Tape tape(model.device(), false);
+  const Var logits = model.forward(tape, pack(model, {tokens}), nullptr, &points_);
+  total_ = logit_differences(last_logits(model, logits.value()), {answer}).front();
+  base_ = base_direction(model, answer);
+  scales_ = scales(points_.value(stream));
+  const auto share = [&](const std::string& name) {
+    return dot(base_, host_values(model.device(), points_.value(name))) / scales_.back();
+  };
+  embed_ = share("embed");
+  for (int64_t i = 0; i < n_layers; ++i) by_layer_.push_back(share(point(i, "out")));
+}
+
+// What the final norm divides each token's stream by; `streams` (tokens, d_model).
+std::vector<double> DirectAttribution::scales(const Tensor& streams) const {
+  const std::vector<double> values = host_values(model_.device(), streams);
+  const auto width = static_cast<size_t>(model_.config().d_model);
+  std::vector<double> squares(static_cast<size_t>(tokens_), 0.0);
+  for (size_t i = 0; i < values.size(); ++i) squares[i / width] += values[i] * values[i];
+  for (double& s : squares) {
+    s = std::sqrt(s / static_cast<double>(width) + model_.config().norm_eps);
   }
-  LayerAttribution found = {.tokens = std::ssize(tokens),
-                            .channels = config.d_inner,
-                            .by_source = attention.contributions(std::ssize(tokens) - 1),
-                            .by_skip = attention.skip(std::ssize(tokens) - 1)};
+  return squares;
+}
+
+// df_i / d ssm_out_i for the tokens i from `first` on: (tokens - first, d_inner).
+std::vector<double> DirectAttribution::slopes(int64_t layer, int64_t first) const {
+  const auto width = static_cast<size_t>(model_.config().d_inner);
+  std::vector<double> by_channel(width, 0.0);
+  const std::vector<double> out_proj = weight_values(model_, weight(layer, "out_proj.weight"));
+  for (size_t i = 0; i < out_proj.size(); ++i)
+    by_channel[i % width] += base_[i / width] * out_proj[i];
+  const auto rows_of = [&](const char* name) {
+    return host_values(model_.device(), points_.value(point(layer, name)).rows(first, tokens_));
+  };
+  std::vector<double> slopes = rows_of("gate");
+  for (size_t i = 0; i < slopes.size(); ++i) {
+    slopes[i] *= by_channel[i % width] / scales_[static_cast<size_t>(first) + i / width];
+  }
+  if (model_.config().mixer != MixerKind::mamba2) return slopes;
+  const std::vector<double> scale = rows_of("scale");  // (rows, n_groups)
+  const std::vector<double> norm = weight_values(model_, weight(layer, "norm.weight"));
+  const size_t per_group = width / static_cast<size_t>(model_.config().n_groups);
+  for (size_t i = 0; i < slopes.size(); ++i) slopes[i] *= norm[i % width] / scale[i / per_group];
+  return slopes;
+}
+
+LayerAttribution DirectAttribution::layer(int64_t layer) const {
+  const HiddenAttention attention(model_, layer, points_);
+  const std::vector<double> slope = slopes(layer, tokens_ - 1);
+  LayerAttribution found = {.tokens = tokens_,
+                            .channels = model_.config().d_inner,
+                            .by_source = attention.contributions(tokens_ - 1),
+                            .by_skip = attention.skip(tokens_ - 1)};
   for (size_t i = 0; i < found.by_source.size(); ++i) found.by_source[i] *= slope[i % slope.size()];
   for (size_t e = 0; e < found.by_skip.size(); ++e) found.by_skip[e] *= slope[e];
-  if (config.bias) found.bias = dot(v, weight_values(model, prefix + "out_proj.bias"));
+  if (model_.config().bias) {
+    found.bias = dot(base_, weight_values(model_, weight(layer, "out_proj.bias"))) / scales_.back();
+  }
   return found;
+}
+
+std::vector<double> DirectAttribution::channel_by_state(int64_t layer, int64_t channel) const {
+  const HiddenAttention attention(model_, layer, points_);
+  std::vector<double> parts = attention.contributions_by_state(tokens_ - 1, channel);
+  const double slope = slopes(layer, tokens_ - 1)[static_cast<size_t>(channel)];
+  for (double& p : parts) p *= slope;
+  return parts;
+}
+
+std::vector<double> DirectAttribution::map(int64_t layer) const {
+  return HiddenAttention(model_, layer, points_).map_along(slopes(layer, 0));
 }
 
 }  // namespace elapse

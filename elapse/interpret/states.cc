@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "elapse/interpret/states.h"
 
+#include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "elapse/core/error.h"
 #include "elapse/interpret/runs.h"
@@ -36,22 +38,49 @@ int64_t channel_count(const Tensor& pool, const std::string& part) {
 
 }  // namespace
 
-std::vector<StateDifference> difference(Device& device, const State& a, const State& b) {
+namespace {
+
+// The places where two parts differ most, at most `count` of them.
+std::vector<StateEntry> largest_differences(const StatePart& part, const std::vector<double>& x,
+                                            const std::vector<double>& y, int64_t count) {
+  std::vector<size_t> order(x.size());
+  std::iota(order.begin(), order.end(), 0);
+  const auto end = order.begin() + std::min<int64_t>(count, std::ssize(order));
+  std::partial_sort(order.begin(), end, order.end(), [&](size_t i, size_t j) {
+    const double a = std::abs(y[i] - x[i]), b = std::abs(y[j] - x[j]);
+    return a != b ? a > b : i < j;
+  });
+  std::vector<StateEntry> entries;
+  const int64_t width = part.pool.value().dim(2);
+  for (auto place = order.begin(); place != end; ++place) {
+    const int64_t row = static_cast<int64_t>(*place) / width;
+    const int64_t column = static_cast<int64_t>(*place) % width;
+    const bool channels_first = part.name != "conv";
+    entries.push_back(
+        {channels_first ? row : column, channels_first ? column : row, x[*place], y[*place]});
+  }
+  return entries;
+}
+
+double norm(const std::vector<double>& values) {
+  return std::sqrt(std::inner_product(values.begin(), values.end(), values.begin(), 0.0));
+}
+
+}  // namespace
+
+std::vector<StateDifference> difference(Device& device, const State& a, const State& b,
+                                        int64_t entries) {
   check_alike(a, b);
+  ELAPSE_CHECK(a.slots() == 1, "expected states of one sequence, found {}", a.slots());
   std::vector<StateDifference> list;
   for (size_t l = 0; l < a.layers().size(); ++l) {
     for (const StatePart& part : a.layers()[l].parts) {
       const std::vector<double> x = host_values(device, part.pool.value());
       const std::vector<double> y = host_values(device, b.layers()[l].part(part.name).value());
-      StateDifference found = {static_cast<int64_t>(l), part.name, 0, 0, 0};
-      for (size_t i = 0; i < x.size(); ++i) {
-        found.norm += x[i] * x[i];
-        found.difference += (y[i] - x[i]) * (y[i] - x[i]);
-        found.largest = std::max(found.largest, std::abs(y[i] - x[i]));
-      }
-      found.norm = std::sqrt(found.norm);
-      found.difference = std::sqrt(found.difference);
-      list.push_back(found);
+      std::vector<double> change = y;
+      for (size_t i = 0; i < x.size(); ++i) change[i] -= x[i];
+      list.push_back({static_cast<int64_t>(l), part.name, norm(x), norm(y), norm(change),
+                      largest_differences(part, x, y, entries)});
     }
   }
   return list;

@@ -8,16 +8,26 @@
 
 namespace elapse {
 
+// One element of a part of a layer's memory.
+struct StateEntry {
+  int64_t channel;
+  int64_t column;  // of "h" the state, of "conv" the place in the window, 0 is the oldest
+  double first, second;
+};
+
 // How one part of a layer's memory differs between two states of one sequence each.
 struct StateDifference {
   int64_t layer;
-  std::string part;   // "h", "conv"
-  double norm;        // of the first
-  double difference;  // norm of the second minus the first
-  double largest;     // of its elements' sizes
+  std::string part;                 // "h", "conv"
+  double norm;                      // of the first
+  double second_norm;               // of the second
+  double difference;                // norm of the second minus the first
+  std::vector<StateEntry> largest;  // where they differ most, the largest difference first
 };
-// Throws Error where the two are not of one model's shapes.
-std::vector<StateDifference> difference(Device& device, const State& a, const State& b);
+// With at most `entries` of each part. Throws Error where the two are not of one model's shapes, or
+// of more than one sequence.
+std::vector<StateDifference> difference(Device& device, const State& a, const State& b,
+                                        int64_t entries = 1);
 
 // a + share (b - a), element by element, at a's position.
 State interpolate(Device& device, const State& a, const State& b, double share);

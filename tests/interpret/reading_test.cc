@@ -51,24 +51,69 @@ class Reading : public testing::TestWithParam<std::tuple<MixerKind, int64_t>> {
     return host_values(device_, points.value(point));
   }
 
+  static double sum(const std::vector<double>& values) {
+    return std::accumulate(values.begin(), values.end(), 0.0);
+  }
+
   Device device_;
   LanguageModel model_;
 };
 
 TEST_P(Reading, DirectAttributionSumsToTheLogitDifference) {
   const Answer answer = {2, 7};
-  const DirectAttribution found = direct_attribution(model_, kTokens, answer);
+  const DirectAttribution found(model_, kTokens, answer, {0, 1, 2});
   const double f =
       logit_differences(last_logits(model_, pack(model_, {kTokens})), {answer}).front();
-  const double sum = std::accumulate(found.by_layer.begin(), found.by_layer.end(), found.embed);
-  EXPECT_EQ(found.total, f);
-  EXPECT_NEAR(sum, f, 1e-12);
+  EXPECT_EQ(found.total(), f);
+  EXPECT_NEAR(found.embed() + sum(found.by_layer()), f, 1e-12);
   for (int64_t layer = 0; layer < 3; ++layer) {
-    const LayerAttribution parts = layer_attribution(model_, layer, kTokens, answer);
-    EXPECT_NEAR(parts.share(), found.by_layer[size_t(layer)], 1e-12) << "layer " << layer;
-    const std::vector<double> by_token = parts.by_token();
-    const double skipped = std::accumulate(parts.by_skip.begin(), parts.by_skip.end(), parts.bias);
-    EXPECT_NEAR(std::accumulate(by_token.begin(), by_token.end(), skipped), parts.share(), 1e-12);
+    const LayerAttribution parts = found.layer(layer);
+    const double share = found.by_layer()[size_t(layer)];
+    EXPECT_NEAR(parts.share(), share, 1e-12) << "layer " << layer;
+    EXPECT_NEAR(sum(parts.by_token()) + sum(parts.by_skip) + parts.bias, share, 1e-12);
+    EXPECT_NEAR(sum(parts.by_channel()) + parts.bias, share, 1e-12);
+    for (const int64_t channel : {int64_t{0}, int64_t{17}, parts.channels - 1}) {
+      const auto e = static_cast<size_t>(channel);
+      EXPECT_NEAR(sum(found.channel_by_state(layer, channel)) + parts.by_skip[e],
+                  parts.by_channel()[e], 1e-12);
+    }
+  }
+}
+
+// The mixer's output of each channel alone is what its share is made of.
+TEST_P(Reading, ChannelsAndTokensHaveTheSharesThatTheirEditsTakeAway) {
+  const Answer answer = {2, 7};
+  const DirectAttribution found(model_, kTokens, answer, {2});
+  const LayerAttribution parts = found.layer(2);
+  // Layer 2 is the last, so that f with its norms' scales held is linear in what it writes: cut a
+  // token's writing to one channel, and weigh what the layer adds by the direction that was held.
+  const int64_t source = 4, channel = 11;
+  Points cut;
+  const Tensor zero = device_.zeros(DType::f64, {1});
+  cut.edit({"layers.2.mixer.write",
+            EditOp::set,
+            zero,
+            {.positions = {source}, .channels = {channel, channel + 1}}});
+  const std::string ssm_out = "layers.2.mixer.ssm_out";
+  const size_t last = size_t(6 * parts.channels + channel);
+  const double change = watched(ssm_out)[last] - watched(ssm_out, cut)[last];
+  const double brought = parts.by_source[size_t(source * parts.channels + channel)];
+  const HiddenAttention attention(model_, 2, kTokens);
+  const double slope = parts.by_skip[size_t(channel)] / attention.skip(6)[size_t(channel)];
+  EXPECT_NEAR(brought, slope * change, 1e-12);
+}
+
+// Row i of a layer's map is its attribution after token i.
+TEST_P(Reading, MapsOfAttributionHaveARowAToken) {
+  const Answer answer = {2, 7};
+  const std::vector<double> map = DirectAttribution(model_, kTokens, answer, {1}).map(1);
+  for (size_t i = 0; i < kTokens.size(); ++i) {
+    const std::vector<int64_t> prefix(kTokens.begin(), kTokens.begin() + int64_t(i) + 1);
+    const std::vector<double> expected =
+        DirectAttribution(model_, prefix, answer, {1}).layer(1).by_token();
+    for (size_t j = 0; j < kTokens.size(); ++j) {
+      EXPECT_NEAR(map[i * kTokens.size() + j], j <= i ? expected[j] : 0, 1e-12);
+    }
   }
 }
 
@@ -125,20 +170,36 @@ TEST_P(Reading, MapsReduceRows) {
   const HiddenAttention attention(model_, 2, kTokens);
   const auto signed_map = attention.map(HiddenAttention::Reduction::mean);
   const auto absolute = attention.map(HiddenAttention::Reduction::mean_absolute);
-  const int64_t n = attention.tokens();
+  const int64_t n = attention.tokens(), units = attention.units();
+  const auto of_last = attention.map_of_unit(units - 1);
   for (int64_t i = 0; i < n; ++i) {
     const std::vector<double> row = attention.row(i);
     for (int64_t j = 0; j < n; ++j) {
-      double sum = 0;
-      for (int64_t e = 0; j <= i && e < attention.channels(); ++e) {
-        sum += row[size_t(j * attention.channels() + e)] / double(attention.channels());
+      const auto at = static_cast<size_t>(i * n + j);
+      double mean = 0, sizes = 0;
+      for (int64_t u = 0; j <= i && u < units; ++u) {
+        mean += row[size_t(j * units + u)] / double(units);
+        sizes += std::abs(row[size_t(j * units + u)]) / double(units);
       }
-      EXPECT_NEAR(signed_map[size_t(i * n + j)], sum, 1e-15);
-      EXPECT_GE(absolute[size_t(i * n + j)], std::abs(sum) - 1e-15);
+      EXPECT_NEAR(signed_map[at], mean, 1e-15);
+      EXPECT_NEAR(absolute[at], sizes, 1e-15);
+      EXPECT_EQ(of_last[at], j <= i ? row[size_t(j * units + units - 1)] : 0);
       if (j > i) {
-        EXPECT_EQ(absolute[size_t(i * n + j)], 0);
+        EXPECT_EQ(absolute[at], 0);
       }
     }
+  }
+}
+
+TEST_P(Reading, StatesAddUpToTheirChannel) {
+  const HiddenAttention attention(model_, 1, kTokens);
+  const int64_t channel = 13, query = 5, states = attention.states();
+  const std::vector<double> whole = attention.contributions(query);
+  const std::vector<double> apart = attention.contributions_by_state(query, channel);
+  for (int64_t j = 0; j <= query; ++j) {
+    const auto first = apart.begin() + j * states;
+    EXPECT_NEAR(std::accumulate(first, first + states, 0.0),
+                whole[size_t(j * attention.channels() + channel)], 1e-15);
   }
 }
 
@@ -181,7 +242,11 @@ TEST(ReadingErrors, NameWhatIsNotThere) {
   const LanguageModel model(device, config_of(MixerKind::mamba), DType::f64, 5);
   EXPECT_THROW(HiddenAttention(model, 3, kTokens), Error);
   EXPECT_THROW(HiddenAttention(model, 0, kTokens).row(7), Error);
-  EXPECT_THROW(direct_attribution(model, kTokens, {0, 8}), Error);
+  EXPECT_THROW(HiddenAttention(model, 0, kTokens).map_of_unit(40), Error);
+  EXPECT_THROW(HiddenAttention(model, 0, kTokens).contributions_by_state(0, -1), Error);
+  EXPECT_THROW(DirectAttribution(model, kTokens, {0, 8}), Error);
+  EXPECT_THROW(DirectAttribution(model, kTokens, {0, 1}, {3}), Error);
+  EXPECT_THROW(DirectAttribution(model, kTokens, {0, 1}, {1}).layer(0), Error);
   EXPECT_THROW(logit_lens(model, {}, {0, 1}), Error);
 }
 

@@ -51,11 +51,42 @@ TEST_P(States, DifferencesAreTheirNorms) {
   const auto found = difference(device_, a, b);
   ASSERT_EQ(found.size(), 6u);
   for (const StateDifference& d : found) {
-    EXPECT_GT(d.difference, 0);
-    EXPECT_GE(d.difference, d.largest);
     EXPECT_GT(d.norm, 0);
+    EXPECT_GT(d.difference, 0);
+    EXPECT_LE(d.difference, d.norm + d.second_norm);
+    EXPECT_GE(d.difference, std::abs(d.norm - d.second_norm));
+    ASSERT_EQ(d.largest.size(), 1u);
+    EXPECT_GE(d.difference, std::abs(d.largest[0].second - d.largest[0].first));
   }
   for (const StateDifference& d : difference(device_, a, a)) EXPECT_EQ(d.difference, 0);
+  EXPECT_THROW(difference(device_, a, b.fork({0, 0})), Error);
+  EXPECT_THROW(difference(device_, a.fork({0, 0}), b.fork({0, 0})), Error);
+}
+
+TEST_P(States, DifferencesNameTheirPlaces) {
+  const State a = after(kOne);
+  const State b = a.fork();
+  double* h = b.layers()[1].part("h").value().data<double>();
+  double* conv = b.layers()[2].part("conv").value().data<double>();
+  const int64_t width = b.layers()[2].part("conv").value().dim(2);
+  h[7 * 4 + 3] += 2;
+  h[0] -= 5;
+  conv[1 * width + 6] += 1;
+  for (const StateDifference& d : difference(device_, a, b, 2)) {
+    if (d.layer == 1 && d.part == "h") {
+      EXPECT_NEAR(d.difference, std::sqrt(29.0), 1e-12);
+      EXPECT_EQ(d.largest[0].channel, 0);
+      EXPECT_EQ(d.largest[0].column, 0);
+      EXPECT_NEAR(d.largest[0].second - d.largest[0].first, -5, 1e-12);
+      EXPECT_EQ(d.largest[1].channel, 7);
+      EXPECT_EQ(d.largest[1].column, 3);
+    } else if (d.layer == 2 && d.part == "conv") {
+      EXPECT_EQ(d.largest[0].channel, 6);
+      EXPECT_EQ(d.largest[0].column, 1);
+    } else {
+      EXPECT_EQ(d.difference, 0);
+    }
+  }
 }
 
 TEST_P(States, InterpolationRunsFromOneToTheOther) {
@@ -86,6 +117,28 @@ TEST_P(States, ATransplantIsAnEditOfTheState) {
       last_logits(model_, model_.forward(tape, pack(model_, {tokens}), nullptr, &points).value());
   for (size_t i = 0; i < found.values.size(); ++i) {
     EXPECT_NEAR(found.values[i], expected.values[i], 1e-12);
+  }
+}
+
+// What one token reads is its own: the layer's other tokens, and the state, stay as they are.
+TEST_P(States, AnEditOfWhatIsReadChangesOneToken) {
+  const auto run = [&](Points points, State& end) {
+    points.watch("layers.1.mixer.ssm_out");
+    Tape tape(device_, false);
+    model_.forward(tape, one(kOne), &end, &points);
+    return host_values(device_, points.value("layers.1.mixer.ssm_out"));
+  };
+  Points edited;
+  const Tensor two = device_.upload(std::vector<double>{2}, {1});
+  edited.edit({"layers.1.mixer.readout_h", EditOp::add, two, {.positions = {2}}});
+  State plain_end = model_.make_state(1), edited_end = model_.make_state(1);
+  const std::vector<double> plain = run({}, plain_end), found = run(edited, edited_end);
+  const size_t width = plain.size() / kOne.size();
+  for (size_t i = 0; i < plain.size(); ++i) {
+    EXPECT_EQ(found[i] != plain[i], i / width == 2) << i;
+  }
+  for (const StateDifference& d : difference(device_, plain_end, edited_end)) {
+    EXPECT_EQ(d.difference == 0, d.layer <= 1) << d.layer << d.part;  // layer 2 sees the change
   }
 }
 
