@@ -91,7 +91,7 @@ InductionCircuit::Attention attention_of(const LanguageModel& model, const Pairs
     const std::vector<double> row = attention.row(attention.tokens() - 1);
     std::vector<double> by_token(pairs.own[s].size(), 0.0);
     for (size_t i = 0; i < row.size(); ++i) {
-      by_token[i / static_cast<size_t>(attention.channels())] += std::abs(row[i]);
+      by_token[i / static_cast<size_t>(attention.units())] += std::abs(row[i]);
     }
     const double all = std::accumulate(by_token.begin(), by_token.end(), 0.0);
     double near = 0;

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "elapse/interpret/edits.h"
-
 #include <cstddef>
 #include <cstdint>
 
 #include "elapse/core/error.h"
+#include "elapse/interpret/edits.h"
 
 // A value has the numbers that its shape counts, and ranges have a beginning before their end.
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "elapse/interpret/prompts.h"
-
 #include <cstddef>
 #include <cstdint>
 
 #include "elapse/core/error.h"
+#include "elapse/interpret/prompts.h"
 #include "elapse/text/byte_tokenizer.h"
 
 namespace {

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <limits>
+#include <numeric>
 
 #include "apps/elapse/checks.h"
 #include "apps/elapse/inspect/inspection.h"
@@ -98,15 +99,17 @@ void run_dla(const Arguments& args) {
   Inspection inspection(args);
   const PromptPair pair = chosen(inspection.pairs(), args);
   const LanguageModel& model = inspection.model();
-  const DirectAttribution whole = direct_attribution(model, pair.clean, pair.answer);
+  std::vector<int64_t> layers(static_cast<size_t>(model.config().n_layers));
+  std::iota(layers.begin(), layers.end(), 0);
+  const DirectAttribution whole(model, pair.clean, pair.answer, layers);
   Table table({{"component", Table::Align::left}, {"share of the logit difference"}});
-  table.add_row({"embed", whole.embed});
+  table.add_row({"embed", whole.embed()});
   std::vector<double> cells;
   const auto progress = inspection.progress("layer");
   const int64_t n_layers = model.config().n_layers;
   std::vector<double> skips, biases;
   for (int64_t layer = 0; layer < n_layers; ++layer) {
-    const LayerAttribution parts = layer_attribution(model, layer, pair.clean, pair.answer);
+    const LayerAttribution parts = whole.layer(layer);
     const std::vector<double> by_token = parts.by_token();
     cells.insert(cells.end(), by_token.begin(), by_token.end());
     double skip = 0;
@@ -114,18 +117,18 @@ void run_dla(const Arguments& args) {
     skips.push_back(skip);
     biases.push_back(parts.bias);
     cells.push_back(skip + parts.bias);
-    table.add_row({fmt::format("layers.{}", layer), whole.by_layer[static_cast<size_t>(layer)]});
+    table.add_row({fmt::format("layers.{}", layer), whole.by_layer()[static_cast<size_t>(layer)]});
     progress(layer + 1, n_layers);
   }
   inspection.end_progress();
-  table.add_row({"sum", whole.total});
+  table.add_row({"sum", whole.total()});
   std::vector<std::string> columns = inspection.token_names(pair.clean);
   columns.push_back("D x");
   const std::string what = fmt::format(
       "Direct logit attribution of logit({}) - logit({}) = {:.4f} after the last token: what each "
       "component wrote there, and what of it each layer's state brought from each token.",
       inspection.token_name(pair.answer.right), inspection.token_name(pair.answer.wrong),
-      whole.total);
+      whole.total());
   Report report("Direct logit attribution", what);
   report
       .heat_map({.title = "Share by layer and source token; last column: D x of the last token",
@@ -139,9 +142,9 @@ void run_dla(const Arguments& args) {
   JsonWriter json;
   json.begin_object()
       .field("method", "direct logit attribution")
-      .field("logit_difference", whole.total)
-      .field("embed", whole.embed)
-      .field("by_layer", whole.by_layer)
+      .field("logit_difference", whole.total())
+      .field("embed", whole.embed())
+      .field("by_layer", whole.by_layer())
       .field("columns", columns)
       .field("by_layer_and_source", cells)
       .field("skip", skips)

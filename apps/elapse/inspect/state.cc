@@ -28,6 +28,14 @@ State one_sequence(const Inspection& inspection, const std::string& path) {
   return state;
 }
 
+// "channel 3, 7: 0.1 to 0.4", of the part's axes.
+std::string where_most(const StateDifference& d) {
+  if (d.largest.empty()) return "";
+  const StateEntry& most = d.largest.front();
+  return fmt::format("channel {}, {} {}: {:.4f} to {:.4f}", most.channel,
+                     d.part == "h" ? "state" : "place", most.column, most.first, most.second);
+}
+
 void run_diff(const Arguments& args) {
   Inspection inspection(args);
   const State a = one_sequence(inspection, args.from), b = one_sequence(inspection, args.to);
@@ -36,20 +44,20 @@ void run_diff(const Arguments& args) {
                {"norm"},
                {"difference"},
                {"relative"},
-               {"largest"}});
+               {"most at", Table::Align::left}});
   JsonWriter json;
   json.begin_object().field("method", "state difference").key("parts").begin_array();
   std::vector<double> relative;
   for (const StateDifference& d : difference(inspection.device(), a, b)) {
     const double share = d.norm > 0 ? d.difference / d.norm : NAN;
-    table.add_row({d.layer, d.part, d.norm, d.difference, share, d.largest});
+    table.add_row({d.layer, d.part, d.norm, d.difference, share, where_most(d)});
     relative.push_back(share);
     json.begin_object()
         .field("layer", d.layer)
         .field("part", d.part)
         .field("norm", d.norm)
         .field("difference", d.difference)
-        .field("largest", d.largest)
+        .field("most_at", where_most(d))
         .end_object();
   }
   json.end_array();
