@@ -51,12 +51,12 @@ void ArgumentCheck::tap(std::string_view name, const Tap& tap, Shape shape) cons
 }
 
 void ArgumentCheck::inner_tap(std::string_view name, const Tap& tap, Shape shape) const {
-  this->tap(name, tap, shape);
   for (const TapEdit& edit : tap.edits) {
     that(edit.op != EditOp::project_out,
          "a direction can be projected out of values between operations alone: inside of this one "
          "a token's channels are never together");
   }
+  this->tap(name, tap, shape);
 }
 
 // `t` holds the part of a value of this shape, in as many rows as the part has.

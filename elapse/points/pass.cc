@@ -317,89 +317,111 @@ Tensor PointPass::kept(Device& device, const Kept& kept, const TapPart& part, DT
   return kept.into->reshape(held);
 }
 
-// Edits of the same kind and of other rows, of which a sweep over variants has hundreds, become
-// one, so that a kernel looks at each element once.
-std::vector<TapEdit> PointPass::tap_edits(Device& device, const Point& point, DType dtype,
-                                          const Shape& shape) const {
-  struct Merged {
-    Change change;
-    std::vector<Tensor> sources;
-    int64_t rows = 0;
-  };
-  std::vector<Merged> merged;
-  const auto disjoint = [](const Part& a, const Part& b) {
-    if (a.all_rows || b.all_rows) return false;
-    for (size_t i = 0; i < a.row_of.size(); ++i) {
-      if (a.row_of[i] >= 0 && b.row_of[i] >= 0) return false;
+// A point's edits as a kernel takes them. Edits of the same kind and of other rows, of which a
+// sweep over variants has hundreds, become one, so that a kernel looks at each element once.
+class PointPass::MergedEdits {
+ public:
+  MergedEdits(Device& device, const Point& point, DType dtype, const Shape& shape)
+      : device_(device), point_(point), dtype_(dtype), shape_(shape) {
+    for (const Change& change : point.edits) {
+      if (!change.part.is_empty()) add(change);
     }
-    return true;
+  }
+
+  std::vector<TapEdit> edits() const {
+    std::vector<TapEdit> list;
+    for (const Merged& m : merged_) {
+      const TapPart part = tap_part(device_, point_.name, m.part, shape_);
+      list.push_back(
+          {m.op, contiguous(device_, joined(m, held_shape(part, shape_, m.rows))), part});
+    }
+    return list;
+  }
+
+ private:
+  struct Merged {
+    EditOp op;
+    Part part;
+    std::vector<Tensor> sources;  // rows of them, or one element
+    int64_t rows;                 // of the sources; 0: one element
   };
-  for (const Change& change : point.edits) {
-    if (change.part.is_empty()) continue;
-    const TapPart part = tap_part(device, point.name, change.part, shape);
-    const Shape held = held_shape(part, shape, change.part.rows);
-    const Shape one_row = with_rows(held, 1);
-    Tensor source = change.source;
-    if (point.axis == Axis::none && source.shape().rank() == shape.rank() - 1) {
+
+  void add(const Change& change) {
+    const TapPart part = tap_part(device_, point_.name, change.part, shape_);
+    const Shape held = held_shape(part, shape_, change.part.rows), one_row = with_rows(held, 1);
+    const Tensor source = checked_source(change.source, held, one_row);
+    const bool element = source.numel() == 1 && source.shape() != one_row;
+    Merged mine = {change.op, change.part, {source}, element ? 0 : source.dim(0)};
+    if (source.shape() == one_row && held[0] != 1) use_one_row(mine.part);
+    if (merged_.empty() || !joins(merged_.back(), mine)) {
+      merged_.push_back(std::move(mine));
+      return;
+    }
+    Merged& last = merged_.back();
+    for (Merged* m : {&last, &mine}) spread_element(*m, one_row);
+    for (size_t i = 0; i < mine.part.row_of.size(); ++i) {
+      if (mine.part.row_of[i] >= 0) last.part.row_of[i] = last.rows + mine.part.row_of[i];
+    }
+    last.sources.push_back(mine.sources.front());
+    last.rows += mine.rows;
+    last.part.rows = last.rows;
+  }
+
+  Tensor checked_source(Tensor source, const Shape& held, const Shape& one_row) const {
+    if (point_.axis == Axis::none && source.shape().rank() == shape_.rank() - 1) {
       source = source.reshape(one_row_of(source.shape()));
     }
-    const bool fits = source.dtype() == dtype &&
+    const bool fits = source.dtype() == dtype_ &&
                       (source.numel() == 1 || source.shape() == held || source.shape() == one_row);
     ELAPSE_CHECK(fits, "edit of \"{}\": expected a source {} {}, {} or of one element, found {} {}",
-                 point.name, name_of(dtype), held.str(), one_row.str(), name_of(source.dtype()),
+                 point_.name, name_of(dtype_), held.str(), one_row.str(), name_of(source.dtype()),
                  source.shape().str());
-    Change mine = change;
-    mine.source = source;
-    const bool broadcast = source.shape() == one_row && held[0] != 1;
-    if (broadcast) {
-      if (mine.part.all_rows) mine.part.row_of.assign(static_cast<size_t>(shape[0]), 0);
-      mine.part.all_rows = false;
-      mine.part.rows = 1;
-      for (int64_t& row : mine.part.row_of) row = std::min<int64_t>(row, 0);
-    }
-    const int64_t rows = source.numel() == 1 && source.shape() != one_row ? 0 : source.dim(0);
-    Merged* last = merged.empty() ? nullptr : &merged.back();
-    const bool joins = last != nullptr && last->change.op == change.op &&
-                       last->change.part.channels == change.part.channels &&
-                       last->change.part.states == change.part.states &&
-                       disjoint(last->change.part, mine.part);
-    if (!joins) {
-      merged.push_back({mine, {source}, rows});
-      continue;
-    }
-    const auto as_rows = [&](Part& joined, Tensor& element, int64_t& count) {
-      if (count > 0) return;
-      element = row_of_element(device, element, one_row);
-      for (int64_t& row : joined.row_of) row = std::min<int64_t>(row, 0);
-      count = 1;
-    };
-    as_rows(last->change.part, last->sources.front(), last->rows);
-    int64_t count = rows;
-    as_rows(mine.part, source, count);
-    for (size_t i = 0; i < mine.part.row_of.size(); ++i) {
-      if (mine.part.row_of[i] >= 0) last->change.part.row_of[i] = last->rows + mine.part.row_of[i];
-    }
-    last->sources.push_back(source);
-    last->rows += count;
-    last->change.part.rows = last->rows;
+    return source;
   }
-  std::vector<TapEdit> edits;
-  for (Merged& m : merged) {
-    Tensor source = m.sources.front();
-    const TapPart part = tap_part(device, point.name, m.change.part, shape);
-    if (m.sources.size() > 1) {
-      const Tensor all = device.empty(dtype, held_shape(part, shape, m.rows));
-      int64_t row = 0;
-      for (const Tensor& piece : m.sources) {
-        copy(device, {piece, all.rows(row, row + piece.dim(0))});
-        row += piece.dim(0);
-      }
-      source = all;
-    }
-    edits.push_back({m.change.op, contiguous(device, source), part});
+
+  // Every row of the value that is in the part becomes the source's only row.
+  void use_one_row(Part& part) const {
+    if (part.all_rows) part.row_of.assign(static_cast<size_t>(shape_[0]), 0);
+    part.all_rows = false;
+    part.rows = 1;
+    for (int64_t& row : part.row_of) row = std::min<int64_t>(row, 0);
   }
-  return edits;
-}
+
+  void spread_element(Merged& m, const Shape& one_row) const {
+    if (m.rows > 0) return;
+    m.sources.front() = row_of_element(device_, m.sources.front(), one_row);
+    m.rows = 1;
+    use_one_row(m.part);
+  }
+
+  static bool joins(const Merged& last, const Merged& next) {
+    if (last.op != next.op || last.part.channels != next.part.channels ||
+        last.part.states != next.part.states || last.part.all_rows || next.part.all_rows) {
+      return false;
+    }
+    for (size_t i = 0; i < last.part.row_of.size(); ++i) {
+      if (last.part.row_of[i] >= 0 && next.part.row_of[i] >= 0) return false;
+    }
+    return true;
+  }
+
+  Tensor joined(const Merged& m, const Shape& held) const {
+    if (m.sources.size() == 1) return m.sources.front();
+    const Tensor all = device_.empty(dtype_, held);
+    int64_t row = 0;
+    for (const Tensor& piece : m.sources) {
+      copy(device_, {piece, all.rows(row, row + piece.dim(0))});
+      row += piece.dim(0);
+    }
+    return all;
+  }
+
+  Device& device_;
+  const Point& point_;
+  DType dtype_;
+  const Shape& shape_;
+  std::vector<Merged> merged_;
+};
 
 Tap PointPass::tap(Device& device, const Point& point, DType dtype, const Shape& shape,
                    bool watched) const {
@@ -411,7 +433,7 @@ Tap PointPass::tap(Device& device, const Point& point, DType dtype, const Shape&
   };
   if (watched) keep(point.value, tap.watch, tap.watched);
   keep(point.gradient, tap.gradient, tap.graded);
-  tap.edits = tap_edits(device, point, dtype, shape);
+  tap.edits = MergedEdits(device, point, dtype, shape).edits();
   return tap;
 }
 

@@ -49,6 +49,7 @@ class PointPass {
   struct Change;
   struct Point;
   struct Resolver;
+  class MergedEdits;
 
   PointPass(Device& device, Points& points);
   const Point* find(std::string_view name) const;
@@ -57,8 +58,6 @@ class PointPass {
   bool is_viewed(Device& device, const Point& point, const Shape& shape) const;
   Var pass_one(Tape& tape, const Point& point, const Var& value) const;
   Tap tap(Device& device, const Point& point, DType dtype, const Shape& shape, bool watched) const;
-  std::vector<TapEdit> tap_edits(Device& device, const Point& point, DType dtype,
-                                 const Shape& shape) const;
 
   Device& device_;
   Points& points_;
