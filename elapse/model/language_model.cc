@@ -148,7 +148,6 @@ Var LanguageModel::forward_from(Tape& tape, int64_t layer, const Var& stream, co
 
 // Points in order: those before `layer` are not passed by a pass that starts there.
 void LanguageModel::check_points(const Points& points, const Input& input) const {
-  points.check_names(points_);
   if (!input.stream) return;
   const auto first = static_cast<size_t>(input.layer);
   const size_t begin = first < layers_.size() ? layers_[first].first_point : points_.size() - 2;

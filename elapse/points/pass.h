@@ -6,16 +6,9 @@
 #include <vector>
 
 #include "elapse/autograd/tape.h"
-#include "elapse/points/points.h"
+#include "elapse/points/part.h"
 
 namespace elapse {
-
-// The rows that the points of one forward pass have.
-struct PassRows {
-  std::vector<int64_t> lengths;     // of the sequences
-  std::vector<int64_t> starts;      // the position of each sequence's first token
-  std::vector<int64_t> logit_rows;  // packed tokens whose logits are asked for; empty: all
-};
 
 // Points as one forward pass meets them: selections turned into rows, kept values into tensors that
 // kernels write to.
@@ -44,12 +37,8 @@ class PointPass {
   Tap tap(Device& device, const std::string& name, DType dtype, Shape shape) const;
 
  private:
-  struct Part;
   struct Kept;
-  struct Change;
   struct Point;
-  struct Resolver;
-  class MergedEdits;
 
   PointPass(Device& device, Points& points);
   const Point* find(std::string_view name) const;

@@ -147,17 +147,12 @@ struct Partition {
 };
 
 // Whether a tap of those per state, or of the others, has to do with elements of the box.
-inline bool AnyMeetsForward(const ScanTaps& taps, bool per_state, const TapBox& box) {
+template <bool kBack>
+bool AnyMeets(const ScanTaps& taps, bool per_state, const TapBox& box) {
   for (size_t i = 0; i < taps.size(); ++i) {
     const bool of_kind = is_per_state(static_cast<ScanPoint>(i)) == per_state;
-    if (of_kind && meets_forward(taps[i], box)) return true;
-  }
-  return false;
-}
-inline bool AnyMeetsBackward(const ScanTaps& taps, bool per_state, const TapBox& box) {
-  for (size_t i = 0; i < taps.size(); ++i) {
-    const bool of_kind = is_per_state(static_cast<ScanPoint>(i)) == per_state;
-    if (of_kind && meets_backward(taps[i], box)) return true;
+    if (of_kind && (kBack ? meets_backward(taps[i], box) : meets_forward(taps[i], box)))
+      return true;
   }
   return false;
 }

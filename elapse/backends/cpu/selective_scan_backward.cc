@@ -138,7 +138,7 @@ class BackwardTask : GroupScan<kGroupVectors> {
     for (int64_t n = 0; n < group_.padded; n += kStates) {
       for (int64_t v = 0; v < group_.vectors(); ++v) {
         const auto meets = [&] {
-          return AnyMeetsBackward(args_.taps, true, this->box(token, len, v, n, kStates));
+          return AnyMeets<true>(args_.taps, true, this->box(token, len, v, n, kStates));
         };
         WhereTapped<kTaps>(meets, [&](auto tapped) HWY_ATTR {
           recompute<decltype(tapped)::value>(token, len, v, n);
@@ -157,8 +157,8 @@ class BackwardTask : GroupScan<kGroupVectors> {
 
   template <class Body>
   HWY_INLINE void where_tapped(int64_t token, int64_t len, int64_t v, Body&& body) const {
-    WhereTapped<kTaps>(
-        [&] { return AnyMeetsBackward(args_.taps, false, this->box(token, len, v)); }, body);
+    WhereTapped<kTaps>([&] { return AnyMeets<true>(args_.taps, false, this->box(token, len, v)); },
+                       body);
   }
 
   // Everything per (token, channel) that the states need.

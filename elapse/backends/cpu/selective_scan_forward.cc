@@ -86,7 +86,7 @@ class ForwardTask : GroupScan<kGroupVectors> {
     for (int64_t v = 0; v < group_.vectors(); ++v) {
       for (int64_t n = 0; n < group_.padded; n += kStates) {
         const auto meets = [&] {
-          return AnyMeetsForward(args_.taps, true, this->box(token, len, v, n, kStates));
+          return AnyMeets<false>(args_.taps, true, this->box(token, len, v, n, kStates));
         };
         WhereTapped<kTaps>(meets, [&](auto tapped) HWY_ATTR {
           scan_states<decltype(tapped)::value>(token, len, v, n);
@@ -102,7 +102,7 @@ class ForwardTask : GroupScan<kGroupVectors> {
 
   template <class Body>
   HWY_INLINE void where_tapped(int64_t token, int64_t len, int64_t v, Body&& body) const {
-    WhereTapped<kTaps>([&] { return AnyMeetsForward(args_.taps, false, this->box(token, len, v)); },
+    WhereTapped<kTaps>([&] { return AnyMeets<false>(args_.taps, false, this->box(token, len, v)); },
                        body);
   }
 
