@@ -24,14 +24,33 @@ namespace fs = std::filesystem;
 
 constexpr const char* kResult = "result.json";
 
-struct Arguments {
+// What every experiment is told.
+struct Common {
+  explicit Common(std::string folder) : out(std::move(folder)) {}
+
+  uint64_t seed = 1;
+  std::string out;
+  std::string device = "cpu";
+  int threads = 0;
+};
+
+void add_common(CLI::App& task, Common& args, const std::string& of_seed,
+                const std::string& in_folder) {
+  task.add_option("--seed", args.seed, "of " + of_seed)->check(seed())->capture_default_str();
+  task.add_option("--out", args.out, "folder for " + in_folder)
+      ->check(not_empty())
+      ->capture_default_str();
+  task.add_option("--device", args.device, "cpu or ref")->capture_default_str();
+  task.add_option("--threads", args.threads, "0: every processor")
+      ->capture_default_str()
+      ->check(whole_number(0, 1024));
+}
+
+struct Arguments : Common {
+  Arguments() : Common("out/induction") {}
   bool quick = false;
   std::string mixer = "mamba";
   std::optional<int64_t> steps;
-  uint64_t seed = 1;
-  std::string out = "out/induction";
-  std::string device = "cpu";
-  int threads = 0;
 };
 
 // A progress line for each stage of an experiment; Ctrl-C ends it.
@@ -119,27 +138,27 @@ void induction(const Arguments& args) {
              fs::absolute(out / "report.html").string());
 }
 
-struct CircuitArguments {
+struct CircuitArguments : Common {
+  CircuitArguments() : Common("out/induction-circuit") {}
   std::string model;
   InductionCircuitSettings settings;
-  std::string out = "out/induction-circuit";
-  std::string device = "cpu";
-  int threads = 0;
 };
 
 void induction_circuit(const CircuitArguments& args) {
+  InductionCircuitSettings settings = args.settings;
+  settings.seed = args.seed;
   make_folder(args.out);
   Device device(args.device, args.threads);
   const auto model = load_model(device, args.model, DType::f32, WeightMemory::mapped);
   StageProgress progress;
   const InductionCircuit found = run_induction_circuit(
-      *model, args.settings, [&](const ExperimentProgress& now) { progress(now); });
+      *model, settings, [&](const ExperimentProgress& now) { progress(now); });
   progress.end();
   const fs::path out = args.out;
   write_file(out / kResult, induction_circuit_json(found));
-  write_file(out / "report.html", induction_circuit_report(args.settings, found).html());
+  write_file(out / "report.html", induction_circuit_report(settings, found).html());
   fmt::print("The model answers {:.1f} % of {} sequences of {} tokens.\n", 100 * found.accuracy,
-             args.settings.sequences, args.settings.length);
+             settings.sequences, settings.length);
   const std::vector<Table> tables = induction_circuit_tables(found);
   if (tables.empty()) fmt::print("That is too little to take it apart.\n");
   for (const Table& table : tables) fmt::print("\n{}", table.text());
@@ -161,39 +180,20 @@ void add_induction_circuit(CLI::App& verb) {
   task->add_option("--sequences", args->settings.sequences, "held-out sequences")
       ->check(whole_number(2, 4096))
       ->capture_default_str();
-  task->add_option("--seed", args->settings.seed, "of the sequences and the draws")
-      ->check(seed())
-      ->capture_default_str();
-  task->add_option("--out", args->out, "folder for report.html and result.json")
-      ->check(not_empty())
-      ->capture_default_str();
-  task->add_option("--device", args->device, "cpu or ref")->capture_default_str();
-  task->add_option("--threads", args->threads, "0: every processor")
-      ->capture_default_str()
-      ->check(whole_number(0, 1024));
+  add_common(*task, *args, "the sequences and the draws", "report.html and result.json");
   task->footer("Example: elapse experiment induction-circuit -m out/induction");
   task->callback([args] { induction_circuit(*args); });
 }
 
-struct IoiArguments {
-  uint64_t seed = 1;
+struct IoiArguments : Common {
+  IoiArguments() : Common("out/ioi") {}
   std::optional<int64_t> steps;
   std::string lists;
-  std::string out = "out/ioi";
-  std::string device = "cpu";
-  int threads = 0;
 };
 
 void ioi(const IoiArguments& args) {
-  IoiSettings settings = IoiSettings::quick();
-  if (!args.lists.empty()) {
-    settings.lists = IoiLists::parse(read_text(args.lists), args.lists);
-    const IoiTask task(args.seed, settings.lists);
-    settings.model =
-        ModelConfig::mamba(settings.model.d_model, settings.model.n_layers, task.vocab_size());
-    settings.train.length = task.length();
-    settings.train.batch_tokens = 128 * task.length();
-  }
+  IoiSettings settings = IoiSettings::quick(
+      args.lists.empty() ? IoiLists::own() : IoiLists::parse(read_text(args.lists), args.lists));
   settings.seed = args.seed;
   if (args.steps) settings.train.steps = *args.steps;
   settings.train.check();
@@ -207,8 +207,8 @@ void ioi(const IoiArguments& args) {
       run_ioi(device, settings, [&](const ExperimentProgress& now) { progress(now); });
   progress.end();
   const fs::path out = args.out;
-  save_model(*run.model, args.out);
   write_file(out / kResult, ioi_json(settings, run.result));
+  save_model(*run.model, args.out);
   write_file(out / "report.html", ioi_report(settings, run.result).html());
   for (const Table& table : ioi_tables(run.result)) fmt::print("\n{}", table.text());
   fmt::print("\nTrained in {}, inspected in {}. The pictures: {}\n",
@@ -227,16 +227,8 @@ void add_ioi(CLI::App& verb) {
                    "JSON with templates, names, places and objects, in place of elapse's own")
       ->type_name("FILE")
       ->check(not_empty());
-  task->add_option("--seed", args->seed, "of the initialisation and the data")
-      ->check(seed())
-      ->capture_default_str();
-  task->add_option("--out", args->out, "folder for report.html, result.json and the trained model")
-      ->check(not_empty())
-      ->capture_default_str();
-  task->add_option("--device", args->device, "cpu or ref")->capture_default_str();
-  task->add_option("--threads", args->threads, "0: every processor")
-      ->capture_default_str()
-      ->check(whole_number(0, 1024));
+  add_common(*task, *args, "the initialisation and the data",
+             "report.html, result.json and the trained model");
   task->footer("Example: elapse experiment ioi --out out/ioi");
   task->callback([args] { ioi(*args); });
 }
@@ -261,17 +253,8 @@ void add_experiment_verb(CLI::App& app) {
   task->add_option("--mixer", args->mixer, "mamba (the published one) or mamba2")
       ->capture_default_str()
       ->check(CLI::IsMember({"mamba", "mamba2"}));
-  task->add_option("--seed", args->seed, "of the initialisation and the data")
-      ->check(seed())
-      ->capture_default_str();
-  task->add_option("--out", args->out,
-                   "folder for report.html, result.json, accuracy.svg and the trained model")
-      ->check(not_empty())
-      ->capture_default_str();
-  task->add_option("--device", args->device, "cpu or ref")->capture_default_str();
-  task->add_option("--threads", args->threads, "0: every processor")
-      ->capture_default_str()
-      ->check(whole_number(0, 1024));
+  add_common(*task, *args, "the initialisation and the data",
+             "report.html, result.json, accuracy.svg and the trained model");
   task->footer(
       "The published run is 204800 steps; --quick reduces it and says how.\n"
       "Example: elapse experiment induction --quick --out out/induction");

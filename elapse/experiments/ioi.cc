@@ -62,8 +62,8 @@ void find_edges(const CircuitRunner& runner, const Prompts& all, double threshol
     return mean(kl_divergences(runner.plain(), logits));
   };
   const AcdcResult found = acdc(runner, distance, threshold * distance(runner.other()), 8,
-                                [&](const SearchProgress& now) {
-                                  progress({"ACDC", now.done, now.total, ""});
+                                [&](int64_t done, int64_t total) {
+                                  progress({"ACDC", done, total, ""});
                                 });
   const LastLogits logits = runner.run({found.circuit}).front();
   result.edges = found.circuit.edges();
@@ -89,13 +89,7 @@ IoiResult::Knockout measure_layers(const std::string& how, const CircuitRunner& 
       .empty_kl = distance(empty),
       .layers = {},
       .minimality = {}};
-  std::vector<std::vector<Edge>> layers;
-  for (int64_t node = 1; node <= n_layers; ++node) {
-    layers.emplace_back();
-    for (int64_t to = node + 1; to < n_layers + 2; ++to) layers.back().push_back({node, to});
-  }
-  const GreedyResult greedy = greedy_search(runner, distance, circuit_of(n_layers, {}), layers,
-                                            settings.enough * distance(empty), n_layers);
+  const GreedyResult greedy = greedy_layers(runner, distance, settings.enough * distance(empty));
   for (const GreedyStep& step : greedy.steps) found.layers.push_back(step.candidate + 1);
   std::sort(found.layers.begin(), found.layers.end());
   const LastLogits logits = runner.run({greedy.circuit}).front();
@@ -181,8 +175,9 @@ void inspect(const LanguageModel& model, const IoiTask& task, const IoiSettings&
 
 }  // namespace
 
-IoiSettings IoiSettings::quick() {
+IoiSettings IoiSettings::quick(const IoiLists& lists) {
   IoiSettings s;
+  s.lists = lists;
   const IoiTask task(s.seed, s.lists);
   s.model = ModelConfig::mamba(64, 4, task.vocab_size());
   s.train.length = task.length();

@@ -21,14 +21,14 @@ namespace elapse {
 struct IoiSettings {
   ModelConfig model;
   TrainConfig train;
-  IoiLists lists = IoiLists::own();
+  IoiLists lists;
   int64_t prompts = 64;         // held out, that the circuit is searched and measured on
   int64_t counterfactuals = 8;  // that a mean is over
   double threshold = 0.02;      // of ACDC, as a share of the empty circuit's KL
   double enough = 0.1;          // of the layers' circuit: so much of the empty one's KL may be left
   uint64_t seed = 1;
 
-  static IoiSettings quick();
+  static IoiSettings quick(const IoiLists& lists = IoiLists::own());
 };
 
 struct IoiResult {

@@ -80,6 +80,19 @@ Circuit circuit_of(int64_t n_layers, const NodeSet& nodes) {
   return circuit;
 }
 
+GreedyResult greedy_layers(const CircuitRunner& runner, const Distance& distance, double enough,
+                           const SearchProgress& progress) {
+  const int64_t n_layers = std::ssize(runner.own_outputs()) - 1;
+  std::vector<std::vector<Edge>> layers(static_cast<size_t>(n_layers));
+  for (int64_t node = 1; node <= n_layers; ++node) {
+    for (int64_t to = node + 1; to < n_layers + 2; ++to) {
+      layers[static_cast<size_t>(node - 1)].push_back({node, to});
+    }
+  }
+  return greedy_search(runner, distance, circuit_of(n_layers, {}), layers, enough, n_layers,
+                       progress);
+}
+
 double Completeness::gap() const { return std::abs(circuit - model); }
 
 Completeness completeness(const CircuitRunner& runner, const Score& F, const NodeSet& circuit,

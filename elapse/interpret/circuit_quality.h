@@ -3,7 +3,7 @@
 #include <functional>
 #include <vector>
 
-#include "elapse/interpret/graph.h"
+#include "elapse/interpret/circuit_search.h"
 
 namespace elapse {
 
@@ -16,6 +16,11 @@ using Score = std::function<double(const LastLogits& logits)>;
 
 // All edges out of the layers in `nodes`, and out of the embedding.
 Circuit circuit_of(int64_t n_layers, const NodeSet& nodes);
+
+// Greedy search by layers, from none on: nodes found, in the order they were added, in the steps'
+// candidates plus one.
+GreedyResult greedy_layers(const CircuitRunner& runner, const Distance& distance, double enough,
+                           const SearchProgress& progress = {});
 
 // A circuit is complete if it and the model suffer alike, whatever part K of it is knocked out too:
 // the largest |F(C \ K) - F(M \ K)| that was found.

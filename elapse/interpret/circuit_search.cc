@@ -7,8 +7,8 @@
 namespace elapse {
 namespace {
 
-void tell(const SearchReport& report, int64_t done, int64_t total) {
-  if (report) report({done, total});
+void tell(const SearchProgress& progress, int64_t done, int64_t total) {
+  if (progress) progress(done, total);
 }
 
 double distance_of(const CircuitRunner& runner, const Distance& distance, const Circuit& circuit) {
@@ -18,7 +18,7 @@ double distance_of(const CircuitRunner& runner, const Distance& distance, const 
 }  // namespace
 
 AcdcResult acdc(const CircuitRunner& runner, const Distance& distance, double threshold,
-                int64_t together, const SearchReport& report) {
+                int64_t together, const SearchProgress& progress) {
   const int64_t n_layers = std::ssize(runner.own_outputs()) - 1;
   AcdcResult result{Circuit(n_layers), distance(runner.plain()), {}};
   const ResidualGraph graph(n_layers);
@@ -44,14 +44,14 @@ AcdcResult acdc(const CircuitRunner& runner, const Distance& distance, double th
       result.circuit = tried[i];
       result.distance = found;
     }
-    tell(report, static_cast<int64_t>(next), std::ssize(order));
+    tell(progress, static_cast<int64_t>(next), std::ssize(order));
   }
   return result;
 }
 
 GreedyResult greedy_search(const CircuitRunner& runner, const Distance& distance, Circuit start,
                            const std::vector<std::vector<Edge>>& candidates, double enough,
-                           int64_t most, const SearchReport& report) {
+                           int64_t most, const SearchProgress& progress) {
   GreedyResult result{start, distance_of(runner, distance, start), {}};
   std::vector<bool> taken(candidates.size(), false);
   while (result.distance > enough && std::ssize(result.steps) < most) {
@@ -73,7 +73,7 @@ GreedyResult greedy_search(const CircuitRunner& runner, const Distance& distance
     result.circuit = tried[i];
     result.distance = *best;
     result.steps.push_back({which[i], *best});
-    tell(report, std::ssize(result.steps), most);
+    tell(progress, std::ssize(result.steps), most);
   }
   return result;
 }

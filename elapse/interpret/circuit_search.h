@@ -10,10 +10,7 @@ namespace elapse {
 // How far a circuit's logits are from where they should be: less is better.
 using Distance = std::function<double(const LastLogits& logits)>;
 
-struct SearchProgress {
-  int64_t done, total;
-};
-using SearchReport = std::function<void(const SearchProgress&)>;
+using SearchProgress = std::function<void(int64_t done, int64_t total)>;
 
 // ACDC (Conmy et al., 2023). Nodes from the last to the first, and of each the edges that enter it
 // from the last sender to the first: an edge is cut, for good, if the distance grows by less than
@@ -31,7 +28,7 @@ struct AcdcResult {
   int64_t runs = 0;  // circuits that were run
 };
 AcdcResult acdc(const CircuitRunner& runner, const Distance& distance, double threshold,
-                int64_t together = 8, const SearchReport& report = {});
+                int64_t together = 8, const SearchProgress& progress = {});
 
 // Greedy search: from `start` on, the candidate whose edges bring the circuit closest is added,
 // until the distance is at most `enough`, no candidate brings it closer, or `most` were added.
@@ -46,7 +43,7 @@ struct GreedyResult {
 };
 GreedyResult greedy_search(const CircuitRunner& runner, const Distance& distance, Circuit start,
                            const std::vector<std::vector<Edge>>& candidates, double enough,
-                           int64_t most, const SearchReport& report = {});
+                           int64_t most, const SearchProgress& progress = {});
 
 // The smallest circuit of the `score`-largest edges that is within `enough`, found by bisection of
 // their number: edges that leave or enter what no path from the embedding to the unembedding passes

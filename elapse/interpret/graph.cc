@@ -24,6 +24,13 @@ void Circuit::set_from(int64_t node, bool kept) {
   for (int64_t to = node + 1; to < graph_.nodes(); ++to) set({node, to}, kept);
 }
 
+bool Circuit::hears(int64_t node) const {
+  for (int64_t to = node + 1; to < graph_.nodes(); ++to) {
+    if (has({node, to})) return true;
+  }
+  return false;
+}
+
 int64_t Circuit::size() const { return std::count(kept_.begin(), kept_.end(), true); }
 
 int64_t Circuit::first_cut() const {
@@ -105,13 +112,13 @@ CircuitRunner::CircuitRunner(const LanguageModel& model, const TokenLists& seque
       sequences_(sequences),
       batch_(pack(model, sequences)),
       own_(node_outputs(model, batch_)),
-      other_(std::move(others)),
-      plain_(last_logits(model, batch_)) {
+      other_(std::move(others)) {
   for (const Tensor& written : other_) {
     ELAPSE_CHECK(other_.size() == own_.size() && written.shape() == own_.front().shape(),
                  "another run: expected {} nodes of {}, found {} of {}", own_.size(),
                  own_.front().shape().str(), other_.size(), written.shape().str());
   }
+  plain_ = run({Circuit(model.config().n_layers, true)}).front();
   other_logits_ = run({Circuit(model.config().n_layers, false)}).front();
 }
 
@@ -154,6 +161,10 @@ void CircuitRunner::run_some(const std::vector<Circuit>& circuits, size_t begin,
   Tape tape(model_.device(), false);
   NodeOutputs written(static_cast<size_t>(unembed));  // from `first` on; before it, own_
   for (int64_t node = first; node < unembed; ++node) {
+    const bool heard = std::any_of(circuits.begin() + static_cast<int64_t>(begin),
+                                   circuits.begin() + static_cast<int64_t>(end),
+                                   [&](const Circuit& c) { return c.hears(node); });
+    if (!heard && cut_rows_.empty()) continue;
     const Var input(read(circuits, begin, end, node, written));
     written[static_cast<size_t>(node)] =
         model_.layer_output(tape, node - 1, input, batch.seqs).value();

@@ -43,6 +43,7 @@ class Circuit {
   bool has(Edge edge) const { return kept_[static_cast<size_t>(graph_.index(edge))]; }
   void set(Edge edge, bool kept) { kept_[static_cast<size_t>(graph_.index(edge))] = kept; }
   void set_from(int64_t node, bool kept);  // all edges that leave it
+  bool hears(int64_t node) const;          // whether any edge leaves it
   int64_t size() const;                    // edges it has
   int64_t first_cut() const;  // the first node that lacks an edge; nodes() if none does
   std::vector<Edge> edges() const;
@@ -75,7 +76,8 @@ class CircuitRunner {
   void cut_at(const std::vector<int64_t>& positions);
 
   // The logits after the last tokens, for each circuit. Nodes before the first that lacks an edge
-  // are not run again. With all edges they have the bits of LanguageModel::forward.
+  // are not run again, nor are those that nobody hears. With all edges they have the bits of
+  // LanguageModel::forward.
   std::vector<LastLogits> run(const std::vector<Circuit>& circuits) const;
 
   const LastLogits& plain() const { return plain_; }         // of the sequences themselves

@@ -56,13 +56,17 @@ RepetitionScores repetition_scores(const LanguageModel& model, int64_t length, i
   for (const std::vector<int64_t>& tokens : lists) {
     Batch batch = pack(model, {tokens});
     batch.logit_rows = {};  // all tokens'
-    const LastLogits p = log_probabilities(last_logits(model, batch));
+    Points points;
+    for (int64_t i = 0; i < model.config().n_layers; ++i) HiddenAttention::watch(points, i);
+    Tape tape(model.device(), false);
+    const Var logits = model.forward(tape, batch, nullptr, &points);
+    const LastLogits p = log_probabilities(last_logits(model, logits.value()));
     for (size_t t = 0; t + 1 < tokens.size(); ++t) {
       scores.nats[t] -= share * p(static_cast<int64_t>(t), tokens[t + 1]);
     }
     for (int64_t layer = 0; layer < model.config().n_layers; ++layer) {
       scores.prefix_matching[static_cast<size_t>(layer)] +=
-          share * matched(HiddenAttention(model, layer, tokens), length);
+          share * matched(HiddenAttention(model, layer, points), length);
     }
   }
   scores.first_half = mean_of(scores.nats, 0, length - 1);

@@ -26,19 +26,16 @@ void check_alike(const State& a, const State& b) {
   }
 }
 
-// The axis after the slot that counts channels: "conv" has them last, "h" first.
-Tensor channels_of(const Tensor& pool, const std::string& part, int64_t begin, int64_t end) {
-  return part == "conv" ? pool.columns(begin, end)
-                        : pool.reshape({pool.dim(0) * pool.dim(1), pool.dim(2)}).rows(begin, end);
+// Of one slot, some channels: "conv" has them on its last axis, "h" on the one before.
+Tensor channels_of(const Tensor& pool, const std::string& part, int64_t slot, int64_t begin,
+                   int64_t end) {
+  const Tensor one = pool.rows(slot, slot + 1).reshape({pool.dim(1), pool.dim(2)});
+  return part == "conv" ? one.columns(begin, end) : one.rows(begin, end);
 }
 
 int64_t channel_count(const Tensor& pool, const std::string& part) {
   return part == "conv" ? pool.dim(2) : pool.dim(1);
 }
-
-}  // namespace
-
-namespace {
 
 // The places where two parts differ most, at most `count` of them.
 std::vector<StateEntry> largest_differences(const StatePart& part, const std::vector<double>& x,
@@ -124,8 +121,10 @@ void transplant(Device& device, const State& from, State& into, const Transplant
       ELAPSE_CHECK(what.channel_begin >= 0 && what.channel_begin < end && end <= channels,
                    "layer {}, \"{}\": channels {} to {} are chosen, but it has {}", layer,
                    part.name, what.channel_begin, end - 1, channels);
-      copy(device, {channels_of(source, part.name, what.channel_begin, end),
-                    channels_of(to, part.name, what.channel_begin, end)});
+      for (int64_t slot = 0; slot < into.slots(); ++slot) {
+        copy(device, {channels_of(source, part.name, slot, what.channel_begin, end),
+                      channels_of(to, part.name, slot, what.channel_begin, end)});
+      }
     }
     ELAPSE_CHECK(found, "layer {} has no part \"{}\"", layer, what.part);
   }

@@ -9,11 +9,12 @@ namespace elapse {
 namespace {
 
 IoiSettings small_settings(int64_t steps) {
-  IoiSettings s = IoiSettings::quick();
-  s.lists.templates = {"[B] and [A] met . [B] told"};
-  s.lists.names.resize(8);
-  s.lists.places.resize(1);
-  s.lists.objects.resize(1);
+  IoiLists lists = IoiLists::own();
+  lists.templates = {"[B] and [A] met . [B] told"};
+  lists.names.resize(8);
+  lists.places.resize(1);
+  lists.objects.resize(1);
+  IoiSettings s = IoiSettings::quick(lists);
   const IoiTask task(s.seed, s.lists);
   s.model = ModelConfig::mamba(32, 2, task.vocab_size());
   s.model.d_state = 8;

@@ -40,8 +40,11 @@ TEST(CircuitRunner, WithAllEdgesIsTheModelBitForBit) {
   for (const char* name : {"ref", "cpu"}) {
     Device device(name, 2);
     const LanguageModel model = some_model(device, DType::f32);
-    const CircuitRunner runner(model, planted::sequences(kOwn), planted::sequences(kOther));
-    EXPECT_EQ(runner.run({Circuit(3)}).front().values, runner.plain().values);
+    const TokenLists own = planted::sequences(kOwn), other = planted::sequences(kOther);
+    const CircuitRunner runner(model, own, other);
+    const LastLogits expected = last_logits(model, pack(model, own));
+    EXPECT_EQ(runner.run({Circuit(3)}).front().values, expected.values);
+    EXPECT_EQ(runner.plain().values, expected.values);
   }
 }
 
@@ -50,12 +53,26 @@ TEST(CircuitRunner, WithoutEdgesOfTheUnembeddingIsTheOtherRun) {
   for (const MixerKind mixer : {MixerKind::mamba, MixerKind::mamba2}) {
     const LanguageModel model = some_model(device, DType::f64, mixer);
     const CircuitRunner runner(model, planted::sequences(kOwn), planted::sequences(kOther));
+    expect_near(runner.other(), last_logits(model, pack(model, planted::sequences(kOther))), 1e-12);
     Circuit none(3, false), last(3);
     for (int64_t from = 0; from < 4; ++from) last.set({from, 4}, false);
     for (const LastLogits& logits : runner.run({none, last})) {
       expect_near(logits, runner.other(), 1e-12);
     }
   }
+}
+
+TEST(CircuitRunner, DoesNotRunWhomNobodyHears) {
+  Device device("ref");
+  const LanguageModel model = some_model(device, DType::f64);
+  const CircuitRunner runner(model, planted::sequences(kOwn), planted::sequences(kOther));
+  Circuit one(3, false);
+  one.set({2, 4}, true);
+  const int64_t before = model.path_counts().layer_tokens;
+  runner.run({Circuit(3, false)});
+  EXPECT_EQ(model.path_counts().layer_tokens, before);
+  runner.run({one});
+  EXPECT_EQ(model.path_counts().layer_tokens, before + runner.tokens());
 }
 
 TEST(CircuitRunner, FromTheSameRunChangesNothing) {

@@ -158,6 +158,14 @@ TEST_P(States, TransplantsOfEverythingMakeTheOtherAndOfChannelsMakeParts) {
   EXPECT_THROW(transplant(device_, donor, parts, {.layers = {0}, .channel_begin = 99}), Error);
 }
 
+TEST_P(States, TransplantsReachEverySequence) {
+  const State one = after(kOne), other = after(kOther);
+  State both = one.fork({0, 0});
+  transplant(device_, other.fork({0, 0}), both, {.layers = {0, 1, 2}});
+  EXPECT_TRUE(both.fork({0}).same_bits(other));
+  EXPECT_TRUE(both.fork({1}).same_bits(other));
+}
+
 INSTANTIATE_TEST_SUITE_P(Mixers, States, testing::Values(MixerKind::mamba, MixerKind::mamba2));
 
 TEST(RepetitionScores, AreThoseOfTheLosses) {

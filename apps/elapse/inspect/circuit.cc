@@ -6,7 +6,7 @@
 #include "apps/elapse/checks.h"
 #include "apps/elapse/inspect/edges.h"
 #include "elapse/interpret/attribution.h"
-#include "elapse/interpret/circuit_search.h"
+#include "elapse/interpret/circuit_quality.h"
 
 namespace elapse {
 namespace {
@@ -19,35 +19,18 @@ struct Arguments : InspectOptions {
   int64_t together = 8;
 };
 
-// Greedy search adds a layer at a time: all its edges but those from layers yet to come.
-Circuit greedy(Inspection& inspection, const CircuitRunner& runner, const Distance& distance,
-               double enough) {
-  const ResidualGraph graph = inspection.graph();
-  Circuit start(inspection.model().config().n_layers, false);
-  start.set_from(0, true);
-  std::vector<std::vector<Edge>> layers;
-  for (int64_t node = 1; node < graph.unembed(); ++node) {
-    layers.emplace_back();
-    for (int64_t to = node + 1; to < graph.nodes(); ++to) layers.back().push_back({node, to});
-  }
-  const auto progress = inspection.progress("layer");
-  const auto report = [&](const SearchProgress& now) { progress(now.done, now.total); };
-  return greedy_search(runner, distance, start, layers, enough, std::ssize(layers), report).circuit;
-}
-
 Circuit search(const Arguments& args, Inspection& inspection, const CircuitRunner& runner,
                const std::vector<PromptPair>& pairs, const Distance& distance, double enough) {
-  if (args.method == "greedy") return greedy(inspection, runner, distance, enough);
+  if (args.method == "greedy") {
+    return greedy_layers(runner, distance, enough, inspection.progress("layer")).circuit;
+  }
   if (args.method == "attribution") {
     const AttributionTask task = {clean_of(pairs), corrupt_of(pairs), answers_of(pairs)};
     std::vector<double> score = edge_attribution(inspection.model(), task, args.steps);
     for (double& s : score) s = std::abs(s);
     return fewest_edges(runner, distance, score, enough);
   }
-  const auto progress = inspection.progress("edge");
-  return acdc(runner, distance, args.threshold, args.together,
-              [&](const SearchProgress& now) { progress(now.done, now.total); })
-      .circuit;
+  return acdc(runner, distance, args.threshold, args.together, inspection.progress("edge")).circuit;
 }
 
 Table faithfulness_table(const Faithfulness& f, const TaskScore& model, const TaskScore& circuit) {

@@ -100,13 +100,20 @@ std::vector<std::string> Inspection::layer_names() const {
 }
 
 std::function<void(int64_t, int64_t)> Inspection::progress(const std::string& unit) {
-  line_.reset();
+  end_progress();
+  interrupt_.emplace();
   return [this, unit](int64_t done, int64_t total) {
-    ELAPSE_CHECK(!interrupt_.asked(), "interrupted at {} {} of {}: nothing was written", unit, done,
-                 total);
+    if (interrupt_->asked()) {
+      interrupt_->end("interrupted at {} {} of {}: nothing was written", unit, done, total);
+    }
     if (!line_) line_ = std::make_unique<Progress>(unit, 0, total);
     line_->update(done, "");
   };
+}
+
+void Inspection::end_progress() {
+  line_.reset();
+  interrupt_.reset();
 }
 
 std::string Inspection::task_sentence(const LastLogits& logits,

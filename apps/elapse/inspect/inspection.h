@@ -46,9 +46,9 @@ class Inspection {
   std::vector<std::string> token_names(const std::vector<int64_t>& tokens) const;
   std::vector<std::string> layer_names() const;  // "0", "1", ...
 
-  // A progress line; Ctrl-C ends the work.
+  // A progress line, until end_progress(); Ctrl-C ends the work.
   std::function<void(int64_t done, int64_t total)> progress(const std::string& unit);
-  void end_progress() { line_.reset(); }
+  void end_progress();
 
   // How well the model does the task, which every method that explains one opens with.
   std::string task_sentence(const LastLogits& logits, const std::vector<Answer>& answers) const;
@@ -58,7 +58,7 @@ class Inspection {
   Device device_;
   std::unique_ptr<LanguageModel> model_;
   std::unique_ptr<Tokenizer> tokenizer_;
-  Interrupt interrupt_;
+  std::optional<Interrupt> interrupt_;  // where somebody looks whether it was asked for
   std::unique_ptr<Progress> line_;
 };
 

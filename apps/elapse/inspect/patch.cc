@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <numeric>
+#include <optional>
+
 #include "apps/elapse/checks.h"
 #include "apps/elapse/inspect/inspection.h"
 #include "elapse/interpret/patching.h"
