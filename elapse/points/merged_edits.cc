@@ -30,9 +30,8 @@ class MergedEdits {
   std::vector<TapEdit> edits() const {
     std::vector<TapEdit> list;
     for (const Merged& m : merged_) {
-      const TapPart part = tap_part(device_, name_, m.part, shape_);
       list.push_back(
-          {m.op, contiguous(device_, joined(m, held_shape(part, shape_, m.rows))), part});
+          {m.op, contiguous(device_, joined(m)), tap_part(device_, name_, m.part, shape_)});
     }
     return list;
   }
@@ -46,9 +45,8 @@ class MergedEdits {
   };
 
   void add(const PointChange& change) {
-    const TapPart part = tap_part(device_, name_, change.part, shape_);
-    const Shape held = held_shape(part, shape_, change.part.rows);
-    const Shape one_row = held_shape(part, shape_, 1);
+    const Shape held = held_shape(name_, change.part, shape_, change.part.rows);
+    const Shape one_row = held_shape(name_, change.part, shape_, 1);
     const Tensor& source = change.source;
     check_source(source, held, one_row);
     const bool element = source.numel() == 1 && source.shape() != one_row;
@@ -102,9 +100,9 @@ class MergedEdits {
     return true;
   }
 
-  Tensor joined(const Merged& m, const Shape& held) const {
+  Tensor joined(const Merged& m) const {
     if (m.sources.size() == 1) return m.sources.front();
-    const Tensor all = device_.empty(dtype_, held);
+    const Tensor all = device_.empty(dtype_, held_shape(name_, m.part, shape_, m.rows));
     int64_t row = 0;
     for (const Tensor& piece : m.sources) {
       copy(device_, {piece, all.rows(row, row + piece.dim(0))});

@@ -89,19 +89,17 @@ void PartResolver::check(const std::string& name, Axis axis, const Selection& wh
   check_distinct(name, "position", where.positions);
   ELAPSE_CHECK(axis != Axis::none || (where.sequences.empty() && where.positions.empty()),
                "point \"{}\": it is the same for all tokens, none can be selected", name);
-  ELAPSE_CHECK(
-      axis != Axis::sequence || where.positions.empty(),
-      "point \"{}\": it is a value of sequences, not of tokens: no position of it can be "
-      "selected",
-      name);
+  ELAPSE_CHECK(axis != Axis::sequence || where.positions.empty(),
+               "point \"{}\": it is a value of sequences, not of tokens: no position of it can be "
+               "selected",
+               name);
   for (const int64_t s : where.sequences) {
     ELAPSE_CHECK(s >= 0 && s < sequences(),
                  "point \"{}\": sequence {} is selected, but the batch has {}", name, s,
                  sequences());
   }
   for (const int64_t p : where.positions) {
-    ELAPSE_CHECK(p >= 0, "point \"{}\": position {} is selected: positions count from 0", name,
-                 p);
+    ELAPSE_CHECK(p >= 0, "point \"{}\": position {} is selected: positions count from 0", name, p);
   }
 }
 
@@ -114,7 +112,8 @@ std::vector<int64_t> PartResolver::logit_row_of() const {
   return row_of;
 }
 
-TapPart tap_part(Device& device, const std::string& name, const PointPart& part, const Shape& shape) {
+TapPart tap_part(Device& device, const std::string& name, const PointPart& part,
+                 const Shape& shape) {
   const int64_t channels = size_at(shape, 1), states = size_at(shape, 2);
   const IndexRange c = within(name, "channels", part.channels, channels);
   const IndexRange n = within(name, "states", part.states, states);
@@ -130,12 +129,13 @@ TapPart tap_part(Device& device, const std::string& name, const PointPart& part,
           .state_count = n.end - n.begin};
 }
 
-Shape held_shape(const TapPart& part, const Shape& shape, int64_t rows) {
+Shape held_shape(const std::string& name, const PointPart& part, const Shape& shape, int64_t rows) {
+  const IndexRange c = within(name, "channels", part.channels, size_at(shape, 1));
+  const IndexRange n = within(name, "states", part.states, size_at(shape, 2));
   Shape held = shape;
   held.set(0, rows);
-  if (part.is_whole()) return held;
-  if (shape.rank() > 1) held.set(1, part.channel_count);
-  if (shape.rank() > 2) held.set(2, part.state_count);
+  if (shape.rank() > 1) held.set(1, c.end - c.begin);
+  if (shape.rank() > 2) held.set(2, n.end - n.begin);
   return held;
 }
 

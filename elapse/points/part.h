@@ -23,6 +23,7 @@ struct PointPart {
   int64_t rows = 0;                  // of the part
   IndexRange channels, states;
 
+  bool is_all() const { return all_rows && channels.is_all() && states.is_all(); }
   bool is_empty() const {
     return !all_rows && std::all_of(row_of.begin(), row_of.end(), [](int64_t r) { return r < 0; });
   }
@@ -54,10 +55,10 @@ class PartResolver {
 // channels and states that it does not have.
 TapPart tap_part(Device& device, const std::string& name, const PointPart& part,
                  const Shape& shape);
-// The shape of the tensor that holds so many rows of a part of a value of this shape.
-Shape held_shape(const TapPart& part, const Shape& shape, int64_t rows);
+// The shape of the tensor that holds so many rows of it; throws likewise.
+Shape held_shape(const std::string& name, const PointPart& part, const Shape& shape, int64_t rows);
 
-Shape one_row_of(const Shape& shape);  // (a, b) -> (1, a, b)
+Shape one_row_of(const Shape& shape);    // (a, b) -> (1, a, b)
 Shape without_rows(const Shape& shape);  // (1, a, b) -> (a, b)
 
 // The value itself, or a copy of a view of columns, which kernels and those who save or download

@@ -114,9 +114,9 @@ bool PointPass::wants_gradient(std::string_view name) const {
 }
 
 // Where a part of a value of this shape is kept.
-Tensor PointPass::kept(Device& device, const Kept& kept, const TapPart& part, DType dtype,
+Tensor PointPass::kept(Device& device, const std::string& name, const Kept& kept, DType dtype,
                        const Shape& shape) {
-  const Shape held = held_shape(part, shape, kept.part.rows);
+  const Shape held = held_shape(name, kept.part, shape, kept.part.rows);
   if (!*kept.into) *kept.into = device.zeros(dtype, held);
   return kept.into->reshape(held);
 }
@@ -127,7 +127,7 @@ Tap PointPass::tap(Device& device, const Point& point, DType dtype, const Shape&
   const auto keep = [&](const std::optional<Kept>& kept, Tensor& into, TapPart& part) {
     if (!kept || kept->part.is_empty()) return;
     part = tap_part(device, point.name, kept->part, shape);
-    into = PointPass::kept(device, *kept, part, dtype, shape);
+    into = PointPass::kept(device, point.name, *kept, dtype, shape);
   };
   if (watched) keep(point.value, tap.watch, tap.watched);
   keep(point.gradient, tap.gradient, tap.graded);
@@ -145,7 +145,7 @@ Var PointPass::pass(Tape& tape, const std::string& name, const Var& value) const
   if (point == nullptr) return value;
   if (point->axis == Axis::none) return pass_one(tape, *point, value);
   Device& device = tape.device();
-  const bool viewed = is_viewed(device, *point, value.value().shape());
+  const bool viewed = is_viewed(*point);
   const Var passed = through(
       tape, value, this->tap(device, *point, value.dtype(), value.value().shape(), !viewed));
   if (viewed) *point->value->into = contiguous(device, passed.value());
@@ -174,21 +174,20 @@ Var PointPass::pass_one(Tape& tape, const Point& point, const Var& value) const 
 }
 
 // A whole value needs no copy, as it is not changed later.
-bool PointPass::is_viewed(Device& device, const Point& point, const Shape& shape) const {
-  return point.value && !stepped_ &&
-         tap_part(device, point.name, point.value->part, shape).is_whole();
+bool PointPass::is_viewed(const Point& point) const {
+  return point.value && !stepped_ && point.value->part.is_all();
 }
 
 void PointPass::keep(Device& device, const std::string& name, const Tensor& value) const {
   const Point* point = find(name);
   if (point == nullptr || !point->value || point->value->part.is_empty()) return;
   const Kept& kept = *point->value;
-  if (is_viewed(device, *point, value.shape())) {
+  if (is_viewed(*point)) {
     *kept.into = contiguous(device, value);
     return;
   }
   const TapPart part = tap_part(device, name, kept.part, value.shape());
-  const Tensor into = PointPass::kept(device, kept, part, value.dtype(), value.shape());
+  const Tensor into = PointPass::kept(device, name, kept, value.dtype(), value.shape());
   tap_forward(device, {value, {.watch = into, .watched = part}, {}});
 }
 

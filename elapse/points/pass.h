@@ -42,9 +42,9 @@ class PointPass {
 
   PointPass(Device& device, Points& points);
   const Point* find(std::string_view name) const;
-  static Tensor kept(Device& device, const Kept& kept, const TapPart& part, DType dtype,
+  static Tensor kept(Device& device, const std::string& name, const Kept& kept, DType dtype,
                      const Shape& shape);
-  bool is_viewed(Device& device, const Point& point, const Shape& shape) const;
+  bool is_viewed(const Point& point) const;
   Var pass_one(Tape& tape, const Point& point, const Var& value) const;
   Tap tap(Device& device, const Point& point, DType dtype, const Shape& shape, bool watched) const;
 
