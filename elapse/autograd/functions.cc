@@ -156,8 +156,25 @@ Var linear(Tape& tape, const Var& x, const Var& weight, const Var& bias) {
   return y;
 }
 
+Var linear_transposed(Tape& tape, const Var& x, const Var& weight) {
+  Device& device = tape.device();
+  const Var y = tape.result(device.empty(x.dtype(), {x.dim(0), weight.dim(1)}), {&x, &weight});
+  linear_backward_input(device, {x.value(), weight.value(), y.value()});
+  tape.record(y, [&tape, x, weight, y] {
+    assign_grad(tape, x, [&](const Tensor& dx) {
+      linear_forward(tape.device(), {y.grad(), weight.value(), Tensor(), dx});
+    });
+    if (weight.needs_grad()) {
+      linear_backward_weight(tape.device(),
+                             {x.value(), y.grad(), tape.accumulated_grad(weight), Tensor()});
+    }
+  });
+  return y;
+}
+
 Var exp(Tape& tape, const Var& x) { return unary(tape, Unary::exp, x); }
 Var neg_exp(Tape& tape, const Var& x) { return unary(tape, Unary::neg_exp, x); }
+Var relu(Tape& tape, const Var& x) { return unary(tape, Unary::relu, x); }
 Var silu(Tape& tape, const Var& x) { return unary(tape, Unary::silu, x); }
 Var softplus(Tape& tape, const Var& x) { return unary(tape, Unary::softplus, x); }
 

@@ -19,7 +19,13 @@ struct Copy {
   Tensor out;  // assigned; f32 and f64 convert into each other
 };
 
-enum class Unary : uint8_t { exp, neg_exp /* -exp(x) */, silu, softplus /* x itself above 20 */ };
+enum class Unary : uint8_t {
+  exp,
+  neg_exp,   // -exp(x)
+  relu,      // its slope at 0 is 0
+  silu,      // x / (1 + exp(-x))
+  softplus,  // ln(1 + exp(x)); x itself above 20
+};
 
 struct UnaryForward {
   static constexpr Op kOp = Op::unary_forward;

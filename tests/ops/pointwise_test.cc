@@ -19,7 +19,8 @@ const Layout kLayouts[] = {
     {{2, 1}},   {{5, 1}, 3},   {{1, 20000}, 5}, {{2, 2, 3, 4}},
 };
 
-constexpr Unary kUnaries[] = {Unary::exp, Unary::neg_exp, Unary::silu, Unary::softplus};
+constexpr Unary kUnaries[] = {Unary::exp, Unary::neg_exp, Unary::relu, Unary::silu,
+                              Unary::softplus};
 // The slope of SiLU, s (1 + x (1 - s)), has the rounding of s times x, which is below 24.
 constexpr double kUnaryTolerance = (8 + 24) * kEpsilon;
 
@@ -119,6 +120,11 @@ TEST(Pointwise, ExtremesAsTheFormulasHaveThem) {
     EXPECT_NEAR(softplus[2], std::log(2.0), kEpsilon);
     EXPECT_EQ(softplus[4], 21);
     EXPECT_TRUE(std::isnan(softplus[6]));
+    const auto relu = run(Unary::relu);
+    EXPECT_EQ(relu[0], 0);
+    EXPECT_EQ(relu[2], 0);
+    EXPECT_EQ(relu[5], 200);
+    EXPECT_TRUE(std::isnan(relu[6]));
     const auto silu = run(Unary::silu);
     EXPECT_EQ(silu[1], 0);
     EXPECT_EQ(silu[2], 0);

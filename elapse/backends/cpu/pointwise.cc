@@ -82,6 +82,8 @@ void UnaryForwardBlock(const UnaryForward& args, const StridedRows<2>& walk, Row
       return map([](V x) HWY_ATTR { return Exp(D(), x); });
     case Unary::neg_exp:
       return map([](V x) HWY_ATTR { return hn::Neg(Exp(D(), x)); });
+    case Unary::relu:
+      return map([](V x) HWY_ATTR { return hn::IfThenZeroElse(hn::Lt(x, hn::Zero(D())), x); });
     case Unary::silu:
       return map([](V x) HWY_ATTR { return Silu(D(), x); });
     case Unary::softplus:
@@ -99,6 +101,10 @@ void UnaryBackwardBlock(const UnaryBackward& args, const StridedRows<3>& walk, R
       return map([](V x) HWY_ATTR { return Exp(D(), x); });
     case Unary::neg_exp:
       return map([](V x) HWY_ATTR { return hn::Neg(Exp(D(), x)); });
+    case Unary::relu:
+      return map([](V x) HWY_ATTR {
+        return hn::IfThenZeroElse(hn::Le(x, hn::Zero(D())), hn::Set(D(), 1.0f));
+      });
     case Unary::silu:
       return map([](V x) HWY_ATTR { return SiluDerivative(D(), x, Sigmoid(D(), x)); });
     case Unary::softplus:

@@ -53,6 +53,8 @@ T value_of(Unary function, T x) {
       return std::exp(x);
     case Unary::neg_exp:
       return -std::exp(x);
+    case Unary::relu:
+      return x < 0 ? 0 : x;
     case Unary::silu:
       return silu(x);
     case Unary::softplus:
@@ -64,6 +66,8 @@ T value_of(Unary function, T x) {
 template <class T>
 T slope_of(Unary function, T x) {
   switch (function) {
+    case Unary::relu:
+      return x <= 0 ? 0 : 1;
     case Unary::silu:
       return silu_slope(x);
     case Unary::softplus:
