@@ -306,10 +306,21 @@ Var gated_rms_norm(Tape& tape, const Var& x, const Var& z, const Var& weight, in
   return y;
 }
 
+namespace {
+
+ConvTaps backward_of(ConvTaps taps) {
+  for (Tap& t : taps.terms) t = backward_of(t);
+  taps.conv = backward_of(taps.conv);
+  return taps;
+}
+
+}  // namespace
+
 Var causal_conv(Tape& tape, const Var& x, const Var& weight, const Var& bias, const Sequences& seqs,
-                const Var& pool, const Tap& conv_tap) {
+                const Var& pool, const ConvTaps& taps) {
   Device& device = tape.device();
-  if (!device.has(x.dtype(), Op::causal_conv_forward) && !pool && !is_active(conv_tap)) {
+  if (!device.has(x.dtype(), Op::causal_conv_forward) && !pool && !is_active(taps.conv) &&
+      !any_active(taps.terms)) {
     return composed_causal_conv(tape, x, weight, bias, seqs);
   }
   const int64_t d_inner = weight.dim(0), d_conv = weight.dim(1);
@@ -326,10 +337,11 @@ Var causal_conv(Tape& tape, const Var& x, const Var& weight, const Var& bias, co
                                .pool = pool ? pool.value() : Tensor(),
                                .saved_start = saved_start,
                                .y = y.value(),
-                               .conv_tap = conv_tap});
+                               .taps = taps});
   std::vector<Var> outputs = {y};
   if (pool) outputs.push_back(pool);
-  tape.record(outputs, [&tape, x, weight, bias, bias_value, seqs, pool, saved_start, conv_tap, y] {
+  tape.record(outputs, [&tape, x, weight, bias, bias_value, seqs, pool, saved_start, y,
+                        taps = backward_of(taps)] {
     AssignedGrad dx(tape, x);
     causal_conv_backward(tape.device(),
                          {.dy = grad_or_zeros(tape, y),
@@ -338,7 +350,7 @@ Var causal_conv(Tape& tape, const Var& x, const Var& weight, const Var& bias, co
                           .bias = bias_value,
                           .seqs = seqs,
                           .saved_start = saved_start,
-                          .conv_tap = backward_of(conv_tap),
+                          .taps = taps,
                           .dx = dx.tensor(),
                           .dweight = tape.accumulated_grad(weight),
                           .dbias = bias ? tape.accumulated_grad(bias) : Tensor(),

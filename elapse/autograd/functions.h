@@ -60,7 +60,7 @@ Var gated_rms_norm(Tape& tape, const Var& x, const Var& z, const Var& weight, in
 // `pool` (slots, d_conv - 1, d_inner) may be empty. It is changed in place, and so, backward, is
 // its gradient.
 Var causal_conv(Tape& tape, const Var& x, const Var& weight, const Var& bias, const Sequences& seqs,
-                const Var& pool, const Tap& conv_tap = {});
+                const Var& pool, const ConvTaps& taps = {});
 
 struct ScanVars {
   Var x, dt_raw, dt_bias, A, B, C, D, z;  // shapes: ScanInputs

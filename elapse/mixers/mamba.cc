@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "elapse/autograd/functions.h"
+#include "elapse/mixers/convolution.h"
 #include "elapse/mixers/start.h"
 
 namespace elapse {
@@ -76,19 +77,10 @@ Var Mamba::forward(Tape& tape, const Var& u, const Sequences& seqs, const LayerS
   const std::vector<Var> halves = split(tape, xz, {config_.d_inner, config_.d_inner});
   const Var in_x = points.pass(tape, "in_x", halves[0]);
   const Var in_z = points.pass(tape, "in_z", halves[1]);
-  const Var x = points.pass(tape, "x", convolve(tape, in_x, seqs, state, points));
+  const Var x = points.pass(
+      tape, "x", convolve(tape, *this, in_x, conv_weight_, conv_bias_, seqs, state, points));
   const Var gated = points.pass(tape, "gated", scan(tape, x, in_z, seqs, state, points));
   return points.pass(tape, "out", linear(tape, gated, out_proj_, out_proj_bias_));
-}
-
-Var Mamba::convolve(Tape& tape, const Var& in_x, const Sequences& seqs, const LayerState* state,
-                    const PointScope& points) const {
-  const Var weight = reshape(tape, conv_weight_, {config_.d_inner, config_.d_conv});
-  const Tap conv_tap = points.tap(tape, "conv", dtype_, {seqs.tokens, config_.d_inner});
-  return run_from_starts(tape, *this, state, "conv", "conv_state", seqs, points,
-                         [&](const Sequences& from, const Var& pool) {
-                           return causal_conv(tape, in_x, weight, conv_bias_, from, pool, conv_tap);
-                         });
 }
 
 Var Mamba::scan(Tape& tape, const Var& x, const Var& z, const Sequences& seqs,
@@ -146,16 +138,12 @@ LayerState Mamba::make_state(Device& device, int64_t slots, bool needs_grad) con
 
 std::vector<PointInfo> Mamba::points() const {
   using Axis = PointInfo::Axis;
-  std::vector<PointInfo> list = {{"in_x"},
-                                 {"in_z"},
-                                 {"conv_state", Axis::sequence},
-                                 {"conv"},
-                                 {"x"},
-                                 {"dt_low"},
-                                 {"A", Axis::none},
-                                 {"B"},
-                                 {"C"},
-                                 {"h_start", Axis::sequence}};
+  std::vector<PointInfo> list = {{"in_x"}, {"in_z"}};
+  for (PointInfo& point : convolution_points(config_.d_conv)) list.push_back(std::move(point));
+  for (const char* name : {"x", "dt_low"}) list.push_back({name});
+  list.push_back({"A", Axis::none});
+  for (const char* name : {"B", "C"}) list.push_back({name});
+  list.push_back({"h_start", Axis::sequence});
   for (const char* name : kScanPointNames) list.push_back({name});
   list.push_back({"gated"});
   list.push_back({"out"});

@@ -37,8 +37,6 @@ class Mamba final : public Mixer {
   std::vector<PointInfo> points() const override;
 
  private:
-  Var convolve(Tape& tape, const Var& in_x, const Sequences& seqs, const LayerState* state,
-               const PointScope& points) const;
   Var scan(Tape& tape, const Var& x, const Var& z, const Sequences& seqs, const LayerState* state,
            const PointScope& points) const;
   Var normed(Tape& tape, const Var& part, const Var& ones) const;

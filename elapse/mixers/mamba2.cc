@@ -4,6 +4,7 @@
 #include <array>
 #include <cmath>
 
+#include "elapse/mixers/convolution.h"
 #include "elapse/mixers/start.h"
 
 namespace elapse {
@@ -74,22 +75,10 @@ Var Mamba2::forward(Tape& tape, const Var& u, const Sequences& seqs, const Layer
       split(tape, all, {config_.d_inner, config_.d_conv_inner(), config_.n_heads()});
   const Var z = points.pass(tape, "in_z", parts[0]);
   const Var in_xBC = points.pass(tape, "in_xBC", parts[1]);
-  const Var xBC = convolve(tape, in_xBC, seqs, state, points);
+  const Var xBC = convolve(tape, *this, in_xBC, conv_weight_, conv_bias_, seqs, state, points);
   const Var ssm_out = points.pass(tape, "ssm_out", scan(tape, xBC, parts[2], seqs, state, points));
   const Var normed = points.pass(tape, "norm", gated_norm(tape, ssm_out, z, points));
   return points.pass(tape, "out", linear(tape, normed, out_proj_, out_proj_bias_));
-}
-
-Var Mamba2::convolve(Tape& tape, const Var& in_xBC, const Sequences& seqs, const LayerState* state,
-                     const PointScope& points) const {
-  const int64_t d_conv_inner = config_.d_conv_inner();
-  const Var weight = reshape(tape, conv_weight_, {d_conv_inner, config_.d_conv});
-  const Tap conv_tap = points.tap(tape, "conv", dtype_, {seqs.tokens, d_conv_inner});
-  return run_from_starts(tape, *this, state, "conv", "conv_state", seqs, points,
-                         [&](const Sequences& from, const Var& pool) {
-                           return causal_conv(tape, in_xBC, weight, conv_bias_, from, pool,
-                                              conv_tap);
-                         });
 }
 
 Var Mamba2::scan(Tape& tape, const Var& xBC, const Var& dt_raw, const Sequences& seqs,
@@ -131,9 +120,12 @@ LayerState Mamba2::make_state(Device& device, int64_t slots, bool needs_grad) co
 
 std::vector<PointInfo> Mamba2::points() const {
   using Axis = PointInfo::Axis;
-  std::vector<PointInfo> list = {{"in_z"}, {"in_xBC"}, {"conv_state", Axis::sequence},
-                                 {"conv"}, {"x"},      {"A", Axis::none},
-                                 {"B"},    {"C"},      {"h_start", Axis::sequence}};
+  std::vector<PointInfo> list = {{"in_z"}, {"in_xBC"}};
+  for (PointInfo& point : convolution_points(config_.d_conv)) list.push_back(std::move(point));
+  list.push_back({"x"});
+  list.push_back({"A", Axis::none});
+  for (const char* name : {"B", "C"}) list.push_back({name});
+  list.push_back({"h_start", Axis::sequence});
   for (const char* name : kSsdPointNames) list.push_back({name});
   for (const char* name : {"ssm_out", "gate", "gated", "scale", "norm", "out"}) {
     list.push_back({name});

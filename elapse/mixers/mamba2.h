@@ -44,8 +44,6 @@ class Mamba2 final : public Mixer {
   std::vector<PointInfo> points() const override;
 
  private:
-  Var convolve(Tape& tape, const Var& in_xBC, const Sequences& seqs, const LayerState* state,
-               const PointScope& points) const;
   Var scan(Tape& tape, const Var& xBC, const Var& dt_raw, const Sequences& seqs,
            const LayerState* state, const PointScope& points) const;
   Var gated_norm(Tape& tape, const Var& ssm_out, const Var& z, const PointScope& points) const;

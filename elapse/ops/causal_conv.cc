@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "elapse/ops/causal_conv.h"
 
+#include <algorithm>
+
 #include "elapse/ops/check.h"
 
 namespace elapse {
@@ -18,10 +20,26 @@ void check_inputs(const ArgumentCheck& check, const Args& args) {
   if (args.saved_start) {
     check.contiguous("saved_start", args.saved_start, {args.seqs.count(), d_conv - 1, d_inner});
   }
-  check.inner_tap("conv_tap", args.conv_tap, {tokens, d_inner});
+  check.inner_tap("taps.conv", args.taps.conv, {tokens, d_inner});
+  const auto n_terms = std::ssize(args.taps.terms);
+  check.that(n_terms == 0 || n_terms == d_conv, "taps.terms has {} taps: expected none or {}",
+             n_terms, d_conv);
+  for (const Tap& term : args.taps.terms) {
+    check.inner_tap("taps.terms", term, {tokens, d_inner});
+  }
 }
 
 }  // namespace
+
+bool any_term_forward(const ConvTaps& taps) {
+  return std::any_of(taps.terms.begin(), taps.terms.end(),
+                     [](const Tap& t) { return t.is_active_forward(); });
+}
+
+bool any_term_backward(const ConvTaps& taps) {
+  return std::any_of(taps.terms.begin(), taps.terms.end(),
+                     [](const Tap& t) { return t.is_active_backward(); });
+}
 
 void causal_conv_forward(Device& device, const CausalConvForward& args) {
   const ArgumentCheck check(args.kOp, args.x.dtype());

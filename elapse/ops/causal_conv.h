@@ -1,9 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <vector>
+
 #include "elapse/ops/sequences.h"
 #include "elapse/ops/tap.h"
 
 namespace elapse {
+
+// Values inside: `terms`, empty or one for each k, are the products weight[k] * x[t - (d_conv - 1)
+// + k] that conv sums, (tokens, d_inner) each; `conv`, the same, is the sum with the bias, before
+// SiLU.
+struct ConvTaps {
+  std::vector<Tap> terms = {};
+  Tap conv = {};
+};
 
 // Causal depthwise convolution, bias and SiLU. Per sequence, with x[t] for t < 0 taken from its
 // start slot (the last d_conv - 1 columns of x so far, oldest first):
@@ -17,18 +27,18 @@ struct CausalConvForward {
   Tensor pool;         // (slots, d_conv - 1, d_inner), read and written; or empty
   Tensor saved_start;  // (n_seqs, d_conv - 1, d_inner), assigned: for backward; or empty
   Tensor y;            // (tokens, d_inner), assigned
-  Tap conv_tap;        // (tokens, d_inner): conv, before SiLU
+  ConvTaps taps;
 };
 
 struct CausalConvBackward {
   static constexpr Op kOp = Op::causal_conv_backward;
   Tensor dy;  // (tokens, d_inner)
-  Tensor x;   // forward's, with its weight, bias, seqs, saved_start and tap
+  Tensor x;   // forward's, with its weight, bias, seqs, saved_start and taps
   Tensor weight;
   Tensor bias;
   Sequences seqs;
   Tensor saved_start;  // or empty: every sequence started from zeros
-  Tap conv_tap;
+  ConvTaps taps;
   Tensor dx;       // (tokens, d_inner), assigned; rows may be strided
   Tensor dweight;  // (d_inner, d_conv), accumulated
   Tensor dbias;    // (d_inner), accumulated; or empty
@@ -44,6 +54,9 @@ struct CausalShift {
   int64_t by = 0;
   Tensor out;  // (tokens, d_inner), assigned
 };
+
+bool any_term_forward(const ConvTaps& taps);  // is active
+bool any_term_backward(const ConvTaps& taps);
 
 void causal_conv_forward(Device& device, const CausalConvForward& args);
 void causal_conv_backward(Device& device, const CausalConvBackward& args);

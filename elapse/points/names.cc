@@ -74,6 +74,18 @@ std::optional<int64_t> number(std::string_view text) {
   return value;
 }
 
+// "mixer.conv_term.3" of "hook_conv.-3", the term of the token three before.
+std::optional<std::string> term_of_convolution(std::string_view name) {
+  constexpr std::string_view kTerm = "hook_conv.";
+  if (!name.starts_with(kTerm)) return {};
+  name.remove_prefix(kTerm.size());
+  if (name.starts_with('-')) name.remove_prefix(1);
+  else if (name != "0") return {};
+  const std::optional<int64_t> before = number(name);
+  if (!before) return {};
+  return "mixer.conv_term." + std::to_string(*before);
+}
+
 }  // namespace
 
 PointName canonical_point(std::string_view name) {
@@ -89,9 +101,9 @@ PointName canonical_point(std::string_view name) {
     position = number(rest.substr(kStateAfter.size()));
     if (position) rest = "hook_h";
   }
-  std::string_view own = translated(kOfLayer, rest);
-  if (own.empty()) own = rest;
-  return {"layers." + std::string(layer) + "." + std::string(own), position};
+  std::string own(translated(kOfLayer, rest));
+  if (own.empty()) own = term_of_convolution(rest).value_or(std::string(rest));
+  return {"layers." + std::string(layer) + "." + own, position};
 }
 
 std::vector<PointAlias> point_aliases() {

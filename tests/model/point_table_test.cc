@@ -116,9 +116,12 @@ TEST_P(PointTable, HasTheModelsPointsAndTheirShapes) {
   for (const Row& row : read_table()) {
     const std::string& shape = row.shapes[GetParam()];
     if (shape == "-") continue;
-    const std::string name = replaced(row.point, "{i}", "1");
-    ASSERT_EQ(known.erase(name), 1u) << name << " is no point of the model, or stands twice";
-    EXPECT_EQ(points.value(name).shape().str(), in_numbers(shape, config)) << name;
+    const bool many = row.point.find("{k}") != std::string::npos;
+    for (int64_t k = 0; k < (many ? config.d_conv : 1); ++k) {
+      const std::string name = replaced(replaced(row.point, "{i}", "1"), "{k}", std::to_string(k));
+      ASSERT_EQ(known.erase(name), 1u) << name << " is no point of the model, or stands twice";
+      EXPECT_EQ(points.value(name).shape().str(), in_numbers(shape, config)) << name;
+    }
   }
   for (const std::string& name : known) ADD_FAILURE() << name << " is not in docs/points.md";
 }
@@ -130,14 +133,18 @@ TEST(PointTable, HasTheOtherNames) {
   for (const PointAlias& alias : point_aliases()) {
     known.insert((alias.of_layer ? "blocks.{i}." : "") + alias.alias);
   }
-  const std::string after_token = "hook_h.{t}";  // which are as many as there are tokens
+  // Which are as many as there are tokens, and terms of the convolution.
+  const std::string after_token = "hook_h.{t}", term = "hook_conv.-{k}";
+  const auto in_numbers = [](const std::string& name) {
+    return replaced(replaced(replaced(name, "{i}", "12"), "{t}", "7"), "{k}", "2");
+  };
   for (const Row& row : read_table()) {
     for (const std::string& alias : row.aliases) {
       const std::string full = (row.point.starts_with("layers.") ? "blocks.{i}." : "") + alias;
-      const PointName own = canonical_point(replaced(replaced(full, "{i}", "12"), "{t}", "7"));
-      EXPECT_EQ(own.name, replaced(row.point, "{i}", "12")) << full;
+      const PointName own = canonical_point(in_numbers(full));
+      EXPECT_EQ(own.name, in_numbers(row.point)) << full;
       EXPECT_EQ(own.position.has_value(), alias == after_token);
-      EXPECT_EQ(known.erase(full), alias == after_token ? 0u : 1u) << full;
+      EXPECT_EQ(known.erase(full), alias == after_token || alias == term ? 0u : 1u) << full;
     }
   }
   for (const std::string& name : known) ADD_FAILURE() << name << " is not in docs/points.md";

@@ -18,6 +18,7 @@ struct Case {
   bool one_source = false;
   bool watch = false;
   int64_t row_padding = 0;
+  std::vector<int64_t> terms = {};  // by k, that are watched and edited as well
 };
 
 const std::vector<Case>& cases() {
@@ -42,6 +43,9 @@ const std::vector<Case>& cases() {
       {{65, 64, 63, 1}, 17, 5, {}, {}, false, EditOp::set, false, false, 1},
       {{200, 1, 131}, 130, 4, {1, 1, 0}, {2, 3, 0}, true, EditOp::add, true},  // many spans
       {{300}, 130, 3, {0}, {0}, true, EditOp::scale, true, true},
+      {{7, 0, 3}, 17, 4, {0, -1, 1}, {1, 2, 3}, true, EditOp::set, false, true, 0, {0, 3}},
+      {{200, 1, 131}, 530, 4, {1, 1, 0}, {2, 3, 0}, true, EditOp::add, true, true, 1, {1}},
+      {{131}, 33, 2, {}, {}, false, EditOp::scale, false, true, 0, {0, 1}},
   };
   return list;
 }
@@ -51,10 +55,24 @@ struct Call {
   CausalConvBackward backward;
 };
 
-Tap conv_tap(Operands& o, const Case& c, Shape shape) {
+Tap make_tap(Operands& o, const Case& c, Shape shape) {
   Tap tap;
   if (c.edit != EditOp::none) tap.edits = {{c.edit, o.input(c.one_source ? Shape{1} : shape)}};
   if (c.watch) tap.watch = o.assigned(shape);
+  return tap;
+}
+
+ConvTaps make_taps(Operands& o, const Case& c, Shape shape) {
+  ConvTaps taps = {.conv = make_tap(o, c, shape)};
+  if (!c.terms.empty()) taps.terms.resize(static_cast<size_t>(c.d_conv));
+  for (const int64_t k : c.terms) taps.terms[static_cast<size_t>(k)] = make_tap(o, c, shape);
+  return taps;
+}
+
+// Backward, whoever watches forward wants the gradients.
+Tap backward_of(Operands& o, Tap tap) {
+  if (tap.watch) tap.gradient = o.assigned(tap.watch.shape());
+  tap.watch = {};
   return tap;
 }
 
@@ -72,7 +90,7 @@ Call make_call(Device& device, Operands& o, const Case& c) {
   if (pooled) forward.pool = o.accumulated(slots);
   if (pooled) forward.saved_start = o.assigned({seqs.count(), c.d_conv - 1, c.d_inner});
   forward.y = o.assigned(shape, c.row_padding);
-  forward.conv_tap = conv_tap(o, c, shape);
+  forward.taps = make_taps(o, c, shape);
 
   backward.dy = o.input(shape, -1, 1, c.row_padding);
   backward.x = forward.x;
@@ -80,7 +98,10 @@ Call make_call(Device& device, Operands& o, const Case& c) {
   backward.bias = forward.bias;
   backward.seqs = seqs;
   backward.saved_start = forward.saved_start;
-  backward.conv_tap = forward.conv_tap;
+  backward.taps.conv = backward_of(o, forward.taps.conv);
+  for (const Tap& term : forward.taps.terms) {
+    backward.taps.terms.push_back(backward_of(o, term));
+  }
   backward.dx = o.assigned(shape, c.row_padding);
   backward.dweight = o.accumulated({c.d_inner, c.d_conv});
   if (c.bias) backward.dbias = o.accumulated({c.d_inner});
@@ -110,7 +131,8 @@ TEST(CausalConv, CpuAgreesWithRef) {
 TEST(CausalConv, GradientsAreThoseOfFiniteDifferences) {
   Device ref("ref");
   for (const EditOp edit : {EditOp::none, EditOp::set, EditOp::add, EditOp::scale}) {
-    const Case c = {{5, 1, 0}, 3, 4, {0, 0, 4}, {1, 2, 3}, true, edit};
+    Case c = {{5, 1, 0}, 3, 4, {0, 0, 4}, {1, 2, 3}, true, edit};
+    if (edit != EditOp::none) c.terms = {1, 3};
     Operands o(DType::f64);
     const Call call = make_call(ref, o, c);
     const CausalConvForward& forward = call.forward;
@@ -145,14 +167,39 @@ TEST(CausalConv, WatchingAndSettingToItselfChangeNoBit) {
   forward.seqs = make_sequences(cpu, c.lengths);
   causal_conv_forward(cpu, forward);
   const auto expected = values(forward.y);
-  forward.conv_tap.watch = o.assigned({73, 37});
+  forward.taps.terms.resize(4);
+  std::vector<Tap*> taps = {&forward.taps.conv};
+  for (Tap& term : forward.taps.terms) taps.push_back(&term);
+  for (Tap* tap : taps) tap->watch = o.assigned({73, 37});
   causal_conv_forward(cpu, forward);
   EXPECT_EQ(values(forward.y), expected);
-  forward.conv_tap = {.watch = o.assigned({73, 37}),
-                      .edits = {{EditOp::set, forward.conv_tap.watch}}};
+  for (Tap* tap : taps) {
+    *tap = {.watch = o.assigned({73, 37}), .edits = {{EditOp::set, tap->watch}}};
+  }
   causal_conv_forward(cpu, forward);
   EXPECT_EQ(values(forward.y), expected);
-  EXPECT_EQ(values(forward.conv_tap.watch), values(forward.conv_tap.edits.front().source));
+  for (Tap* tap : taps) EXPECT_EQ(values(tap->watch), values(tap->edits.front().source));
+}
+
+// What is watched forward and wanted backward changes no bit of the gradients.
+TEST(CausalConv, GradientsOfTermsChangeNoBit) {
+  Device cpu("cpu", 2);
+  const auto gradients = [&](bool watched) {
+    Operands o(DType::f32);
+    Call call = make_call(cpu, o, {{131, 3}, 530, 4, {0, 1}, {0, 1}});
+    if (watched) {
+      call.backward.taps.terms.resize(4);
+      call.backward.taps.terms[2].gradient = o.assigned({134, 530});
+    }
+    run(cpu, call);
+    std::vector<std::vector<double>> list;
+    for (const Tensor& t :
+         {call.backward.dx, call.backward.dweight, call.backward.dbias, call.backward.dpool}) {
+      list.push_back(values(t));
+    }
+    return list;
+  };
+  EXPECT_EQ(gradients(true), gradients(false));
 }
 
 // A token at a time through a slot, or all at once: the same bits.

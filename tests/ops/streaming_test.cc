@@ -94,7 +94,7 @@ TEST_F(Streaming, CausalConv) {
                                .pool = {},
                                .saved_start = {},
                                .y = y,
-                               .conv_tap = {}});
+                               .taps = {}});
   });
   expect_halves_agree([&](int64_t begin, int64_t end, const Tensor& dx) {
     causal_conv_backward(cpu_, {.dy = dy_.rows(begin, end),
@@ -103,7 +103,7 @@ TEST_F(Streaming, CausalConv) {
                                 .bias = one_row_,
                                 .seqs = sequences((end - begin) / kHalf),
                                 .saved_start = {},
-                                .conv_tap = {},
+                                .taps = {},
                                 .dx = dx,
                                 .dweight = cpu_.zeros(DType::f32, {kWidth, 4}),
                                 .dbias = cpu_.zeros(DType::f32, {kWidth}),

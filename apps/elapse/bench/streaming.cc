@@ -31,7 +31,7 @@ std::vector<Row> time_conv_forward(Context& context, const Benchmark& self) {
                                .pool = {},
                                .saved_start = {},
                                .y = zeros(device, {kTokens, kChannels}),
-                               .conv_tap = {}};
+                               .taps = {}};
   return time_streaming(context, self, kTokens * kChannels, 2,
                         [&](Device& d) { causal_conv_forward(d, args); });
 }
@@ -44,7 +44,7 @@ std::vector<Row> time_conv_backward(Context& context, const Benchmark& self) {
                                 .bias = uniform(device, {kChannels}),
                                 .seqs = make_sequences(device, {kTokens}),
                                 .saved_start = {},
-                                .conv_tap = {},
+                                .taps = {},
                                 .dx = zeros(device, {kTokens, kChannels}),
                                 .dweight = zeros(device, {kChannels, kConv}),
                                 .dbias = zeros(device, {kChannels}),

@@ -117,18 +117,45 @@ void BackThroughTap(const Tap& tap, int64_t d_inner, int64_t t, const Channels& 
   }
 }
 
-// y of token t, from the d_conv rows of x that end with it.
-void FilterToken(const CausalConvForward& args, const Weights& w, const float* const* rows,
-                 int64_t t, const Channels& channels) {
-  float* y = row(args.y, t);
+// conv of token t, term by term past their taps: a term that is left as it is is added as in
+// FilterX.
+void FilterTerms(const std::vector<Tap>& terms, const Weights& w, const float* const* rows,
+                 int64_t t, const Channels& channels, float* conv) {
+  float term[kTile], passed[kTile];
   ForChannels(channels, [&](int64_t e, auto lanes)
-                            HWY_ATTR { lanes.store(FilterX(lanes, w, rows, e), y + e); });
-  ThroughTap(args.conv_tap, w.d_inner, t, channels, y);
-  ForChannels(channels, [&](int64_t e, auto lanes)
-                            HWY_ATTR { lanes.store(Silu(D(), lanes.load(y + e)), y + e); });
+                            HWY_ATTR { lanes.store(lanes.load(w.bias + e), conv + e); });
+  for (int64_t k = 0; k < w.d_conv; ++k) {
+    ForChannels(channels, [&](int64_t e, auto lanes) HWY_ATTR {
+      const V product = hn::Mul(lanes.load(w.tap(k) + e), lanes.load(rows[k] + e));
+      lanes.store(product, term + (e - channels.begin));
+    });
+    for (int64_t e = channels.begin; e < channels.end; ++e) {
+      const int64_t i = e - channels.begin;
+      passed[i] = through_tap(terms[static_cast<size_t>(k)], t * w.d_inner + e, term[i]);
+    }
+    ForChannels(channels, [&](int64_t e, auto lanes) HWY_ATTR {
+      const int64_t i = e - channels.begin;
+      const V sum = lanes.load(conv + e), edited = lanes.load(passed + i);
+      const V unedited = hn::MulAdd(lanes.load(w.tap(k) + e), lanes.load(rows[k] + e), sum);
+      const auto is_left = hn::Eq(edited, lanes.load(term + i));
+      lanes.store(hn::IfThenElse(is_left, unedited, hn::Add(sum, edited)), conv + e);
+    });
+  }
 }
 
-// The same for kTogether tokens from t on, four taps and a tap that does not meet them.
+// conv of token t past its taps, from the d_conv rows of x that end with it.
+void FilterToken(const ConvTaps& taps, const Weights& w, const float* const* rows, int64_t t,
+                 const Channels& channels, float* conv) {
+  if (any_term_forward(taps)) {
+    FilterTerms(taps.terms, w, rows, t, channels, conv);
+  } else {
+    ForChannels(channels, [&](int64_t e, auto lanes)
+                              HWY_ATTR { lanes.store(FilterX(lanes, w, rows, e), conv + e); });
+  }
+  ThroughTap(taps.conv, w.d_inner, t, channels, conv);
+}
+
+// y of kTogether tokens from t on, where d_conv is 4 and no tap meets them.
 void FilterTogether(const CausalConvForward& args, const Weights& w, const float* const* rows,
                     int64_t t, const Channels& channels) {
   const float *x_rows[kTogether + 3], *next_x[kTogether];
@@ -148,6 +175,17 @@ void FilterTogether(const CausalConvForward& args, const Weights& w, const float
   });
 }
 
+bool meets_forward(const ConvTaps& taps, const TapBox& box) {
+  return cpu::meets_forward(taps.conv, box) ||
+         std::any_of(taps.terms.begin(), taps.terms.end(),
+                     [&](const Tap& term) { return cpu::meets_forward(term, box); });
+}
+
+bool term_meets_backward(const ConvTaps& taps, const TapBox& box) {
+  return std::any_of(taps.terms.begin(), taps.terms.end(),
+                     [&](const Tap& term) { return meets_backward(term, box); });
+}
+
 TapBox Box(const Span& span, const Channels& channels) {
   return {span.begin, span.end, channels.begin, channels.end};
 }
@@ -159,12 +197,17 @@ void ForwardSpan(const CausalConvForward& args, const SequenceRows& x, const Ten
   const auto rows = x.range(span.sequence, span.begin - (w.d_conv - 1), span.end + kTogether);
   ForTiles(w.d_inner, [&](const Channels& channels) HWY_ATTR {
     int64_t t = span.begin;
-    if (w.four() && !meets_forward(args.conv_tap, Box(span, channels))) {
+    if (w.four() && !meets_forward(args.taps, Box(span, channels))) {
       for (; t + kTogether <= span.end; t += kTogether) {
         FilterTogether(args, w, rows.data() + (t - span.begin), t, channels);
       }
     }
-    for (; t < span.end; ++t) FilterToken(args, w, rows.data() + (t - span.begin), t, channels);
+    for (; t < span.end; ++t) {
+      float* y = row(args.y, t);
+      FilterToken(args.taps, w, rows.data() + (t - span.begin), t, channels, y);
+      ForChannels(channels, [&](int64_t e, auto lanes)
+                                HWY_ATTR { lanes.store(Silu(D(), lanes.load(y + e)), y + e); });
+    }
   });
   hwy::FlushStream();
 }
@@ -177,47 +220,56 @@ struct Step {
   float* const* dx;       // the row of token t - (d_conv - 1), to be assigned
 };
 
+// The gradients of the last d_conv tokens' terms, which take turns: (d_conv, d_conv, d_inner).
+struct TermGradients {
+  float* rows;
+  int64_t d_conv, d_inner;
+
+  float* row(int64_t token, int64_t k) const {
+    return rows + (token % d_conv * d_conv + k) * d_inner;
+  }
+};
+
 // Token step.t's dconv.
 void ConvGradient(const CausalConvBackward& args, const Weights& w, const Step& step,
                   const Channels& channels) {
   const float* dy = row(args.dy, step.t);
   float* dconv = step.dconv[w.d_conv - 1];
-  ForChannels(channels, [&](int64_t e, auto lanes)
-                            HWY_ATTR { lanes.store(FilterX(lanes, w, step.x, e), dconv + e); });
-  ThroughTap(args.conv_tap, w.d_inner, step.t, channels, dconv);
+  FilterToken(args.taps, w, step.x, step.t, channels, dconv);
   ForChannels(channels, [&](int64_t e, auto lanes) HWY_ATTR {
     const V conv = lanes.load(dconv + e);
     const V slope = SiluDerivative(D(), conv, Sigmoid(D(), conv));
     lanes.store(hn::Mul(lanes.load(dy + e), slope), dconv + e);
   });
-  BackThroughTap(args.conv_tap, w.d_inner, step.t, channels, dconv);
+  BackThroughTap(args.taps.conv, w.d_inner, step.t, channels, dconv);
 }
 
-// Adds to `sums`, (d_conv + 1, d_inner), token step.t's share of the gradients of the weights and,
-// last, of the bias.
-void AddGradients(const Weights& w, const Step& step, float* sums, const Channels& channels) {
+// Adds to `sums`, (d_conv + 1, d_inner), token step.t's share of the gradients of the weights, from
+// the terms' gradients, and, last, of the bias.
+void AddGradients(const Weights& w, const Step& step, const float* const* dterms, float* sums,
+                  const Channels& channels) {
   const float* dconv = step.dconv[w.d_conv - 1];
   ForChannels(channels, [&](int64_t e, auto lanes) HWY_ATTR {
-    const V g = lanes.load(dconv + e);
     float* sum = sums + e;
     for (int64_t k = 0; k < w.d_conv; ++k, sum += w.d_inner) {
+      const V g = lanes.load(dterms[k] + e);
       lanes.store(hn::MulAdd(g, lanes.load(step.x[k] + e), lanes.load(sum)), sum);
     }
-    lanes.store(hn::Add(lanes.load(sum), g), sum);
+    lanes.store(hn::Add(lanes.load(sum), lanes.load(dconv + e)), sum);
   });
 }
 
-void Unfilter(const Weights& w, const Step& step, const Channels& channels) {
-  float* dx = *step.dx;
+// dx of token t - (d_conv - 1), from the gradients of its terms: dterms[j] is that of the term
+// which the j-th token from it on has of it.
+void Unfilter(const Weights& w, const float* const* dterms, const Channels& channels, float* dx) {
   ForChannels(channels, [&](int64_t e, auto lanes) HWY_ATTR {
-    lanes.store(
-        Filter(lanes, w.tap(w.d_conv - 1), -w.d_inner, w.d_conv, step.dconv, e, hn::Zero(D())),
-        dx + e);
+    lanes.store(Filter(lanes, w.tap(w.d_conv - 1), -w.d_inner, w.d_conv, dterms, e, hn::Zero(D())),
+                dx + e);
   });
 }
 
-// All that for kTogether tokens from step.t on, four taps and a tap that does not meet them: the
-// same sums in the same order.
+// All that for kTogether tokens from step.t on, where d_conv is 4 and no tap meets them: the same
+// sums in the same order.
 void UnfilterTogether(const CausalConvBackward& args, const Weights& w, const Step& step,
                       float* sums, const Channels& channels) {
   constexpr int kRows = kTogether + 3;
@@ -265,8 +317,8 @@ void UnfilterTogether(const CausalConvBackward& args, const Weights& w, const St
   });
 }
 
-// `scratch`: (d_conv + 1, d_inner). `dstart`, (d_conv - 1, d_inner), is assigned where the span is
-// its sequence's first, and may be null; sums are added to as AddGradients says.
+// `scratch`: (scratch_rows, d_inner). `dstart`, (d_conv - 1, d_inner), is assigned where the
+// span is its sequence's first, and may be null; sums are added to as AddGradients says.
 void BackwardSpan(const CausalConvBackward& args, const SequenceRows& x, const Tensor& taps,
                   const Span& span, float* scratch, float* dstart, float* sums) {
   const Weights w{taps.data<float>(), args.bias ? args.bias.data<float>() : x.zeros(), taps.dim(0),
@@ -288,6 +340,9 @@ void BackwardSpan(const CausalConvBackward& args, const SequenceRows& x, const T
   }
   for (int64_t t = span.begin; t < span.end; ++t) dx.push_back(row(args.dx, t));
   std::fill_n(scratch, window * w.d_inner, 0.0f);
+  const TermGradients terms = {unwanted + w.d_inner, w.d_conv, w.d_inner};
+  if (any_term_backward(args.taps)) std::fill_n(terms.rows, w.d_conv * w.d_conv * w.d_inner, 0.0f);
+  std::vector<float*> of_token(static_cast<size_t>(w.d_conv)), of_x(of_token.size());
 
   const auto step = [&](int64_t t) {
     const int64_t i = t - span.begin;
@@ -295,17 +350,29 @@ void BackwardSpan(const CausalConvBackward& args, const SequenceRows& x, const T
   };
   ForTiles(w.d_inner, [&](const Channels& channels) HWY_ATTR {
     int64_t t = span.begin;
-    if (w.four() && !meets_backward(args.conv_tap, Box(span, channels))) {
+    if (w.four() && !meets_backward(args.taps.conv, Box(span, channels))) {
       for (; t + kTogether <= span.end; t += kTogether) {
         UnfilterTogether(args, w, step(t), sums, channels);
       }
     }
+    const TapBox box = {span.begin, std::min(end, span.end + window), channels.begin, channels.end};
+    const bool by_term = term_meets_backward(args.taps, box);
     for (; t < span.end + window; ++t) {
-      float* newest = step(t).dconv[window];
-      if (t < end) ConvGradient(args, w, step(t), channels);
+      const Step now = step(t);
+      float* newest = now.dconv[window];
+      if (t < end) ConvGradient(args, w, now, channels);
       else std::fill(newest + channels.begin, newest + channels.end, 0.0f);
-      if (t < span.end) AddGradients(w, step(t), sums, channels);
-      Unfilter(w, step(t), channels);
+      const int64_t turn = t - span.begin + window;
+      for (size_t k = 0; k < of_x.size(); ++k) {
+        const auto j = static_cast<int64_t>(k);
+        of_token[k] = by_term ? terms.row(turn, j) : newest;
+        of_x[k] = by_term ? terms.row(turn - window + j, window - j) : now.dconv[j];
+        if (!by_term) continue;
+        std::copy(newest + channels.begin, newest + channels.end, of_token[k] + channels.begin);
+        if (t < end) BackThroughTap(args.taps.terms[k], w.d_inner, t, channels, of_token[k]);
+      }
+      if (t < span.end) AddGradients(w, now, of_token.data(), sums, channels);
+      Unfilter(w, of_x.data(), channels, *now.dx);
     }
   });
   hwy::FlushStream();
@@ -350,6 +417,11 @@ Tensor transposed(Device& device, const Tensor& weight) {
   const Tensor out = device.empty(DType::f32, {weight.dim(1), weight.dim(0)});
   HWY_DYNAMIC_DISPATCH(TransposeWeight)(weight, out);
   return out;
+}
+
+// Of dconv and dx, and of the terms' gradients where taps make them differ from it.
+int64_t scratch_rows(const ConvTaps& taps, int64_t d_conv) {
+  return d_conv + 1 + (any_term_backward(taps) ? d_conv * d_conv : 0);
 }
 
 int64_t block_tokens(int64_t d_inner) { return std::max(kLongestSpan, rows_per_block(d_inner)); }
@@ -453,7 +525,8 @@ void causal_conv_backward(Device& device, const CausalConvBackward& args) {
   const SequenceRows x(args.x, args.seqs, window, start_windows(args, window * d_inner), zeros);
   const auto blocks = cut_into_blocks(args.seqs, block_tokens(d_inner));
   const auto n_blocks = static_cast<int64_t>(blocks.size());
-  const Tensor scratch = device.empty(DType::f32, {device.threads(), (d_conv + 1) * d_inner});
+  const Tensor scratch =
+      device.empty(DType::f32, {device.threads(), scratch_rows(args.taps, d_conv) * d_inner});
   const Tensor shares = device.zeros(DType::f32, {n_blocks, (d_conv + 1) * d_inner});
   Tensor dstart;
   if (args.dpool) dstart = device.zeros(DType::f32, {args.seqs.count(), window, d_inner});

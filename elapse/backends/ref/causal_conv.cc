@@ -23,12 +23,20 @@ std::vector<T> with_start(const T* start, const Tensor& x, int64_t begin, int64_
   return padded;
 }
 
-template <class T>
-T conv_at(const T* padded, const Tensor& weight, const Tensor& bias, int64_t t, int64_t e) {
-  const int64_t d_inner = weight.dim(0), d_conv = weight.dim(1);
-  double sum = bias ? static_cast<double>(bias.data<T>()[e]) : 0;
+// conv of token `begin` + t, whose terms pass their taps; a term left as it is is added unrounded.
+template <class T, class Args>
+T conv_at(const Args& a, const T* padded, int64_t begin, int64_t t, int64_t e) {
+  const int64_t d_inner = a.weight.dim(0), d_conv = a.weight.dim(1);
+  double sum = a.bias ? static_cast<double>(a.bias.template data<T>()[e]) : 0;
   for (int64_t k = 0; k < d_conv; ++k) {
-    sum += double(weight.data<T>()[e * d_conv + k]) * padded[(t + k) * d_inner + e];
+    double term =
+        double(a.weight.template data<T>()[e * d_conv + k]) * padded[(t + k) * d_inner + e];
+    if (!a.taps.terms.empty()) {
+      const T passed = TapAt<T>(a.taps.terms[static_cast<size_t>(k)])(static_cast<T>(term),
+                                                                      (begin + t) * d_inner + e);
+      if (passed != static_cast<T>(term)) term = passed;
+    }
+    sum += term;
   }
   return static_cast<T>(sum);
 }
@@ -39,7 +47,7 @@ void causal_conv_forward(Device&, const CausalConvForward& a) {
   const int64_t window = (d_conv - 1) * d_inner;
   const int64_t* cu = a.seqs.cu_seqlens.data<int64_t>();
   const Matrix<T> y(a.y);
-  const TapAt<T> tap(a.conv_tap);
+  const TapAt<T> tap(a.taps.conv);
   for (int64_t s = 0; s < a.seqs.count(); ++s) {
     const int64_t from = a.seqs.start_slots.data<int64_t>()[s];
     const int64_t to = a.seqs.end_slots.data<int64_t>()[s];
@@ -48,7 +56,7 @@ void causal_conv_forward(Device&, const CausalConvForward& a) {
     if (a.saved_start) std::copy_n(padded.data(), window, a.saved_start.data<T>() + s * window);
     for (int64_t t = cu[s]; t < cu[s + 1]; ++t) {
       for (int64_t e = 0; e < d_inner; ++e) {
-        const T conv = conv_at<T>(padded.data(), a.weight, a.bias, t - cu[s], e);
+        const T conv = conv_at<T>(a, padded.data(), cu[s], t - cu[s], e);
         y(t, e) = silu(tap(conv, t * d_inner + e));
       }
     }
@@ -62,20 +70,23 @@ template <class T>
 std::vector<double> sequence_backward(const CausalConvBackward& a, int64_t begin, int64_t end,
                                       const std::vector<T>& padded, const T* dend) {
   const int64_t d_inner = a.weight.dim(0), d_conv = a.weight.dim(1);
-  const TapAt<T> tap(a.conv_tap);
+  const TapAt<T> tap(a.taps.conv);
   std::vector<double> dpadded(padded.size(), 0);
   const size_t tail = padded.size() - static_cast<size_t>((d_conv - 1) * d_inner);
   if (dend != nullptr) std::copy_n(dend, padded.size() - tail, dpadded.begin() + tail);
   for (int64_t t = begin; t < end; ++t) {
     for (int64_t e = 0; e < d_inner; ++e) {
       const int64_t place = t * d_inner + e;
-      const T conv = conv_at<T>(padded.data(), a.weight, a.bias, t - begin, e);
+      const T conv = conv_at<T>(a, padded.data(), begin, t - begin, e);
       const T dconv = tap.back(Matrix<T>(a.dy)(t, e) * silu_slope(tap(conv, place)), place);
       if (a.dbias) a.dbias.data<T>()[e] += dconv;
       for (int64_t k = 0; k < d_conv; ++k) {
         const auto i = static_cast<size_t>((t - begin + k) * d_inner + e);
-        a.dweight.data<T>()[e * d_conv + k] += dconv * padded[i];
-        dpadded[i] += double(dconv) * a.weight.data<T>()[e * d_conv + k];
+        const T dterm = a.taps.terms.empty()
+                            ? dconv
+                            : TapAt<T>(a.taps.terms[static_cast<size_t>(k)]).back(dconv, place);
+        a.dweight.data<T>()[e * d_conv + k] += dterm * padded[i];
+        dpadded[i] += double(dterm) * a.weight.data<T>()[e * d_conv + k];
       }
     }
   }
