@@ -50,6 +50,10 @@ Points of (tokens, d_inner, d_state) are those of layer 1 in the packed case, fo
 1e-3, betas 0.9 0.95, eps 1e-8, decay 0.1 but none on A_log, D, biases and norms, gradient norm
 clipped to 1. In float32 compare the losses, not the trained parameters: AdamW amplifies the
 rounding of near-zero gradients.
+
+`tokenizers/<family>` holds a small tokenizer as its family's files have it, and in `cases.json` the
+tokens of texts chosen to hurt. Made by `tools/make_tokenizer_fixtures.py`, which scans and merges
+by hand and shares no code with elapse either.
 """
 
 
@@ -167,6 +171,13 @@ def weightless_norm(c, x):
     return x / torch.sqrt((x * x).mean() + c.mixer_norm_eps) if c.mixer_norm_eps else x
 
 
+def convolved(c, p, prefix, window, bias, point):
+    """The last token's, of the last d_conv: (d_inner)."""
+    terms = p[prefix + "conv1d.weight"][:, 0].T * window
+    terms = [point(f"conv_term.{c.d_conv - 1 - k}", term) for k, term in enumerate(terms)]
+    return point("conv", sum(terms) + bias)
+
+
 def mixer(c, p, prefix, u, state, point):
     """One token: u (d_model), state (conv (d_conv - 1, d_inner), h (d_inner, d_state))."""
     def bias_of(name):
@@ -176,8 +187,7 @@ def mixer(c, p, prefix, u, state, point):
     in_x, in_z = (p[prefix + "in_proj.weight"] @ u + bias_of("in_proj.bias")).split(c.d_inner)
     in_x, z = point("in_x", in_x), point("in_z", in_z)
     window = torch.cat([conv_state, in_x[None]])
-    conv = (p[prefix + "conv1d.weight"][:, 0].T * window).sum(0) + bias_of("conv1d.bias")
-    x = point("x", silu(point("conv", conv)))
+    x = point("x", silu(convolved(c, p, prefix, window, bias_of("conv1d.bias"), point)))
     low = p[prefix + "x_proj.weight"] @ x
     parts = low.split([c.dt_rank, c.d_state, c.d_state])
     dt_low, B, C = (weightless_norm(c, part) for part in parts)
@@ -211,8 +221,8 @@ def mixer2(c, p, prefix, u, state, point):
         [c.d_inner, c.d_conv_inner, c.n_heads])
     z, in_xBC = point("in_z", z), point("in_xBC", in_xBC)
     window = torch.cat([conv_state, in_xBC[None]])
-    conv = (p[prefix + "conv1d.weight"][:, 0].T * window).sum(0) + bias_of("conv1d.bias")
-    x, B, C = silu(point("conv", conv)).split([c.d_inner] + 2 * [c.n_groups * c.d_state])
+    conv = convolved(c, p, prefix, window, bias_of("conv1d.bias"), point)
+    x, B, C = silu(conv).split([c.d_inner] + 2 * [c.n_groups * c.d_state])
     x, B, C = point("x", x), point("B", B), point("C", C)
     dt_pre = point("dt_pre", dt_raw + p[prefix + "dt_bias"])
     dt = point("dt", torch.nn.functional.softplus(dt_pre).clamp(*c.dt_limit))

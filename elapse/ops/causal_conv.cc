@@ -22,8 +22,7 @@ void check_inputs(const ArgumentCheck& check, const Args& args) {
   }
   check.inner_tap("taps.conv", args.taps.conv, {tokens, d_inner});
   const auto n_terms = std::ssize(args.taps.terms);
-  check.that(n_terms == 0 || n_terms == d_conv, "taps.terms has {} taps: expected none or {}",
-             n_terms, d_conv);
+  check.that(n_terms == 0 || n_terms == d_conv, "taps.terms: expected none or d_conv taps");
   for (const Tap& term : args.taps.terms) {
     check.inner_tap("taps.terms", term, {tokens, d_inner});
   }

@@ -43,7 +43,7 @@ const std::vector<Case>& cases() {
       {{65, 64, 63, 1}, 17, 5, {}, {}, false, EditOp::set, false, false, 1},
       {{200, 1, 131}, 130, 4, {1, 1, 0}, {2, 3, 0}, true, EditOp::add, true},  // many spans
       {{300}, 130, 3, {0}, {0}, true, EditOp::scale, true, true},
-      {{7, 0, 3}, 17, 4, {0, -1, 1}, {1, 2, 3}, true, EditOp::set, false, true, 0, {0, 3}},
+      {{7, 0, 3}, 17, 4, {0, -1, 4}, {1, 2, 3}, true, EditOp::set, false, true, 0, {0, 3}},
       {{200, 1, 131}, 530, 4, {1, 1, 0}, {2, 3, 0}, true, EditOp::add, true, true, 1, {1}},
       {{131}, 33, 2, {}, {}, false, EditOp::scale, false, true, 0, {0, 1}},
   };

@@ -350,13 +350,13 @@ void BackwardSpan(const CausalConvBackward& args, const SequenceRows& x, const T
   };
   ForTiles(w.d_inner, [&](const Channels& channels) HWY_ATTR {
     int64_t t = span.begin;
-    if (w.four() && !meets_backward(args.taps.conv, Box(span, channels))) {
+    const TapBox box = {span.begin, std::min(end, span.end + window), channels.begin, channels.end};
+    const bool by_term = term_meets_backward(args.taps, box);
+    if (w.four() && !by_term && !meets_backward(args.taps.conv, Box(span, channels))) {
       for (; t + kTogether <= span.end; t += kTogether) {
         UnfilterTogether(args, w, step(t), sums, channels);
       }
     }
-    const TapBox box = {span.begin, std::min(end, span.end + window), channels.begin, channels.end};
-    const bool by_term = term_meets_backward(args.taps, box);
     for (; t < span.end + window; ++t) {
       const Step now = step(t);
       float* newest = now.dconv[window];
