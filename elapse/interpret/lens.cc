@@ -3,11 +3,32 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 namespace elapse {
+namespace {
+
+std::vector<LogitLens::Guess> likeliest(const double* log_probability, int64_t classes,
+                                        int64_t count) {
+  std::vector<int64_t> order(static_cast<size_t>(classes));
+  std::iota(order.begin(), order.end(), int64_t{0});
+  const auto end = order.begin() + std::min(count, classes);
+  std::partial_sort(order.begin(), end, order.end(), [&](int64_t a, int64_t b) {
+    return log_probability[a] > log_probability[b] ||
+           (log_probability[a] == log_probability[b] && a < b);
+  });
+  std::vector<LogitLens::Guess> guesses;
+  for (auto token = order.begin(); token != end; ++token) {
+    guesses.push_back({*token, std::exp(log_probability[*token])});
+  }
+  return guesses;
+}
+
+}  // namespace
 
 LogitLens logit_lens(const LanguageModel& model, const std::vector<int64_t>& tokens,
-                     const Answer& answer) {
+                     const Answer& answer, int64_t guesses) {
+  ELAPSE_CHECK(guesses >= 1, "expected at least one guess, found {}", guesses);
   const int64_t n_layers = model.config().n_layers;
   const auto point = [&](int64_t row) {
     return row < n_layers ? fmt::format("layers.{}.resid_pre", row)
@@ -30,10 +51,9 @@ LogitLens logit_lens(const LanguageModel& model, const std::vector<int64_t>& tok
     const std::vector<double> differences = logit_differences(logits, answers);
     const std::vector<int64_t> rank = ranks(logits, answers);
     for (int64_t t = 0; t < lens.columns; ++t) {
-      const double* values = p.values.data() + t * p.classes;
-      const auto best = std::max_element(values, values + p.classes);
       const auto i = static_cast<size_t>(t);
-      lens.cells.push_back({best - values, std::exp(*best), differences[i], rank[i]});
+      lens.cells.push_back({likeliest(p.values.data() + t * p.classes, p.classes, guesses),
+                            differences[i], rank[i]});
     }
   }
   return lens;

@@ -10,11 +10,14 @@ namespace elapse {
 // residual stream (nostalgebraist, 2020). Row l is the stream that enters layer l, the last row
 // what leaves the last layer, and so the model's own.
 struct LogitLens {
+  struct Guess {
+    int64_t token;
+    double probability;
+  };
   struct Cell {
-    int64_t token;            // the likeliest next one
-    double probability;       // its
-    double logit_difference;  // right - wrong
-    int64_t rank;             // of the right answer, 0 is best
+    std::vector<Guess> likeliest;  // next tokens, the likeliest first
+    double logit_difference;       // right - wrong
+    int64_t rank;                  // of the right answer, 0 is best
   };
   int64_t rows = 0, columns = 0;  // n_layers + 1, tokens
   std::vector<Cell> cells;        // (rows, columns)
@@ -24,7 +27,8 @@ struct LogitLens {
   }
 };
 
+// With up to `guesses` next tokens a cell, at least one.
 LogitLens logit_lens(const LanguageModel& model, const std::vector<int64_t>& tokens,
-                     const Answer& answer);
+                     const Answer& answer, int64_t guesses = 5);
 
 }  // namespace elapse

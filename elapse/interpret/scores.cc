@@ -42,8 +42,9 @@ double matched(const HiddenAttention& attention, int64_t length) {
 
 }  // namespace
 
-RepetitionScores repetition_scores(const LanguageModel& model, int64_t length, int64_t sequences,
-                                   uint64_t seed) {
+RepetitionScores repetition_scores(
+    const LanguageModel& model, int64_t length, int64_t sequences, uint64_t seed,
+    const std::function<void(int64_t done, int64_t total)>& progress) {
   ELAPSE_CHECK(length >= 2 && sequences >= 1,
                "expected at least 2 tokens and 1 sequence, found {} and {}", length, sequences);
   const TokenLists lists = repeated_tokens(model.config().vocab_size, length, sequences, seed);
@@ -53,20 +54,23 @@ RepetitionScores repetition_scores(const LanguageModel& model, int64_t length, i
   scores.nats.assign(static_cast<size_t>(2 * length - 1), 0.0);
   scores.prefix_matching.assign(static_cast<size_t>(model.config().n_layers), 0.0);
   const double share = 1 / static_cast<double>(sequences);
+  const int64_t n_layers = model.config().n_layers;
+  int64_t done = 0;  // layers of sequences
   for (const std::vector<int64_t>& tokens : lists) {
     Batch batch = pack(model, {tokens});
     batch.logit_rows = {};  // all tokens'
     Points points;
-    for (int64_t i = 0; i < model.config().n_layers; ++i) HiddenAttention::watch(points, i);
+    for (int64_t i = 0; i < n_layers; ++i) HiddenAttention::watch(points, i);
     Tape tape(model.device(), false);
     const Var logits = model.forward(tape, batch, nullptr, &points);
     const LastLogits p = log_probabilities(last_logits(model, logits.value()));
     for (size_t t = 0; t + 1 < tokens.size(); ++t) {
       scores.nats[t] -= share * p(static_cast<int64_t>(t), tokens[t + 1]);
     }
-    for (int64_t layer = 0; layer < model.config().n_layers; ++layer) {
+    for (int64_t layer = 0; layer < n_layers; ++layer) {
       scores.prefix_matching[static_cast<size_t>(layer)] +=
           share * matched(HiddenAttention(model, layer, points), length);
+      progress(++done, n_layers * sequences);
     }
   }
   scores.first_half = mean_of(scores.nats, 0, length - 1);

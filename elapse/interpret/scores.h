@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "elapse/model/language_model.h"
@@ -23,7 +24,8 @@ struct RepetitionScores {
 };
 
 // Tokens are drawn from all classes. Hidden attention takes time in length^2.
-RepetitionScores repetition_scores(const LanguageModel& model, int64_t length, int64_t sequences,
-                                   uint64_t seed);
+RepetitionScores repetition_scores(
+    const LanguageModel& model, int64_t length, int64_t sequences, uint64_t seed,
+    const std::function<void(int64_t done, int64_t total)>& progress = [](int64_t, int64_t) {});
 
 }  // namespace elapse

@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "elapse/interpret/scrubbing.h"
 
+#include <algorithm>
+#include <cmath>
+#include <limits>
 #include <map>
 #include <numeric>
+#include <set>
 
 #include "elapse/core/random.h"
 #include "elapse/ops/rows.h"
@@ -12,22 +16,35 @@ namespace {
 
 using Examples = std::vector<size_t>;
 
-void check(const ResidualGraph& graph, const Hypothesis& hypothesis) {
+std::vector<int64_t> positions_of(const ScrubNode& node, int64_t length) {
+  if (!node.positions.empty()) return node.positions;
+  std::vector<int64_t> all(static_cast<size_t>(length));
+  std::iota(all.begin(), all.end(), int64_t{0});
+  return all;
+}
+
+void check(const ResidualGraph& graph, const Hypothesis& hypothesis, int64_t length) {
   ELAPSE_CHECK(!hypothesis.empty() && hypothesis[0].node == graph.unembed(),
                "a hypothesis: expected the unembedding as its first node");
   for (size_t i = 0; i < hypothesis.size(); ++i) {
     const ScrubNode& node = hypothesis[i];
     ELAPSE_CHECK(node.node >= 0 && node.node < graph.nodes() && (i == 0 || node.feature),
                  "a hypothesis: node {} is none of the model's, or computes nothing", i);
-    std::vector<bool> seen(static_cast<size_t>(graph.nodes()), false);
+    for (const int64_t p : node.positions) {
+      ELAPSE_CHECK(p >= 0 && p < length,
+                   "a hypothesis: node {} ({}): expected tokens 0 to {}, found {}", i,
+                   graph.name(node.node), length - 1, p);
+    }
+    std::set<std::pair<int64_t, int64_t>> seen;  // sender and token
     for (const size_t parent : node.parents) {
       ELAPSE_CHECK(parent < hypothesis.size() && hypothesis[parent].node < node.node,
                    "a hypothesis: node {} ({}) has a parent that is no earlier node", i,
                    graph.name(node.node));
-      const auto sender = static_cast<size_t>(hypothesis[parent].node);
-      ELAPSE_CHECK(!seen[sender], "a hypothesis: node {} ({}) has {} as a parent twice", i,
-                   graph.name(node.node), graph.name(hypothesis[parent].node));
-      seen[sender] = true;
+      for (const int64_t p : positions_of(hypothesis[parent], length)) {
+        ELAPSE_CHECK(seen.emplace(hypothesis[parent].node, p).second,
+                     "a hypothesis: node {} ({}) has {} as a parent twice at token {}", i,
+                     graph.name(node.node), graph.name(hypothesis[parent].node), p);
+      }
     }
   }
 }
@@ -73,18 +90,34 @@ class Scrubber {
     Device& device = model_.device();
     Examples others(references.size());
     for (size_t& x : others) x = draw(examples_);
-    std::map<int64_t, size_t> parent_of;
-    for (const size_t parent : hypothesis_[i].parents) parent_of[hypothesis_[parent].node] = parent;
+    std::multimap<int64_t, size_t> parents_of;  // by sender
+    for (const size_t parent : hypothesis_[i].parents) {
+      parents_of.emplace(hypothesis_[parent].node, parent);
+    }
     Tensor sum;
     for (int64_t sender = 0; sender < hypothesis_[i].node; ++sender) {
-      const auto parent = parent_of.find(sender);
-      const Tensor part = parent == parent_of.end()
-                              ? taken(sender, others)
-                              : written(parent->second, agreeing(parent->second, references));
+      const auto [first, last] = parents_of.equal_range(sender);
+      const bool whole = first != last && hypothesis_[first->second].positions.empty();
+      Tensor part = whole ? written(first->second, agreeing(first->second, references))
+                          : taken(sender, others);
+      for (auto parent = first; !whole && parent != last; ++parent) {
+        const Tensor own = written(parent->second, agreeing(parent->second, references));
+        put_tokens(own, hypothesis_[parent->second].positions, part);
+      }
       if (!sum) sum = part;
       else binary(device, {BinaryFunction::add, sum, part, sum});
     }
     return sum;
+  }
+
+  // These tokens' rows of every example, from one tensor into another: (examples x length, d_model)
+  void put_tokens(const Tensor& from, const std::vector<int64_t>& positions, const Tensor& to) {
+    for (int64_t first = 0; first < from.dim(0); first += length_) {
+      for (const int64_t p : positions) {
+        copy(model_.device(),
+             {from.rows(first + p, first + p + 1), to.rows(first + p, first + p + 1)});
+      }
+    }
   }
 
   // Examples drawn from those that agree with the references in what the node computes.
@@ -134,9 +167,24 @@ std::vector<double> losses(const LastLogits& log_probability, const std::vector<
 
 }  // namespace
 
-ScrubResult scrub(const LanguageModel& model, const ScrubDataset& data,
-                  const Hypothesis& hypothesis, int64_t rounds, uint64_t seed) {
-  check(ResidualGraph(model.config().n_layers), hypothesis);
+double size_of_equal_loss(std::vector<SizedLoss> family, double loss) {
+  std::sort(family.begin(), family.end(),
+            [](const SizedLoss& a, const SizedLoss& b) { return a.parameters < b.parameters; });
+  for (size_t i = 0; i < family.size(); ++i) {
+    if (family[i].loss == loss) return static_cast<double>(family[i].parameters);
+    if (i + 1 == family.size()) break;
+    const SizedLoss &a = family[i], &b = family[i + 1];
+    if ((a.loss < loss) == (b.loss < loss)) continue;
+    const double share = (loss - a.loss) / (b.loss - a.loss);
+    const auto log_size = [](const SizedLoss& m) { return std::log(double(m.parameters)); };
+    return std::exp(log_size(a) + share * (log_size(b) - log_size(a)));
+  }
+  return std::numeric_limits<double>::quiet_NaN();
+}
+
+namespace {
+
+void check(const LanguageModel& model, const ScrubDataset& data) {
   ELAPSE_CHECK(data.sequences.size() >= 2 && data.labels.size() == data.sequences.size(),
                "expected at least 2 sequences with a label each, found {} and {} labels",
                data.sequences.size(), data.labels.size());
@@ -150,6 +198,21 @@ ScrubResult scrub(const LanguageModel& model, const ScrubDataset& data,
                  "label {} is no class of the model, which has {}", label,
                  model.config().vocab_size);
   }
+}
+
+}  // namespace
+
+double mean_loss(const LanguageModel& model, const ScrubDataset& data) {
+  check(model, data);
+  const LastLogits logits = last_logits(model, pack(model, data.sequences));
+  return mean(losses(log_probabilities(logits), data.labels));
+}
+
+ScrubResult scrub(const LanguageModel& model, const ScrubDataset& data,
+                  const Hypothesis& hypothesis, int64_t rounds, uint64_t seed,
+                  const std::function<void(int64_t done, int64_t total)>& progress) {
+  check(model, data);
+  check(ResidualGraph(model.config().n_layers), hypothesis, std::ssize(data.sequences.front()));
   const LastLogits logits = last_logits(model, pack(model, data.sequences));
   const LastLogits log_probability = log_probabilities(logits);
   ScrubResult result;
@@ -174,6 +237,7 @@ ScrubResult scrub(const LanguageModel& model, const ScrubDataset& data,
     const std::vector<double> found = losses(log_probabilities(scrubbed), data.labels);
     for (size_t x = 0; x < found.size(); ++x) result.scrubbed_losses[x] += share * found[x];
     result.kl += share * mean(kl_divergences(logits, scrubbed));
+    progress(round + 1, rounds);
   }
   result.scrubbed_loss = mean(result.scrubbed_losses);
   result.recovered =

@@ -104,14 +104,19 @@ std::string heat_map_html(const HeatMap& map) {
   ELAPSE_CHECK(map.values.size() == rows * columns,
                "heat map \"{}\": expected {} x {} values, found {}", map.title, rows, columns,
                map.values.size());
+  ELAPSE_CHECK(map.notes.empty() || map.notes.size() == map.values.size(),
+               "heat map \"{}\": expected a note for each of {} values, found {}", map.title,
+               map.values.size(), map.notes.size());
   ELAPSE_CHECK(map.values.size() <= static_cast<size_t>(HeatMap::kMostCells),
                "heat map \"{}\": {} cells are more than a page should have, {}", map.title,
                map.values.size(), HeatMap::kMostCells);
   const Scale scale(map.values);
-  std::string html =
-      "<figure class=\"heat\">\n<figcaption>" + escape_markup(map.title) + "</figcaption>\n" +
-      legend(scale, map.decimals) + "<div class=\"scroll\"><table>\n<thead><tr><th>" +
-      escape_markup(map.row_heading) + " \\ " + escape_markup(map.column_heading) + "</th>";
+  const std::string title = escape_markup(map.title);
+  std::string html = map.folded
+                         ? "<details>\n<summary>" + title + "</summary>\n<figure class=\"heat\">\n"
+                         : "<figure class=\"heat\">\n<figcaption>" + title + "</figcaption>\n";
+  html += legend(scale, map.decimals) + "<div class=\"scroll\"><table>\n<thead><tr><th>" +
+          escape_markup(map.row_heading) + " \\ " + escape_markup(map.column_heading) + "</th>";
   std::vector<std::string> row_names, column_names;
   for (const std::string& name : map.rows) row_names.push_back(visible(name));
   for (const std::string& name : map.columns) column_names.push_back(visible(name));
@@ -125,14 +130,17 @@ std::string heat_map_html(const HeatMap& map) {
         html += "<td></td>";
         continue;
       }
-      html += fmt::format("<td tabindex=\"0\"{}><b>{} {}, {} {}: {}</b></td>", scale.style(value),
+      const std::string note =
+          map.notes.empty() ? "" : "; " + escape_markup(printable(map.notes[r * columns + c]));
+      html += fmt::format("<td tabindex=\"0\"{}><b>{} {}, {} {}: {}{}</b></td>", scale.style(value),
                           escape_markup(map.row_heading), row_names[r],
                           escape_markup(map.column_heading), column_names[c],
-                          number(value, map.decimals));
+                          number(value, map.decimals), note);
     }
     html += "</tr>\n";
   }
-  return html + "</tbody>\n</table></div>\n</figure>\n";
+  html += "</tbody>\n</table></div>\n</figure>\n";
+  return map.folded ? html + "</details>\n" : html;
 }
 
 std::string coloured_tokens_html(const std::string& title, const std::vector<std::string>& tokens,

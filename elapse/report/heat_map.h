@@ -16,9 +16,11 @@ struct HeatMap {
   std::string row_heading = {}, column_heading = {};  // "layer", "token"
   std::vector<std::string> rows = {}, columns = {};  // their names, top to bottom and left to right
   std::vector<double> values = {};                   // (rows, columns); NaN: an empty cell
+  std::vector<std::string> notes = {};  // (rows, columns), shown beside the value; or none at all
   // Colours run from the least value to the largest; where any is negative, from blue by white to
   // orange with white at 0 (as colour-blind readers can tell apart).
   int decimals = 3;
+  bool folded = false;  // shown when its title is clicked: for pages of many maps
 };
 
 // A <figure> for a page that carries report_css(). Throws Error where values and names do not

@@ -47,6 +47,11 @@ def result_of(method, *more, **options):
     return json.loads((out / "result.json").read_text())
 
 
+def row_of_first_layer(attribution):
+    """What layer 0's state brought from each token."""
+    return attribution["by_layer_and_source"][:len(attribution["columns"]) - 1]
+
+
 class Methods(unittest.TestCase):
     def test_patching_ends_where_the_clean_run_is(self):
         for model in MODELS:
@@ -92,17 +97,31 @@ class Methods(unittest.TestCase):
             for layer, share in enumerate(found["by_layer"]):
                 row = found["by_layer_and_source"][layer * width:(layer + 1) * width]
                 self.assertAlmostEqual(sum(row), share, places=4)
+            layer = result_of("dla", "--layer", 0, model=model)
+            self.assertAlmostEqual(sum(layer["by_channel"]) + layer["bias"], found["by_layer"][0],
+                                   places=4)
+            channel = result_of("dla", "--layer", 0, "--channel", 3, model=model)
+            self.assertAlmostEqual(sum(channel["by_source_and_state"]),
+                                   layer["by_channel"][3] - layer["skip"][3], places=4)
+            attention = result_of("hidden-attention", "--layer", 0, "--over", "answer",
+                                  model=model)["layers"][0]["alpha"]
+            self.assertAlmostEqual(sum(attention[-6:]), sum(row_of_first_layer(found)), places=4)
 
     def test_lens_attention_and_step_sizes_cover_every_token(self):
         for model in MODELS:
             lens = result_of("lens", model=model)["cells"]
             self.assertEqual(len(lens) % 6, 0)
-            self.assertTrue(all(0 <= cell["probability"] <= 1 for cell in lens))
-            attention = result_of("hidden-attention", "--absolute", model=model)
-            for layer in attention["layers"]:
-                rows = [layer["alpha"][i * 6:(i + 1) * 6] for i in range(6)]
-                self.assertTrue(all(row[j] == 0 for i, row in enumerate(rows)
-                                    for j in range(i + 1, 6)))
+            for cell in lens:
+                guesses = [guess["probability"] for guess in cell["likeliest"]]
+                self.assertEqual(guesses, sorted(guesses, reverse=True))
+                self.assertLessEqual(sum(guesses), 1 + 1e-6)
+            for over in (("--over", "mean"), ("--over", "sizes"), ("--over", "answer"),
+                         ("--unit", 1)):
+                attention = result_of("hidden-attention", *over, model=model)
+                for layer in attention["layers"]:
+                    rows = [layer["alpha"][i * 6:(i + 1) * 6] for i in range(6)]
+                    self.assertTrue(all(row[j] == 0 for i, row in enumerate(rows)
+                                        for j in range(i + 1, 6)))
             self.assertTrue(all(dt > 0 for dt in result_of("dt", model=model)["dt"]))
 
     def test_scrubbing_tells_all_its_losses(self):
@@ -116,6 +135,19 @@ class Methods(unittest.TestCase):
         self.assertAlmostEqual(found["scrubbed_loss"], found["model_loss"], places=5)
         hypothesis.write_text(json.dumps({"nodes": [{"name": "out", "node": "unembed"}]}))
         self.assertEqual(len(result_of("scrub", "--hypothesis", hypothesis)["scrubbed_losses"]), 3)
+        node["positions"] = [-1]
+        hypothesis.write_text(json.dumps(
+            {"nodes": [{"name": "out", "node": "unembed", "reads": ["l0", "e"]}, node, embed]}))
+        family = inspect("scrub", "--hypothesis", hypothesis, "--rounds", 2, "--family", HEADS)
+        self.assertIn("% of the loss recovered", family.stdout)
+        self.assertRegex(family.stdout, "loses as much as")
+        node["positions"] = [6]
+        hypothesis.write_text(json.dumps(
+            {"nodes": [{"name": "out", "node": "unembed", "reads": ["l0", "e"]}, node, embed]}))
+        done = inspect("scrub", "--hypothesis", hypothesis)
+        self.assertIn('field "nodes[1].positions[0]": expected a token\'s place, -6 to 5',
+                      done.stderr)
+        del node["positions"]
         node["computes"] = "token:9"
         hypothesis.write_text(json.dumps({"nodes": [{"name": "out", "node": "unembed"}, node]}))
         done = inspect("scrub", "--hypothesis", hypothesis)
@@ -192,6 +224,9 @@ class States(unittest.TestCase):
         parts = result_of("state diff", *between, prompts=None)["parts"]
         self.assertEqual([p["part"] for p in parts], ["conv", "h"])
         self.assertTrue(all(p["difference"] > 0 for p in parts))
+        shown = result_of("state show", "--from", a, "--layer", 0, prompts=None)
+        self.assertEqual(shown["tokens"], 3)
+        self.assertTrue(all(p["norm"] > 0 for p in shown["parts"]))
         done = inspect("state interpolate", *between, "--share", 1, "--save", c, prompts=None)
         self.assertEqual(done.returncode, 0, done.stderr)
         parts = result_of("state diff", "--from", c, "--to", b, prompts=None)["parts"]
@@ -201,6 +236,14 @@ class States(unittest.TestCase):
         self.assertEqual(done.returncode, 0, done.stderr)
         parts = result_of("state diff", "--from", c, "--to", a, prompts=None)["parts"]
         self.assertEqual([p["difference"] == 0 for p in parts], [False, True])
+        done = inspect("state transplant", *between, "--layers", 0, "--channels", "0,1", "--save",
+                       c, prompts=None)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        parts = result_of("state diff", "--from", c, "--to", b, prompts=None)["parts"]
+        self.assertTrue(all(0 < p["difference"] for p in parts))
+        done = inspect("state transplant", *between, "--layers", 0, "--channels", "2,1", "--save",
+                       c, prompts=None)
+        self.assertIn("channels 2 to 0 are chosen", done.stderr)
         goes_on = run(PROGRAM, "generate", "-m", HEADS, "--device", "ref", "--load-state", c,
                       "--prompt-tokens", "1", "-n", 2)
         self.assertEqual(goes_on.returncode, 0, goes_on.stderr)

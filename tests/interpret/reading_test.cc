@@ -211,6 +211,15 @@ TEST_P(Reading, TheLensEndsAsTheModelDoes) {
   const LastLogits logits = last_logits(model_, pack(model_, {kTokens}));
   EXPECT_NEAR(lens.at(3, 6).logit_difference, logit_differences(logits, {answer}).front(), 1e-12);
   EXPECT_EQ(lens.at(3, 6).rank, ranks(logits, {answer}).front());
+  double all = 0;
+  const auto& guesses = logit_lens(model_, kTokens, answer, 1000).at(3, 6).likeliest;
+  for (size_t i = 0; i < guesses.size(); ++i) {
+    all += guesses[i].probability;
+    EXPECT_LE(guesses[i].probability, guesses[i > 0 ? i - 1 : 0].probability);
+  }
+  EXPECT_NEAR(all, 1, 1e-12);
+  EXPECT_EQ(lens.at(3, 6).likeliest.size(), 5u);
+  EXPECT_EQ(lens.at(3, 6).likeliest.front().token, guesses.front().token);
   // Before the first layer a token is all that its stream knows.
   EXPECT_EQ(lens.at(0, 1).logit_difference, lens.at(0, 3).logit_difference);
 }
@@ -248,6 +257,7 @@ TEST(ReadingErrors, NameWhatIsNotThere) {
   EXPECT_THROW(DirectAttribution(model, kTokens, {0, 1}, {3}), Error);
   EXPECT_THROW(DirectAttribution(model, kTokens, {0, 1}, {1}).layer(0), Error);
   EXPECT_THROW(logit_lens(model, {}, {0, 1}), Error);
+  EXPECT_THROW(logit_lens(model, kTokens, {0, 1}, 0), Error);
 }
 
 }  // namespace

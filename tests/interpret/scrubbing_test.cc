@@ -85,6 +85,34 @@ TEST_F(Scrubbing, WrongHypothesesDoNot) {
   EXPECT_LT(run(constant).recovered, 0.5);
 }
 
+// The head reads the last token alone. A node may be two, of some tokens each.
+TEST_F(Scrubbing, WhatMattersAtSomeTokensMattersThereAlone) {
+  const auto layer2_at = [](std::vector<int64_t> positions) {
+    return Hypothesis{{kUnembed, {1}},
+                      {planted::kLayer2, {2, 3}, identity, std::move(positions)},
+                      {planted::kLayer1, {4}, identity, {0, 3}},
+                      {planted::kLayer1, {4}, identity, {1, 2, 4}},
+                      {0, {}, identity}};
+  };
+  const Hypothesis whole = {{kUnembed, {1}},
+                            {planted::kLayer2, {2}, identity},
+                            {planted::kLayer1, {3}, identity},
+                            {0, {}, identity}};
+  EXPECT_NEAR(run(layer2_at({4})).recovered, run(whole).recovered, 0.02);
+  EXPECT_LT(run(layer2_at({0, 1, 2, 3})).recovered, 0.5);
+  EXPECT_NEAR(run(layer2_at({3, 4})).kl, run(layer2_at({4})).kl, 0.01);
+}
+
+TEST(EqualLoss, IsBetweenTheNeighboursInSize) {
+  const std::vector<SizedLoss> family = {{10000, 1.0}, {100, 3.0}, {1000, 2.0}};
+  EXPECT_NEAR(size_of_equal_loss(family, 2.0), 1000, 1e-6);
+  EXPECT_NEAR(size_of_equal_loss(family, 1.5), std::sqrt(1000.0 * 10000), 1e-6);
+  EXPECT_NEAR(size_of_equal_loss(family, 3.0), 100, 1e-6);
+  EXPECT_TRUE(std::isnan(size_of_equal_loss(family, 0.9)));
+  EXPECT_TRUE(std::isnan(size_of_equal_loss(family, 3.1)));
+  EXPECT_TRUE(std::isnan(size_of_equal_loss({}, 1)));
+}
+
 // To say that a node computes less recovers no more than to say that it computes all.
 TEST_F(Scrubbing, AFeatureThatHoldsTheAnswerIsEnough) {
   const auto answer = [this](size_t example) { return data_.labels[example]; };
@@ -104,6 +132,8 @@ TEST_F(Scrubbing, RefusesWhatIsNoHypothesis) {
   EXPECT_THROW(run({{kUnembed, {2}}, {0, {}, identity}}), Error);
   EXPECT_THROW(run({{kUnembed, {1, 2}}, {0, {}, identity}, {0, {}, identity}}), Error);
   EXPECT_THROW(run({{kUnembed, {1}}, {0, {}}}), Error);
+  EXPECT_THROW(run({{kUnembed, {1}}, {0, {}, identity, {5}}}), Error);
+  EXPECT_THROW(run({{kUnembed, {1, 2}}, {0, {}, identity, {0}}, {0, {}, identity, {0, 1}}}), Error);
   data_.sequences[0].pop_back();
   EXPECT_THROW(run({{kUnembed}}), Error);
 }

@@ -29,6 +29,18 @@ TEST(HeatMap, IsWellFormedWhateverTheTokens) {
   EXPECT_EQ(html, heat_map_html(some_map({0, 1, 2, 3, NAN, 5})));
 }
 
+TEST(HeatMap, FoldsAndHasNotes) {
+  HeatMap map = some_map({0, 1, 2, 3, NAN, 5});
+  map.folded = true;
+  map.notes = {"a", "<i>", "c", "d", "e", "\x01"};
+  const std::string html = heat_map_html(map);
+  EXPECT_EQ(xml_fault(html), "");
+  EXPECT_NE(html.find("<summary>Patching"), std::string::npos);
+  EXPECT_NE(html.find(": 1.000; &lt;i&gt;</b>"), std::string::npos);
+  map.notes.pop_back();
+  EXPECT_THROW(heat_map_html(map), Error);
+}
+
 TEST(HeatMap, HasWhiteAtZeroWhereThereAreBothSigns) {
   const std::string html = heat_map_html(some_map({-2, 0, 1, 0, 0, 0}));
   EXPECT_NE(html.find("background:#ffffff;color:#111\"><b>layer 0, token &lt;/b"),

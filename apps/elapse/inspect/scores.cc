@@ -16,8 +16,9 @@ struct Arguments : InspectOptions {
 
 void run(const Arguments& args) {
   Inspection inspection(args);
-  const RepetitionScores scores =
-      repetition_scores(inspection.model(), args.length, args.sequences, args.seed);
+  const RepetitionScores scores = repetition_scores(inspection.model(), args.length, args.sequences,
+                                                    args.seed, inspection.progress("layer"));
+  inspection.end_progress();
   const std::string what = fmt::format(
       "{} sequences of {} random tokens that come twice: {:.3f} nats a token the first time, "
       "{:.3f} "

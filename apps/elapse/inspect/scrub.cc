@@ -15,6 +15,7 @@ namespace {
 
 struct Arguments : InspectOptions {
   std::string hypothesis;
+  std::vector<std::string> family;
   int64_t rounds = 10;
   uint64_t seed = 1;
 };
@@ -49,7 +50,22 @@ std::function<int64_t(size_t)> feature_of(const Json& value, const ScrubDataset&
   fail("{}: expected input, nothing, answer or token:K, found \"{}\"", value.where(), name);
 }
 
-// {"nodes": [{"name": ..., "node": "unembed", "reads": [names]}, {..., "computes": "input"}, ...]}
+// Tokens' places, from the end where negative.
+std::vector<int64_t> positions_of(const Json& list, int64_t length) {
+  std::vector<int64_t> positions;
+  for (const Json& item : list.items()) {
+    const int64_t place = item.integer();
+    ELAPSE_CHECK(place >= -length && place < length,
+                 "{}: expected a token's place, {} to {}, found {}", item.where(), -length,
+                 length - 1, place);
+    positions.push_back(place < 0 ? place + length : place);
+  }
+  ELAPSE_CHECK(!positions.empty(), "{}: expected places of tokens, found none", list.where());
+  return positions;
+}
+
+// {"nodes": [{"name": ..., "node": "unembed", "reads": [names]},
+//            {..., "computes": "input", "positions": [3]}, ...]}
 Hypothesis parse_hypothesis(const std::string& path, const ResidualGraph& graph,
                             const ScrubDataset& data) {
   const std::vector<Json> nodes = Json::parse(read_text(path), path).at("nodes").items();
@@ -63,6 +79,9 @@ Hypothesis parse_hypothesis(const std::string& path, const ResidualGraph& graph,
     ScrubNode node;
     node.node = node_of(nodes[i].at("node"), graph);
     if (i > 0) node.feature = feature_of(nodes[i].at("computes"), data);
+    if (nodes[i].has("positions")) {
+      node.positions = positions_of(nodes[i].at("positions"), std::ssize(data.sequences.front()));
+    }
     if (nodes[i].has("reads")) {
       for (const Json& name : nodes[i].at("reads").items()) {
         const auto found = index.find(name.text());
@@ -76,6 +95,41 @@ Hypothesis parse_hypothesis(const std::string& path, const ResidualGraph& graph,
   return hypothesis;
 }
 
+// What a model of the family would have to be to lose as much as the scrubbed one.
+struct EqualSize {
+  std::vector<SizedLoss> family;
+  double parameters = NAN;
+
+  std::string sentence() const {
+    std::string of;
+    for (const SizedLoss& m : family) {
+      of += fmt::format("{}{} parameters {:.4f}", of.empty() ? "" : ", ", m.parameters, m.loss);
+    }
+    if (std::isnan(parameters)) {
+      return fmt::format("No size of the family loses as much as the scrubbed model ({}).", of);
+    }
+    return fmt::format("The scrubbed model loses as much as one of {:.0f} parameters ({}).",
+                       parameters, of);
+  }
+};
+
+EqualSize equal_size(const Arguments& args, Inspection& inspection, const ScrubDataset& data,
+                     double loss) {
+  EqualSize found;
+  const auto progress = inspection.progress("model");
+  for (const std::string& folder : args.family) {
+    const auto model = load_model(inspection.device(), folder, DType::f32, WeightMemory::mapped);
+    ELAPSE_CHECK(model->config().vocab_size == inspection.model().config().vocab_size,
+                 "{}: expected a model of {} classes, as {} is, found {}", folder,
+                 inspection.model().config().vocab_size, args.model, model->config().vocab_size);
+    found.family.push_back({model->parameters().count(), mean_loss(*model, data)});
+    progress(std::ssize(found.family), std::ssize(args.family));
+  }
+  inspection.end_progress();
+  found.parameters = size_of_equal_loss(found.family, loss);
+  return found;
+}
+
 void run(const Arguments& args) {
   Inspection inspection(args);
   const std::vector<PromptPair> pairs = inspection.pairs();
@@ -85,7 +139,9 @@ void run(const Arguments& args) {
   const LastLogits logits =
       last_logits(inspection.model(), pack(inspection.model(), data.sequences));
   const std::string task = inspection.task_sentence(logits, answers_of(pairs));
-  const ScrubResult found = scrub(inspection.model(), data, hypothesis, args.rounds, args.seed);
+  const ScrubResult found = scrub(inspection.model(), data, hypothesis, args.rounds, args.seed,
+                                  inspection.progress("round"));
+  inspection.end_progress();
 
   std::vector<double> gaps;
   for (size_t x = 0; x < found.model_losses.size(); ++x) {
@@ -106,6 +162,10 @@ void run(const Arguments& args) {
       "{} rounds.",
       100 * found.recovered, found.scrubbed_loss, found.model_loss, found.shuffled_loss,
       pairs.size(), args.rounds);
+  std::string size;
+  if (!args.family.empty()) {
+    size = equal_size(args, inspection, data, found.scrubbed_loss).sentence();
+  }
   Plot plot("Loss by example, in order", {.label = "example"}, {.label = "nats"});
   std::vector<double> places, model = found.model_losses, scrubbed = found.scrubbed_losses;
   std::sort(model.begin(), model.end());
@@ -115,6 +175,7 @@ void run(const Arguments& args) {
       .add({.name = "scrubbed", .x = places, .y = scrubbed});
   Report report("Causal scrubbing", what);
   report.paragraph(task).table(table).plot(plot);
+  if (!size.empty()) report.paragraph(size);
   JsonWriter json;
   json.begin_object()
       .field("method", "causal scrubbing")
@@ -125,7 +186,9 @@ void run(const Arguments& args) {
       .field("kl", found.kl)
       .field("model_losses", found.model_losses)
       .field("scrubbed_losses", found.scrubbed_losses);
-  finish(args, fmt::format("{}\n{}\n\n{}", task, what, table.text()), report, json);
+  finish(args,
+         fmt::format("{}\n{}\n\n{}{}", task, what, table.text(), size.empty() ? "" : size + "\n"),
+         report, json);
 }
 
 }  // namespace
@@ -140,6 +203,10 @@ void add_inspect_scrub(CLI::App& inspect) {
       ->type_name("FILE")
       ->required()
       ->check(not_empty());
+  verb->add_option("--family", args->family,
+                   "Folders of models of several sizes, trained alike: the size that loses as much "
+                   "as the scrubbed model is told")
+      ->type_name("DIR");
   verb->add_option("--rounds", args->rounds, "Times that every example is run")
       ->check(whole_number(1));
   verb->add_option("--seed", args->seed, "Of the draws")->check(seed());

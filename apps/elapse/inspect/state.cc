@@ -2,8 +2,10 @@
 // States saved by `elapse generate --save-state`: shown, compared, mixed, transplanted.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <numeric>
 
 #include "apps/elapse/checks.h"
 #include "apps/elapse/inspect/inspection.h"
@@ -18,6 +20,8 @@ struct Arguments : InspectOptions {
   std::string from, to, save;
   double share = 0.5;
   std::vector<int64_t> layers;
+  int64_t layer = -1;
+  std::vector<int64_t> channels;  // none, or the first and the one after the last
   std::string part;
 };
 
@@ -28,12 +32,91 @@ State one_sequence(const Inspection& inspection, const std::string& path) {
   return state;
 }
 
-// "channel 3, 7: 0.1 to 0.4", of the part's axes.
+// "channel 3, state 7", of the part's axes.
+std::string place_of(const StateDifference& d, const StateEntry& entry) {
+  return fmt::format("channel {}, {} {}", entry.channel, d.part == "h" ? "state" : "place",
+                     entry.column);
+}
+
 std::string where_most(const StateDifference& d) {
   if (d.largest.empty()) return "";
   const StateEntry& most = d.largest.front();
-  return fmt::format("channel {}, {} {}: {:.4f} to {:.4f}", most.channel,
-                     d.part == "h" ? "state" : "place", most.column, most.first, most.second);
+  return fmt::format("{}: {:.4f} to {:.4f}", place_of(d, most), most.first, most.second);
+}
+
+std::vector<std::string> part_names(const State& state) {
+  std::vector<std::string> names;
+  for (const StatePart& part : state.layers().front().parts) names.push_back(part.name);
+  return names;
+}
+
+// One layer's h by channel and state, of the channels with the largest norms.
+HeatMap layer_map(const Arguments& args, Inspection& inspection, const State& state) {
+  constexpr size_t kMostChannels = 64;
+  const Tensor& h = state.layers()[static_cast<size_t>(args.layer)].part("h").value();
+  const std::vector<double> values = host_values(inspection.device(), h);
+  const auto channels = static_cast<size_t>(h.dim(1)), states = static_cast<size_t>(h.dim(2));
+  std::vector<double> norms(channels, 0.0);
+  for (size_t i = 0; i < values.size(); ++i) norms[i / states] += values[i] * values[i];
+  std::vector<size_t> order(channels);
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::stable_sort(order.begin(), order.end(),
+                   [&](size_t a, size_t b) { return norms[a] > norms[b]; });
+  order.resize(std::min(channels, kMostChannels));
+  std::sort(order.begin(), order.end());
+  HeatMap map = {.title = fmt::format("h of layer {}, the {} channels with the largest norms of {}",
+                                      args.layer, order.size(), channels),
+                 .row_heading = "channel",
+                 .column_heading = "state"};
+  for (size_t n = 0; n < states; ++n) map.columns.push_back(fmt::format("{}", n));
+  for (const size_t channel : order) {
+    map.rows.push_back(fmt::format("{}", channel));
+    const auto first = values.begin() + static_cast<int64_t>(channel * states);
+    map.values.insert(map.values.end(), first, first + static_cast<int64_t>(states));
+  }
+  return map;
+}
+
+void run_show(const Arguments& args) {
+  Inspection inspection(args);
+  const LanguageModel& model = inspection.model();
+  ELAPSE_CHECK(args.layer < model.config().n_layers, "layer {}: the model has {}", args.layer,
+               model.config().n_layers);
+  const State state = one_sequence(inspection, args.from);
+  Table table(
+      {{"layer"}, {"part", Table::Align::left}, {"norm"}, {"largest at", Table::Align::left}});
+  JsonWriter json;
+  json.begin_object().field("method", "state").field("tokens", state.position());
+  json.key("parts").begin_array();
+  std::vector<double> norms;
+  for (const StateDifference& d : difference(inspection.device(), model.make_state(1), state)) {
+    std::string where;
+    if (!d.largest.empty()) {
+      const StateEntry& most = d.largest.front();
+      where = fmt::format("{}: {:.4f}", place_of(d, most), most.second);
+    }
+    table.add_row({d.layer, d.part, d.second_norm, where});
+    norms.push_back(d.second_norm);
+    json.begin_object()
+        .field("layer", d.layer)
+        .field("part", d.part)
+        .field("norm", d.second_norm)
+        .field("largest_at", where)
+        .end_object();
+  }
+  json.end_array();
+  const std::string what =
+      fmt::format("{}: what is remembered of {} tokens.", args.from, state.position());
+  Report report("A state", what);
+  report.heat_map({.title = "Norm",
+                   .row_heading = "layer",
+                   .column_heading = "part",
+                   .rows = inspection.layer_names(),
+                   .columns = part_names(state),
+                   .values = norms});
+  if (args.layer >= 0) report.heat_map(layer_map(args, inspection, state));
+  report.table(table);
+  finish(args, fmt::format("{}\n\n{}", what, table.text()), report, json);
 }
 
 void run_diff(const Arguments& args) {
@@ -63,15 +146,13 @@ void run_diff(const Arguments& args) {
   json.end_array();
   const std::string what = fmt::format("{} (after {} tokens) and {} (after {}).", args.from,
                                        a.position(), args.to, b.position());
-  std::vector<std::string> parts;
-  for (const StatePart& part : a.layers().front().parts) parts.push_back(part.name);
   Report report("Two states", what);
   report
       .heat_map({.title = "Difference, as a share of the first one's norm",
                  .row_heading = "layer",
                  .column_heading = "part",
                  .rows = inspection.layer_names(),
-                 .columns = parts,
+                 .columns = part_names(a),
                  .values = relative})
       .table(table);
   finish(args, fmt::format("{}\n\n{}", what, table.text()), report, json);
@@ -111,11 +192,26 @@ void run_transplant(const Arguments& args) {
   Inspection inspection(args);
   const State from = one_sequence(inspection, args.from);
   State into = one_sequence(inspection, args.to);
-  transplant(inspection.device(), from, into, {.layers = args.layers, .part = args.part});
+  Transplant what = {.layers = args.layers, .part = args.part};
+  if (!args.channels.empty()) {
+    what.channel_begin = args.channels[0];
+    what.channel_end = args.channels[1];
+  }
+  transplant(inspection.device(), from, into, what);
   save_made(args, inspection, into,
-            fmt::format("{} with {} of layers {} from {}.", args.to,
+            fmt::format("{} with {}{} of layers {} from {}.", args.to,
                         args.part.empty() ? "the whole memory" : args.part,
+                        args.channels.empty() ? ""
+                                              : fmt::format(" of channels {} to {}",
+                                                            args.channels[0], args.channels[1] - 1),
                         fmt::join(args.layers, ", "), args.from));
+}
+
+void add_from(CLI::App& verb, Arguments& args) {
+  verb.add_option("--from", args.from, "A saved state")
+      ->type_name("FILE")
+      ->required()
+      ->check(not_empty());
 }
 
 std::shared_ptr<Arguments> add(CLI::App& state, const char* name, const char* about,
@@ -123,10 +219,7 @@ std::shared_ptr<Arguments> add(CLI::App& state, const char* name, const char* ab
                                CLI::App** out) {
   const auto args = std::make_shared<Arguments>();
   CLI::App* verb = add_method(state, name, about, "state " + example, *args, "");
-  verb->add_option("--from", args->from, "A saved state")
-      ->type_name("FILE")
-      ->required()
-      ->check(not_empty());
+  add_from(*verb, *args);
   verb->add_option("--to", args->to, "Another")->type_name("FILE")->required()->check(not_empty());
   verb->callback([args, run] { run(*args); });
   *out = verb;
@@ -136,9 +229,16 @@ std::shared_ptr<Arguments> add(CLI::App& state, const char* name, const char* ab
 }  // namespace
 
 void add_inspect_state(CLI::App& inspect) {
-  CLI::App* state = inspect.add_subcommand("state", "Saved states, compared and mixed");
+  CLI::App* state = inspect.add_subcommand("state", "Saved states, shown, compared and mixed");
   state->require_subcommand(1);
-  CLI::App* verb = nullptr;
+  const auto shown = std::make_shared<Arguments>();
+  CLI::App* verb =
+      add_method(*state, "show", "What a state holds, layer by layer",
+                 "state show -m run --from a.state --layer 3 --out out/state", *shown, "");
+  add_from(*verb, *shown);
+  verb->add_option("--layer", shown->layer, "Draw this layer's h as well; -1: none")
+      ->check(whole_number(-1));
+  verb->callback([shown] { run_show(*shown); });
   add(*state, "diff", "How two states differ, layer by layer",
       "diff -m run --from a.state --to b.state", run_diff, &verb);
   auto args = add(*state, "interpolate", "A state between two",
@@ -155,6 +255,11 @@ void add_inspect_state(CLI::App& inspect) {
   verb->add_option("--layers", args->layers, "Whose memory is taken over")
       ->delimiter(',')
       ->required()
+      ->check(whole_number(0));
+  verb->add_option("--channels", args->channels,
+                   "The first and the one after the last, of those taken over; as a rule all")
+      ->delimiter(',')
+      ->expected(2)
       ->check(whole_number(0));
   verb->add_option("--part", args->part, "h or conv; as a rule both");
   verb->add_option("--save", args->save, "Where the state goes")
