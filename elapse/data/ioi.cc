@@ -161,6 +161,23 @@ IoiPrompt IoiTask::counterfactual(const IoiPrompt& prompt, Random& random) const
   return made;
 }
 
+std::vector<IoiPrompt> IoiTask::neighbours(const IoiPrompt& prompt) const {
+  std::vector<IoiPrompt> list;
+  const auto add = [&](auto&& change) {
+    list.push_back(prompt);
+    change(list.back());
+    fill(list.back());
+    if (list.back().tokens == prompt.tokens) list.pop_back();
+  };
+  for (size_t form = 0; form < forms_.size(); ++form) {
+    add([&](IoiPrompt& p) { p.form = form; });
+  }
+  add([&](IoiPrompt& p) { p.first_swapped = !p.first_swapped; });
+  for (const int64_t place : places_) add([&](IoiPrompt& p) { p.place = place; });
+  for (const int64_t object : objects_) add([&](IoiPrompt& p) { p.object = object; });
+  return list;
+}
+
 std::vector<int64_t> IoiTask::with_name_again(const IoiPrompt& prompt, int64_t name) const {
   // The second clause begins after the mark before the second [B].
   const std::vector<int64_t>& form = forms_[prompt.form];

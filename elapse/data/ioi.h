@@ -46,6 +46,9 @@ class IoiTask final : public TokenSource {
   // Three names that are neither the prompt's nor each other's in the places of the two: the same
   // sentence, with nothing to identify (the published p_ABC).
   IoiPrompt counterfactual(const IoiPrompt& prompt, Random& random) const;
+  // All prompts of the same names that differ in one thing: the template, the order of the names in
+  // the first clause, the place or the object.
+  std::vector<IoiPrompt> neighbours(const IoiPrompt& prompt) const;
   // A sentence put between the two clauses, in which this name stands once more; longer.
   std::vector<int64_t> with_name_again(const IoiPrompt& prompt, int64_t name) const;
 

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <numeric>
 
+#include "elapse/experiments/ioi_adversarial.h"
 #include "elapse/interpret/circuit_search.h"
 #include "elapse/train/trainer.h"
 
@@ -112,43 +113,40 @@ CircuitRunner mean_runner(const LanguageModel& model, const IoiTask& task, const
   return {model, all.tokens, mean_outputs(model, runs)};
 }
 
-// Prompts in which a name stands once more, and those the model gets most wrong.
+// Prompts in which a name stands once more, and those that are searched for.
 void attack(const LanguageModel& model, const IoiTask& task, const Prompts& all,
-            IoiResult& result) {
-  struct Attack {
+            const OnExperimentProgress& progress, IoiResult& result) {
+  struct Again {
     const char* name;
     int64_t (*who)(const IoiPrompt&);
   };
-  const Attack attacks[] = {
-      {"indirect object again", [](const IoiPrompt& p) { return p.indirect; }},
-      {"subject again", [](const IoiPrompt& p) { return p.subject; }}};
+  const Again agains[] = {{"indirect object again", [](const IoiPrompt& p) { return p.indirect; }},
+                          {"subject again", [](const IoiPrompt& p) { return p.subject; }}};
   result.adversarial.push_back(
       {"as they are", std::ssize(all.tokens), score_of(model, all.tokens, all.answers)});
-  struct Found {
-    double difference;
-    std::string text;
-  };
-  std::vector<Found> found;
-  for (const Attack& attack : attacks) {
+  for (const Again& again : agains) {
     TokenLists tokens;
     for (const IoiPrompt& prompt : all.prompts) {
-      tokens.push_back(task.with_name_again(prompt, attack.who(prompt)));
+      tokens.push_back(task.with_name_again(prompt, again.who(prompt)));
     }
-    const LastLogits logits = last_logits(model, pack(model, tokens));
     result.adversarial.push_back(
-        {attack.name, std::ssize(tokens), task_score(logits, all.answers)});
-    const std::vector<double> f = logit_differences(logits, all.answers);
-    for (size_t i = 0; i < tokens.size(); ++i) {
-      std::string text;
-      for (const int64_t token : tokens[i]) text += task.word(token) + " ";
-      found.push_back(
-          {f[i], fmt::format("{:+.2f}  {}| {}", f[i], text, task.word(all.answers[i].right))});
-    }
+        {again.name, std::ssize(tokens), score_of(model, tokens, all.answers)});
   }
-  std::sort(found.begin(), found.end(),
-            [](const Found& a, const Found& b) { return a.difference < b.difference; });
-  for (size_t i = 0; i < std::min<size_t>(5, found.size()); ++i) {
-    result.worst.push_back(found[i].text);
+  const std::vector<IoiAttack> attacks = search_attacks(model, task, all.prompts, progress);
+  TokenLists tokens;
+  std::vector<Answer> answers;
+  for (const IoiAttack& a : attacks) {
+    tokens.push_back(a.tokens(task));
+    answers.push_back({a.prompt.indirect, a.prompt.subject});
+  }
+  result.adversarial.push_back(
+      {"searched for", std::ssize(tokens), score_of(model, tokens, answers)});
+  constexpr size_t kTold = 5;
+  for (size_t i = 0; i < std::min(kTold, attacks.size()); ++i) {
+    std::string text;
+    for (const int64_t token : tokens[i]) text += task.word(token) + " ";
+    result.worst.push_back(
+        fmt::format("{:+.2f}  {}| {}", attacks[i].difference, text, task.word(answers[i].right)));
   }
 }
 
@@ -170,7 +168,7 @@ void inspect(const LanguageModel& model, const IoiTask& task, const IoiSettings&
   PatchingOptions options;
   options.progress = [&](int64_t done, int64_t total) { progress({"patching", done, total, ""}); };
   result.patching = patch_layers_and_tokens(model, pairs, options);
-  attack(model, task, all, result);
+  attack(model, task, all, progress, result);
 }
 
 }  // namespace

@@ -73,15 +73,18 @@ Table circuit_table(const IoiResult& r) {
 }
 
 Table adversarial_table(const IoiResult& r) {
-  Table table({{"prompts", Table::Align::left},
-               {"F"},
-               {"subject preferred, %", Table::Align::right, 1},
-               {"GPT-2 small: F"},
-               {"subject preferred, %", Table::Align::right, 1}},
-              "A sentence between the clauses names someone once more.");
+  Table table(
+      {{"prompts", Table::Align::left},
+       {"F"},
+       {"subject preferred, %", Table::Align::right, 1},
+       {"GPT-2 small: F"},
+       {"subject preferred, %", Table::Align::right, 1}},
+      "Again: a sentence between the clauses names someone once more. Searched for: template, "
+      "order, place, object and name changed one by one, to the model's hurt.");
   const double published[][2] = {{kPublishedF, 1 - kPublishedAccuracy},
                                  {kPublishedIoAgain, kPublishedIoAgainWrong},
-                                 {kPublishedSAgain, kPublishedSAgainWrong}};
+                                 {kPublishedSAgain, kPublishedSAgainWrong},
+                                 {NAN, NAN}};
   for (size_t i = 0; i < r.adversarial.size(); ++i) {
     const TaskScore& s = r.adversarial[i].score;
     table.add_row({r.adversarial[i].name, s.logit_difference, 100 * (1 - s.accuracy),

@@ -120,5 +120,23 @@ TEST(IoiTask, RefusesListsThatMakeNoPrompts) {
   EXPECT_THROW(task.check_length(3), Error);
 }
 
+TEST(IoiTask, NeighboursDifferInOneThing) {
+  const IoiTask task(1);
+  const IoiPrompt prompt = task.held_out(3);
+  const std::vector<IoiPrompt> near = task.neighbours(prompt);
+  const IoiLists& lists = task.lists();
+  EXPECT_LE(near.size(), lists.templates.size() + lists.places.size() + lists.objects.size() - 2);
+  EXPECT_GT(near.size(), lists.templates.size());
+  for (const IoiPrompt& p : near) {
+    EXPECT_EQ(int(p.form != prompt.form) + int(p.first_swapped != prompt.first_swapped) +
+                  int(p.place != prompt.place) + int(p.object != prompt.object),
+              1);
+    EXPECT_EQ(p.indirect, prompt.indirect);
+    EXPECT_EQ(p.subject_again, prompt.subject);
+    EXPECT_EQ(std::ssize(p.tokens), task.length());
+    EXPECT_NE(p.tokens, prompt.tokens);
+  }
+}
+
 }  // namespace
 }  // namespace elapse

@@ -94,14 +94,14 @@ void run_layer(const Arguments& args, Inspection& inspection, const PromptPair& 
       cells.push_back(parts.by_source[static_cast<size_t>(t * parts.channels) + channel]);
     }
     cells.push_back(parts.by_skip[channel]);
-    table.add_row(
-        {static_cast<int64_t>(channel), by_channel[channel], parts.by_skip[channel]});
+    table.add_row({static_cast<int64_t>(channel), by_channel[channel], parts.by_skip[channel]});
   }
   const std::string what =
       heading(inspection, pair, whole.total()) +
-      fmt::format(" after the last token: layer {}, which has {:.4f} of it, by channel and source "
-                  "token; the {} of {} channels with the largest shares.",
-                  args.layer, parts.share(), order.size(), parts.channels);
+      fmt::format(
+          " after the last token: layer {}, which has {:.4f} of it, by channel and source "
+          "token; the {} of {} channels with the largest shares.",
+          args.layer, parts.share(), order.size(), parts.channels);
   Report report("Direct logit attribution of a layer", what);
   report
       .heat_map({.title = "Share by channel and source token",
@@ -146,9 +146,10 @@ void run_channel(const Arguments& args, Inspection& inspection, const PromptPair
   }
   const std::string what =
       heading(inspection, pair, whole.total()) +
-      fmt::format(" after the last token: what of it the states of channel {} of layer {} brought "
-                  "from each token, {:.4f}.",
-                  args.channel, args.layer, sum);
+      fmt::format(
+          " after the last token: what of it the states of channel {} of layer {} brought "
+          "from each token, {:.4f}.",
+          args.channel, args.layer, sum);
   Report report("Direct logit attribution of a channel", what);
   report
       .heat_map({.title = "Share by state and source token",

@@ -61,9 +61,9 @@ void run(const OnePrompt& args) {
 
 void add_inspect_dt(CLI::App& inspect) {
   const auto args = std::make_shared<OnePrompt>();
-  CLI::App* verb = add_one_prompt_method(
-      inspect, "dt", "Step sizes by layer and token",
-      "dt -m mamba-130m --prompts prompts.jsonl --out out/dt", *args, kOfPrompts);
+  CLI::App* verb = add_one_prompt_method(inspect, "dt", "Step sizes by layer and token",
+                                         "dt -m mamba-130m --prompts prompts.jsonl --out out/dt",
+                                         *args, kOfPrompts);
   verb->callback([args] { run(*args); });
 }
 

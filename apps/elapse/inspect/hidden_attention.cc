@@ -61,7 +61,7 @@ class Maps {
       return "How much of what a layer adds to the answer's logit less the other's at a query "
              "comes from each token.";
     }
-    const std::string of = args_.unit >= 0 ? fmt::format("alpha of unit {}", args_.unit)
+    const std::string of = args_.unit >= 0         ? fmt::format("alpha of unit {}", args_.unit)
                            : args_.over == "sizes" ? "the mean size of alpha over channels"
                                                    : "the mean of alpha over channels";
     return "How much of what a layer's scan reads at a query comes from each token: " + of + ".";
@@ -115,8 +115,9 @@ void run(const Arguments& args) {
   inspection.end_progress();
   json.end_array();
   if (drawn < layers.size()) {
-    report.paragraph(fmt::format("A page has room for {} of {} maps of {} x {}: result.json has all.",
-                                 drawn, layers.size(), n, n));
+    report.paragraph(
+        fmt::format("A page has room for {} of {} maps of {} x {}: result.json has all.", drawn,
+                    layers.size(), n, n));
   }
   report.table(table);
   finish(args, fmt::format("{}\n\n{}", maps.what(), table.text()), report, json);
