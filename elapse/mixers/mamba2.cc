@@ -66,6 +66,10 @@ Mamba2::Mamba2(Device& device, const Mamba2Config& config, int64_t n_layers, DTy
   out_proj_ = add("out_proj.weight", {d_model, d_inner}, Use::matrix,
                   uniform_of(d_inner, std::sqrt(static_cast<double>(n_layers))));
   if (config.bias) out_proj_bias_ = add("out_proj.bias", {d_model}, Use::other, constant(0));
+  if (!A_log_.needs_grad()) {
+    Tape tape(device, false);
+    frozen_A_ = neg_exp(tape, A_log_);
+  }
 }
 
 Var Mamba2::forward(Tape& tape, const Var& u, const Sequences& seqs, const LayerState* state,
@@ -88,7 +92,7 @@ Var Mamba2::scan(Tape& tape, const Var& xBC, const Var& dt_raw, const Sequences&
   const SsdVars in = {.x = points.pass(tape, "x", parts[0]),
                       .dt_raw = dt_raw,
                       .dt_bias = dt_bias_,
-                      .A = points.pass(tape, "A", neg_exp(tape, A_log_)),
+                      .A = points.pass(tape, "A", frozen_A_ ? frozen_A_ : neg_exp(tape, A_log_)),
                       .B = points.pass(tape, "B", parts[1]),
                       .C = points.pass(tape, "C", parts[2]),
                       .D = D_};

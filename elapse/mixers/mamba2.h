@@ -51,6 +51,7 @@ class Mamba2 final : public Mixer {
   Mamba2Config config_;
   DType dtype_;
   Var A_log_;         // (n_heads)
+  Var frozen_A_;      // (n_heads): -exp(A_log) where that is not trained, and so never changes
   Var D_;             // (n_heads) or (d_inner)
   Var dt_bias_;       // (n_heads)
   Var in_proj_;       // (2 d_inner + 2 n_groups d_state + n_heads, d_model): rows of z, x, B, C, dt

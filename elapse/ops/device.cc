@@ -66,6 +66,7 @@ std::string_view name_of(Op op) {
       "ssd_forward",
       "ssd_backward",
       "ssd_forward_by_tokens",
+      "ssd_watch_by_tokens",
       "ssd_backward_by_tokens",
       "cross_entropy_forward",
       "cross_entropy_backward",

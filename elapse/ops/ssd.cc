@@ -43,6 +43,10 @@ bool recurrence_is_active_forward(const SsdTaps& taps) {
   return any_of_recurrence(taps, [](const Tap& t) { return t.is_active_forward(); });
 }
 
+bool recurrence_is_edited(const SsdTaps& taps) {
+  return any_of_recurrence(taps, [](const Tap& t) { return t.is_edited(); });
+}
+
 bool recurrence_is_active_backward(const SsdTaps& taps) {
   return any_of_recurrence(taps, [](const Tap& t) { return t.is_active_backward(); });
 }

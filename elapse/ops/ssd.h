@@ -23,6 +23,7 @@ inline bool is_of_recurrence(SsdPoint p) {
   return p >= SsdPoint::decay && p <= SsdPoint::readout_h;
 }
 bool recurrence_is_active_forward(const SsdTaps& taps);
+bool recurrence_is_edited(const SsdTaps& taps);
 bool recurrence_is_active_backward(const SsdTaps& taps);
 
 // What forward and backward both read. Rows of (tokens, .) tensors may be strided.
@@ -106,6 +107,12 @@ struct SsdForwardByTokens {
     bool reads = false;   // or what was read of them alone
   };
   Edited* edited;  // assigned where it holds
+};
+// Only what is watched of the recurrence, once a kernel has run: each chunk that somebody watches
+// is walked again from the state it began with, in the heads and channels that are watched.
+struct SsdWatchByTokens {
+  static constexpr Op kOp = Op::ssd_watch_by_tokens;
+  SsdForward call;  // with the checkpoints the kernel left; its pool and out are not used
 };
 struct SsdBackwardByTokens {
   static constexpr Op kOp = Op::ssd_backward_by_tokens;

@@ -350,13 +350,26 @@ SsdForward run_by_tokens(Device& device, const SsdForward& args,
   return call;
 }
 
+// The chunks' kernel, and then what is watched of its recurrence.
+void run_watched(Device& device, SsdForward args) {
+  if (!args.checkpoints) {
+    args.checkpoints = device.empty(
+        DType::f32, {ssd_checkpoint_count(args.in), args.in.d_inner(), args.in.d_state()});
+  }
+  HWY_DYNAMIC_DISPATCH(SsdForwardKernel)(device, args);
+  // These the kernel has watched.
+  tap(args.taps, SsdPoint::dt_pre).watch = tap(args.taps, SsdPoint::dt).watch = {};
+  tap(args.taps, SsdPoint::y) = {};
+  device.launch(DType::f32, SsdWatchByTokens{args});
+}
+
 }  // namespace
 
 // States are those of whole chunks unless an edit changed them, and so is what is read of them: to
 // watch changes no bit, nor does an edit that leaves a value as it is.
 void ssd_forward(Device& device, const SsdForward& args) {
   SsdForward chunks = args;
-  if (recurrence_is_active_forward(args.taps)) {
+  if (recurrence_is_edited(args.taps)) {
     SsdForwardByTokens::Edited edited;
     const SsdForward call = run_by_tokens(device, args, edited);
     if (edited.states) {
@@ -367,6 +380,8 @@ void ssd_forward(Device& device, const SsdForward& args) {
       chunks.out = device.empty(DType::f32, args.out.shape());
       tap(chunks.taps, SsdPoint::y) = {};
     }
+  } else if (recurrence_is_active_forward(args.taps)) {
+    return run_watched(device, args);
   }
   HWY_DYNAMIC_DISPATCH(SsdForwardKernel)(device, chunks);
 }

@@ -2,11 +2,13 @@
 #include "elapse/ops/ssd.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <vector>
 
 #include "elapse/backends/ref/kernels.h"
 #include "elapse/backends/ref/math.h"
+#include "elapse/core/parallel.h"
 
 namespace elapse::ref {
 namespace {
@@ -21,7 +23,9 @@ class NotingTap {
   T operator()(T value, int64_t i) const {
     const T passed = tap_(value, i);
     const bool same = passed == value || (std::isnan(passed) && std::isnan(value));
-    if (changed_ != nullptr && !same) *changed_ = true;
+    if (changed_ != nullptr && !same) {
+      std::atomic_ref(*changed_).store(true, std::memory_order_relaxed);
+    }
     return passed;
   }
   T back(T gradient, int64_t i) const { return tap_.back(gradient, i); }
@@ -92,6 +96,11 @@ struct Step {
 
   void run(const SsdInputs& in, const Taps<T>& taps, const Head<T>& head, int64_t t,
            const T* h_before) {
+    run(in, taps, head, t, h_before, 0, head.head_dim);
+  }
+  // The same in some of the head's channels alone.
+  void run(const SsdInputs& in, const Taps<T>& taps, const Head<T>& head, int64_t t,
+           const T* h_before, int64_t channel_begin, int64_t channel_end) {
     const int64_t tk = t * head.n_heads + head.k;
     dt_pre = taps.dt_pre(Matrix<T>(in.dt_raw)(t, head.k) + in.dt_bias.data<T>()[head.k], tk);
     const T within =
@@ -102,7 +111,7 @@ struct Step {
     for (int64_t n = 0; n < head.d_state; ++n) {
       B_bar[static_cast<size_t>(n)] = taps.B_bar(dt * B[n], tk * head.d_state + n);
     }
-    for (int64_t p = 0; p < head.head_dim; ++p) channel(in, taps, head, t, p, h_before);
+    for (int64_t p = channel_begin; p < channel_end; ++p) channel(in, taps, head, t, p, h_before);
   }
 
  private:
@@ -141,7 +150,7 @@ void scan_head(const SsdForward& a, const Taps<T>& taps, int64_t s, const Head<T
       std::copy(h.begin(), h.end(), head.states_of(a.checkpoints, row));
     }
     step.run(a.in, taps, head, t, h.data());
-    h = step.h;
+    h.swap(step.h);
     for (int64_t p = 0; p < head.head_dim; ++p) {
       Matrix<T>(a.out)(t, head.channel + p) =
           step.y[static_cast<size_t>(p)] +
@@ -152,11 +161,72 @@ void scan_head(const SsdForward& a, const Taps<T>& taps, int64_t s, const Head<T
 }
 
 template <class T>
-void forward(const SsdForward& a, SsdForwardByTokens::Edited* edited) {
+void forward(Device& device, const SsdForward& a, SsdForwardByTokens::Edited* edited) {
   const Taps<T> taps(a.taps, edited);
-  for (int64_t s = 0; s < a.in.seqs.count(); ++s) {
-    for (int64_t k = 0; k < a.in.n_heads(); ++k) scan_head(a, taps, s, Head<T>(a.in, k));
+  const int64_t n_heads = a.in.n_heads();
+  parallel_for(a.in.seqs.count() * n_heads, device.threads(),
+               [&](int64_t i) { scan_head(a, taps, i / n_heads, Head<T>(a.in, i % n_heads)); });
+}
+
+// The tokens of one chunk up to the last that is watched, and the channels of one head.
+struct WatchedPart {
+  int64_t end = 0, channel_begin = 0, channel_end = 0;
+
+  // What somebody watches of tokens [begin, end) and a head.
+  template <class T>
+  static WatchedPart of(const SsdForward& a, int64_t begin, int64_t end, const Head<T>& head) {
+    WatchedPart all = {begin, head.head_dim, 0};
+    for (size_t i = 0; i < a.taps.size(); ++i) {
+      const auto point = static_cast<SsdPoint>(i);
+      if (!is_of_recurrence(point) || !a.taps[i].watch) continue;
+      const TapPart& part = a.taps[i].watched;
+      const bool by_head = point == SsdPoint::decay || point == SsdPoint::B_bar;
+      const int64_t first = by_head ? head.k : head.channel;
+      const int64_t last = first + (by_head ? 1 : head.head_dim);
+      const int64_t states = point == SsdPoint::decay ? 1 : head.d_state;
+      if (!part.meets(begin, end, first, last, 0, states)) continue;
+      int64_t stop = end;
+      while (!part.is_whole() && part.part_row(stop - 1) < 0) --stop;
+      all.end = std::max(all.end, stop);
+      if (by_head) continue;
+      const int64_t from = part.is_whole() ? first : std::max(first, part.first_channel);
+      const int64_t to =
+          part.is_whole() ? last : std::min(last, part.first_channel + part.channel_count);
+      all.channel_begin = std::min(all.channel_begin, from - first);
+      all.channel_end = std::max(all.channel_end, to - first);
+    }
+    return all;
   }
+};
+
+template <class T>
+void watch(Device& device, const SsdForward& a) {
+  struct Chunk {
+    int64_t begin, end, checkpoint;
+  };
+  std::vector<Chunk> chunks;
+  const int64_t* cu = a.in.seqs.cu_seqlens.data<int64_t>();
+  for (int64_t s = 0; s < a.in.seqs.count(); ++s) {
+    for (int64_t t = cu[s]; t < cu[s + 1]; t += a.in.chunk) {
+      chunks.push_back({t, std::min(cu[s + 1], t + a.in.chunk),
+                        ssd_checkpoint_begin(a.in, cu[s], s) + (t - cu[s]) / a.in.chunk});
+    }
+  }
+  const Taps<T> taps(a.taps);
+  const int64_t n_heads = a.in.n_heads();
+  parallel_for(std::ssize(chunks) * n_heads, device.threads(), [&](int64_t i) {
+    const Chunk& chunk = chunks[static_cast<size_t>(i / n_heads)];
+    const Head<T> head(a.in, i % n_heads);
+    const WatchedPart part = WatchedPart::of(a, chunk.begin, chunk.end, head);
+    if (part.end == chunk.begin) return;
+    Step<T> step(head);
+    const T* start = head.states_of(a.checkpoints, chunk.checkpoint);
+    std::vector<T> h(start, start + head.states());
+    for (int64_t t = chunk.begin; t < part.end; ++t) {
+      step.run(a.in, taps, head, t, h.data(), part.channel_begin, part.channel_end);
+      h.swap(step.h);
+    }
+  });
 }
 
 // One head of one sequence, backwards: dh is the gradient of the states after the token at hand.
@@ -279,10 +349,11 @@ void backward(const SsdBackward& a) {
 
 template <class T>
 void add_ssd(KernelTable& table) {
-  table.set<SsdForward>([](Device&, const SsdForward& a) { forward<T>(a, nullptr); });
+  table.set<SsdForward>([](Device& d, const SsdForward& a) { forward<T>(d, a, nullptr); });
   table.set<SsdBackward>([](Device&, const SsdBackward& a) { backward<T>(a); });
   table.set<SsdForwardByTokens>(
-      [](Device&, const SsdForwardByTokens& a) { forward<T>(a.call, a.edited); });
+      [](Device& d, const SsdForwardByTokens& a) { forward<T>(d, a.call, a.edited); });
+  table.set<SsdWatchByTokens>([](Device& d, const SsdWatchByTokens& a) { watch<T>(d, a.call); });
   table.set<SsdBackwardByTokens>(
       [](Device&, const SsdBackwardByTokens& a) { backward<T>(a.call); });
 }
