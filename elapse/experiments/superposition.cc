@@ -184,8 +184,8 @@ void SuperpositionSettings::check() const {
                plane.hidden);
   check_part("sweep", sweep);
   check_part("absolute", absolute);
-  ELAPSE_CHECK(std::isfinite(epsilon) && epsilon > 0, "epsilon: expected a positive number, found {}",
-               epsilon);
+  ELAPSE_CHECK(std::isfinite(epsilon) && epsilon > 0,
+               "epsilon: expected a positive number, found {}", epsilon);
   ELAPSE_CHECK(held_out >= 1, "held_out: expected 1 or more, found {}", held_out);
   ELAPSE_CHECK(seeds >= 1, "seeds: expected 1 or more, found {}", seeds);
 }

@@ -11,8 +11,8 @@
 
 namespace elapse {
 
-// Toy models of superposition (Elhage et al., 2022), in three parts: five features in a plane, which
-// can be drawn; 80 in 20 dimensions against sparsity; and |x| of 100 features computed by 40
+// Toy models of superposition (Elhage et al., 2022), in three parts: five features in a plane,
+// which can be drawn; 80 in 20 dimensions against sparsity; and |x| of 100 features computed by 40
 // neurons, read out by squared error and by accuracy.
 struct SuperpositionSettings {
   struct Part {
@@ -22,8 +22,8 @@ struct SuperpositionSettings {
   };
 
   Part plane, sweep, absolute;
-  double epsilon = 0.1;       // an answer within it of |x| is right
-  int64_t held_out = 32768;   // examples that a model is measured on
+  double epsilon = 0.1;      // an answer within it of |x| is right
+  int64_t held_out = 32768;  // examples that a model is measured on
   uint64_t seed = 1;
   int64_t seeds = 1;  // seed, seed + 1, ...: every model is trained from each
 
@@ -51,10 +51,10 @@ struct SuperpositionResult {
   };
   using Reconstructions = std::vector<Instance<Reconstruction>>;  // by probability, falling
 
-  Reconstructions plane;     // I_i = 0.9^i
-  Reconstructions pentagon;  // I_i = 1, at the sparsest alone
-  Reconstructions sweep;     // I_i from 1 to 0.01
-  Reconstructions uniform;   // I_i = 1
+  Reconstructions plane;                        // I_i = 0.9^i
+  Reconstructions pentagon;                     // I_i = 1, at the sparsest alone
+  Reconstructions sweep;                        // I_i from 1 to 0.01
+  Reconstructions uniform;                      // I_i = 1
   std::vector<Instance<Computation>> absolute;  // I_i = 0.8^i
   double seconds = 0;
   std::string device;

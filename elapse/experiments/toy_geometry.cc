@@ -57,7 +57,8 @@ std::vector<PlaneVector> around_the_circle(const std::vector<double>& weights, i
   std::vector<PlaneVector> vectors;
   std::vector<double> angles;
   for (int64_t i = 0; i < features; ++i) {
-    const double x = weights[static_cast<size_t>(i)], y = weights[static_cast<size_t>(features + i)];
+    const double x = weights[static_cast<size_t>(i)],
+                 y = weights[static_cast<size_t>(features + i)];
     if (std::hypot(x, y) < kRepresented) continue;
     vectors.push_back({i, std::hypot(x, y), std::atan2(y, x) * 180 / std::numbers::pi});
   }

@@ -15,7 +15,7 @@ struct FeatureGeometry {
   std::vector<double> superposition;  // (features): sum over j != i of (hat W_i . W_j)^2
   // (features): D_i = |W_i|^2 / sum over j of (hat W_i . W_j)^2
   std::vector<double> dimensionality;
-  double frobenius_squared = 0;  // |W|_F^2, about how many features have a vector of length 1
+  double frobenius_squared = 0;       // |W|_F^2, about how many features have a vector of length 1
   double dimensions_per_feature = 0;  // hidden / |W|_F^2
 };
 FeatureGeometry geometry_of(const std::vector<double>& weights, int64_t hidden, int64_t features);

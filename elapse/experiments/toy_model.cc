@@ -131,8 +131,8 @@ ToyTrainer::ToyTrainer(const std::string& device, const ToyTask& task, const Toy
       seed_(seed),
       stream_(stream),
       device_(std::make_unique<Device>(device, 1)),
-      model_(std::make_unique<ToyModel>(*device_, task, DType::f32,
-                                        Random(seed, kStreams * stream))),
+      model_(
+          std::make_unique<ToyModel>(*device_, task, DType::f32, Random(seed, kStreams * stream))),
       optimizer_(*device_, model_->parameters(),
                  {.beta2 = 0.999, .weight_decay = 0, .max_norm = 0}),
       data_(seed, kStreams * stream + 1) {

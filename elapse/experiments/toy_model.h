@@ -63,9 +63,9 @@ class ToyModel {
   ToyTask task_;
   DType dtype_;
   Parameters parameters_;
-  Var W_;   // (hidden, features)
-  Var W2_;  // (features, hidden); empty where W^T takes its place
-  Var b_;   // (1, features)
+  Var W_;              // (hidden, features)
+  Var W2_;             // (features, hidden); empty where W^T takes its place
+  Var b_;              // (1, features)
   Tensor importance_;  // (1, features)
 };
 
