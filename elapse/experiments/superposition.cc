@@ -173,8 +173,8 @@ SuperpositionSettings SuperpositionSettings::quick() {
   };
   SuperpositionSettings s;
   s.plane = {5, 2, log_spaced(1, 1.0 / 20, 10), {512, 5000, schedule(1e-2, 5000)}};
-  s.sweep = {80, 20, log_spaced(1, 1.0 / 100, 10), {512, 2000, schedule(1e-2, 2000)}};
-  s.absolute = {100, 40, {1, 0.3, 0.1, 0.03, 0.01}, {512, 5000, schedule(3e-2, 5000)}};
+  s.sweep = {80, 20, log_spaced(1, 1.0 / 50, 14), {512, 3000, schedule(1e-2, 3000)}};
+  s.absolute = {100, 40, {1, 0.3, 0.1, 0.03, 0.01}, {512, 8000, schedule(3e-2, 8000)}};
   return s;
 }
 
@@ -192,15 +192,16 @@ void SuperpositionSettings::check() const {
 
 std::string SuperpositionSettings::unlike_published() const {
   const ToyTraining published;
-  const auto part = [](const char* name, const ToyTraining& t) {
-    return fmt::format("{} {} steps of {} examples", name, t.steps, t.batch);
+  const auto part = [](const Part& p) {
+    return fmt::format("{} steps of {} examples at up to {}", p.training.steps, p.training.batch,
+                       p.training.schedule.peak_lr);
   };
   return fmt::format(
-      "Not the published runs: {}, {}, {}, at learning rates that rise to {} and fall along a "
-      "cosine, instead of {} steps of {} examples at {} throughout.",
-      part("in the plane", plane.training), part("in the sweep", sweep.training),
-      part("for |x|", absolute.training), plane.training.schedule.peak_lr, published.steps,
-      published.batch, published.schedule.peak_lr);
+      "Not the published runs: {} in the plane, {} in the sweep, {} times the root of the "
+      "probability for |x|, rates rising at first and falling along a cosine, instead of {} steps "
+      "of {} examples at {} throughout; |x| starts from small weights.",
+      part(plane), part(sweep), part(absolute), published.steps, published.batch,
+      published.schedule.peak_lr);
 }
 
 double loss_without_superposition(const ToyTask& task) {

@@ -75,7 +75,7 @@ Table plane_table(const Result& r) {
         spread(over_seeds(instance, [](const auto& run) { return run.loss; }), 4),
         fmt::format("{:.4f}", loss_without_superposition(instance.task))};
     for (size_t i = 0; i < instance.task.importance.size(); ++i) {
-      cells.push_back(
+      cells.emplace_back(
           median(over_seeds(instance, [i](const auto& run) { return run.geometry.norm[i]; })));
     }
     cells.push_back(shapes(instance));
@@ -112,6 +112,14 @@ int64_t with_dimensionality(const FeatureGeometry& g, double lo, double hi) {
                        [&](double d) { return d >= lo && d <= hi; });
 }
 
+double superposition_of_represented(const FeatureGeometry& g) {  // its mean
+  Values shared;
+  for (size_t i = 0; i < g.norm.size(); ++i) {
+    if (g.norm[i] >= kRepresented) shared.push_back(g.superposition[i]);
+  }
+  return mean(shared);
+}
+
 Table sweep_table(const Result::Reconstructions& instances, const std::string& caption) {
   Table table({{"1 / (1 - S)"},
                {"loss / kept apart"},
@@ -119,7 +127,7 @@ Table sweep_table(const Result::Reconstructions& instances, const std::string& c
                {"m / |W|^2"},
                {"D about 1"},
                {"D about 1/2"},
-               {"mean superposition"}},
+               {"their superposition"}},
               caption);
   for (const auto& instance : instances) {
     const auto cell = [&](int decimals, auto&& number) {
@@ -133,7 +141,7 @@ Table sweep_table(const Result::Reconstructions& instances, const std::string& c
          cell(3, [](const auto& run) { return run.geometry.dimensions_per_feature; }),
          cell(0, [](const auto& run) { return with_dimensionality(run.geometry, 0.9, 1.1); }),
          cell(0, [](const auto& run) { return with_dimensionality(run.geometry, 0.45, 0.55); }),
-         cell(3, [](const auto& run) { return mean(run.geometry.superposition); })});
+         cell(3, [](const auto& run) { return superposition_of_represented(run.geometry); })});
   }
   return table;
 }
@@ -228,19 +236,19 @@ Plot dimensions_plot(const Result& r) {
 }
 
 Plot dimensionality_plot(const Result& r) {
-  Plot plot("Dimensionality of each feature", {"1 / (1 - S)", Scale::log10},
-            {.label = "D_i", .lo = 0, .hi = 1.05});
-  const auto points = [](const std::string& name, const Result::Reconstructions& instances) {
-    Plot::Series s = {name, {}, {}, Plot::Style::markers};
-    for (const auto& instance : instances) {
-      for (const double d : instance.runs.front().geometry.dimensionality) {
-        s.x.push_back(1 / instance.task.probability);
-        s.y.push_back(d);
-      }
+  Plot plot("Dimensionality of each feature, equal importance (the first seed's)",
+            {"1 / (1 - S)", Scale::log10}, {.label = "D_i", .lo = 0, .hi = 1.05});
+  Plot::Series features = {"a feature", {}, {}, Plot::Style::markers};
+  for (const auto& instance : r.uniform) {
+    for (const double d : instance.runs.front().geometry.dimensionality) {
+      features.x.push_back(1 / instance.task.probability);
+      features.y.push_back(d);
     }
-    return s;
-  };
-  plot.add(points("equal importance", r.uniform)).add(points("falling importance", r.sweep));
+  }
+  plot.add(std::move(features));
+  const Values x = sparsities(r.uniform);
+  plot.add({"an antipodal pair, 1/2", x, Values(x.size(), 0.5), Plot::Style::dashed});
+  plot.add({"a pentagon, 2/5", x, Values(x.size(), 0.4), Plot::Style::dashed});
   return plot;
 }
 
@@ -361,7 +369,6 @@ Report superposition_report(const SuperpositionSettings& settings, const Result&
           [](const auto& run) -> auto& { return run.geometry.superposition; }))
       .heat_map(feature_map(
           "b", r.sweep, [](const auto& run) -> auto& { return run.b; }))
-      .heat_map(gram_map(r.sweep.front()))
       .heat_map(gram_map(r.sweep[r.sweep.size() / 2]))
       .heat_map(gram_map(r.sweep.back()));
   report.section("Computing |x| in superposition")

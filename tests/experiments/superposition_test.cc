@@ -67,7 +67,7 @@ TEST(Superposition, TellsWhatItFound) {
   const SuperpositionResult r = run(settings, 1);
   EXPECT_EQ(superposition_tables(settings, r).size(), 5u);
   const Json json = Json::parse(superposition_json(settings, r), "result");
-  EXPECT_EQ(json.string("experiment"), "superposition");
+  EXPECT_EQ(json.text("experiment"), "superposition");
   const std::string html = superposition_report(settings, r).html();
   EXPECT_NE(html.find("Five features in a plane"), std::string::npos);
   EXPECT_EQ(html.find("nan"), std::string::npos);
