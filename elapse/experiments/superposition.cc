@@ -144,6 +144,8 @@ Computation computation(const ToyTrainer& trainer, int64_t examples, double epsi
   });
   check_finite(run.loss, task);
   for (size_t i = 0; i < features; ++i) {
+    ELAPSE_CHECK(on[i] > 0, "held_out: a feature of probability {} is on in none of {} examples",
+                 task.probability, examples);
     run.error[i] /= squares[i];
     run.right_on[i] /= on[i];
   }

@@ -89,6 +89,12 @@ TEST(Superposition, StopsWhereItsListenerThrows) {
                Error);
 }
 
+TEST(Superposition, NeedsEveryFeatureOnceAmongHeldOutExamples) {
+  SuperpositionSettings s = small_settings();
+  s.held_out = 1;
+  EXPECT_THROW(run(s, 1), Error);
+}
+
 TEST(Superposition, TheLossOfFeaturesKeptApartIsTheVarianceOfTheRest) {
   ToyTask task = {ToyTask::Kind::reconstruct, 2, falling_importance(5, 0.9), 1};
   EXPECT_NEAR(loss_without_superposition(task), (0.81 + 0.729 + 0.6561) / 12, 1e-12);
