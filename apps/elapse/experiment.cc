@@ -13,6 +13,7 @@
 #include "elapse/experiments/induction.h"
 #include "elapse/experiments/induction_circuit.h"
 #include "elapse/experiments/ioi.h"
+#include "elapse/experiments/superposition.h"
 #include "elapse/io/file.h"
 #include "elapse/model/checkpoint.h"
 #include "elapse/model/checkpoint_files.h"
@@ -233,6 +234,51 @@ void add_ioi(CLI::App& verb) {
   task->callback([args] { ioi(*args); });
 }
 
+struct SuperpositionArguments : Common {
+  SuperpositionArguments() : Common("out/superposition") {}
+  int64_t seeds = 1;
+};
+
+void superposition(const SuperpositionArguments& args) {
+  SuperpositionSettings settings = SuperpositionSettings::quick();
+  settings.seed = args.seed;
+  settings.seeds = args.seeds;
+  settings.check();
+  make_folder(args.out);
+  const Device device(args.device, args.threads);
+  fmt::print("Toy models of superposition, from {} seed{}.\n", settings.seeds,
+             settings.seeds == 1 ? "" : "s");
+  std::fflush(stdout);
+  StageProgress progress;
+  const SuperpositionResult result =
+      run_superposition(device, settings, [&](const ExperimentProgress& now) { progress(now); });
+  progress.end();
+  const fs::path out = args.out;
+  write_file(out / kResult, superposition_json(settings, result));
+  write_file(out / "report.html", superposition_report(settings, result).html());
+  for (const Table& table : superposition_tables(settings, result)) {
+    fmt::print("\n{}", table.text());
+  }
+  fmt::print("\n{}\nTrained and measured in {}. The pictures: {}\n", settings.unlike_published(),
+             clock_text(result.seconds), fs::absolute(out / "report.html").string());
+}
+
+void add_superposition(CLI::App& verb) {
+  auto args = std::make_shared<SuperpositionArguments>();
+  CLI::App* task = verb.add_subcommand(
+      "superposition",
+      "Toy models of superposition (Elhage et al., 2022): five features in a plane, 80 in 20 "
+      "dimensions against sparsity, and |x| computed by fewer neurons than it takes");
+  task->add_option("--seeds", args->seeds,
+                   "train every model from so many seeds; tables then tell medians and ranges")
+      ->check(whole_number(1, 1000))
+      ->capture_default_str();
+  add_common(*task, *args, "the initialisation and the data, the first of them",
+             "report.html and result.json");
+  task->footer("Example: elapse experiment superposition --seeds 5");
+  task->callback([args] { superposition(*args); });
+}
+
 }  // namespace
 
 void add_experiment_verb(CLI::App& app) {
@@ -261,6 +307,7 @@ void add_experiment_verb(CLI::App& app) {
   task->callback([args] { induction(*args); });
   add_induction_circuit(*verb);
   add_ioi(*verb);
+  add_superposition(*verb);
 }
 
 }  // namespace elapse

@@ -62,12 +62,11 @@ Shape broadcast_shape(const Tensor& a, const Tensor& b) {
 void broadcast_backward(Tape& tape, const Var& x, const Tensor& dout, const Tensor& other) {
   Device& device = tape.device();
   assign_grad(tape, x, [&](const Tensor& dx) {
-    Tensor full = dout;
-    if (other) {
-      full = device.empty(x.dtype(), dout.shape());
-      binary(device, {BinaryFunction::mul, dout, other, full});
-    }
-    sum_to(device, {full, dx});
+    const bool broadcast = x.value().shape() != dout.shape();
+    if (!other) return broadcast ? sum_to(device, {dout, dx}) : copy(device, {dout, dx});
+    const Tensor full = broadcast ? device.empty(x.dtype(), dout.shape()) : dx;
+    binary(device, {BinaryFunction::mul, dout, other, full});
+    if (broadcast) sum_to(device, {full, dx});
   });
 }
 

@@ -44,6 +44,8 @@ Report& Report::plot(const Plot& plot) { return append(plot.html()); }
 
 Report& Report::heat_map(const HeatMap& map) { return append(heat_map_html(map)); }
 
+Report& Report::vectors(const VectorPanels& panels) { return append(vector_panels_html(panels)); }
+
 Report& Report::coloured_tokens(const std::string& title, const std::vector<std::string>& tokens,
                                 const std::vector<double>& values, int decimals) {
   return append(coloured_tokens_html(title, tokens, values, decimals));

@@ -8,6 +8,7 @@
 #include "elapse/report/heat_map.h"
 #include "elapse/report/plot.h"
 #include "elapse/report/table.h"
+#include "elapse/report/vectors.h"
 
 namespace elapse {
 
@@ -24,6 +25,7 @@ class Report {
   Report& table(const Table& table);
   Report& plot(const Plot& plot);
   Report& heat_map(const HeatMap& map);
+  Report& vectors(const VectorPanels& panels);
   // See coloured_tokens_html.
   Report& coloured_tokens(const std::string& title, const std::vector<std::string>& tokens,
                           const std::vector<double>& values, int decimals = 3);

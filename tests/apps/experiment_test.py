@@ -44,6 +44,11 @@ class Mistakes(unittest.TestCase):
             self.assertIn("Example: elapse experiment induction", said)
             self.assertNotIn("elapse tokenize", said)
 
+    def test_wrong_usage_of_superposition(self):
+        for more in (["--seeds", 0], ["--seeds", "many"], ["--seed", -1], ["--out", ""]):
+            result = run(PROGRAM, "experiment", "superposition", *more, timeout=60)
+            self.assertEqual(result.returncode, 2, more)
+
     def test_an_unknown_experiment(self):
         result = run(PROGRAM, "experiment", "inductoin")
         self.assertEqual(result.returncode, 2)

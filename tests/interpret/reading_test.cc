@@ -212,7 +212,7 @@ TEST_P(Reading, TheLensEndsAsTheModelDoes) {
   EXPECT_NEAR(lens.at(3, 6).logit_difference, logit_differences(logits, {answer}).front(), 1e-12);
   EXPECT_EQ(lens.at(3, 6).rank, ranks(logits, {answer}).front());
   double all = 0;
-  const auto& guesses = logit_lens(model_, kTokens, answer, 1000).at(3, 6).likeliest;
+  const auto guesses = logit_lens(model_, kTokens, answer, 1000).at(3, 6).likeliest;
   for (size_t i = 0; i < guesses.size(); ++i) {
     all += guesses[i].probability;
     EXPECT_LE(guesses[i].probability, guesses[i > 0 ? i - 1 : 0].probability);
