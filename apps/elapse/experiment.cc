@@ -13,6 +13,7 @@
 #include "elapse/experiments/induction.h"
 #include "elapse/experiments/induction_circuit.h"
 #include "elapse/experiments/ioi.h"
+#include "elapse/experiments/universal_and.h"
 #include "elapse/io/file.h"
 #include "elapse/model/checkpoint.h"
 #include "elapse/model/checkpoint_files.h"
@@ -233,6 +234,59 @@ void add_ioi(CLI::App& verb) {
   task->callback([args] { ioi(*args); });
 }
 
+struct UniversalAndArguments : Common {
+  UniversalAndArguments() : Common("out/universal-and") {}
+  UniversalAndSettings settings;
+  std::string target = "and";
+};
+
+void universal_and(const UniversalAndArguments& args) {
+  UniversalAndSettings settings = args.settings;
+  settings.seed = args.seed;
+  settings.net.target = args.target == "xor" ? PairTarget::xor_ : PairTarget::and_;
+  settings.check();
+  make_folder(args.out);
+  Device device(args.device, args.threads);
+  StageProgress progress;
+  const UniversalAndResult result =
+      run_universal_and(device, settings, [&](const ExperimentProgress& now) { progress(now); });
+  progress.end();
+  const fs::path out = args.out;
+  write_file(out / kResult, universal_and_json(settings, result));
+  write_file(out / "report.html", universal_and_report(settings, result).html());
+  for (const Table& table : universal_and_tables(settings, result)) {
+    fmt::print("\n{}", table.text());
+  }
+  fmt::print("\nConstruction in {}, read-outs in {}, nets in {}. The pictures: {}\n",
+             clock_text(result.construction_seconds), clock_text(result.readout_seconds),
+             clock_text(result.training_seconds), fs::absolute(out / "report.html").string());
+}
+
+void add_universal_and(CLI::App& verb) {
+  auto args = std::make_shared<UniversalAndArguments>();
+  CLI::App* task = verb.add_subcommand(
+      "universal-and",
+      "Universal AND (Vaintrob, Mendel and Hänni, 2024): every pair's AND out of one layer, beside "
+      "the law of its error; the same of layers drawn at random and of trained nets");
+  task->add_option("--seeds", args->settings.seeds,
+                   "how many seeds from --seed on; several give medians and ranges")
+      ->check(whole_number(1, 1000))
+      ->capture_default_str();
+  task->add_option("--target", args->target, "what the nets are trained to: and, xor")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"and", "xor"}));
+  task->add_option("--pairs", args->settings.net.targets,
+                   "pairs that they are trained to; 0: all 19900")
+      ->capture_default_str()
+      ->check(whole_number(0, 19900));
+  task->add_option("--steps", args->settings.net.steps, "training steps of 100 inputs")
+      ->capture_default_str()
+      ->check(whole_number(1));
+  add_common(*task, *args, "every draw", "report.html and result.json");
+  task->footer("Example: elapse experiment universal-and --seeds 3 --out out/universal-and");
+  task->callback([args] { universal_and(*args); });
+}
+
 }  // namespace
 
 void add_experiment_verb(CLI::App& app) {
@@ -261,6 +315,7 @@ void add_experiment_verb(CLI::App& app) {
   task->callback([args] { induction(*args); });
   add_induction_circuit(*verb);
   add_ioi(*verb);
+  add_universal_and(*verb);
 }
 
 }  // namespace elapse

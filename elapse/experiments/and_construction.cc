@@ -16,7 +16,9 @@ constexpr int64_t kWord = 64;
 class SharedSizes {
  public:
   SharedSizes(const NeuronSets& sets, int threads)
-      : d0_(sets.d0()), sizes_(static_cast<size_t>(d0_ * d0_)), partners_(static_cast<size_t>(d0_)) {
+      : d0_(sets.d0()),
+        sizes_(static_cast<size_t>(d0_ * d0_)),
+        partners_(static_cast<size_t>(d0_)) {
     parallel_for(d0_, threads, [&](int64_t i) {
       for (int64_t j = i + 1; j < d0_; ++j) sizes_[index(i, j)] = to_i32(sets.shared(i, j));
     });
@@ -123,10 +125,7 @@ double standard_error(const std::vector<InputErrors>& inputs, size_t c) {
 }  // namespace
 
 NeuronSets::NeuronSets(int64_t d0, int64_t d)
-    : d0_(d0),
-      d_(d),
-      words_((d + kWord - 1) / kWord),
-      bits_(static_cast<size_t>(d0 * words_)) {}
+    : d0_(d0), d_(d), words_((d + kWord - 1) / kWord), bits_(static_cast<size_t>(d0 * words_)) {}
 
 NeuronSets NeuronSets::bernoulli(int64_t d0, int64_t d, double p, uint64_t seed, uint64_t stream,
                                  int threads) {

@@ -49,7 +49,8 @@ ClassErrors test_errors(const AndNetSettings& s, const std::vector<Pair>& target
       const std::vector<uint8_t> flags = as_flags(input, s.d0);
       for (const Pair pair : targets) {
         const int on = count_on(flags, pair);
-        errors[static_cast<size_t>(on)].add(static_cast<double>(values[at++]) - truth(s.target, on));
+        errors[static_cast<size_t>(on)].add(static_cast<double>(values[at++]) -
+                                            truth(s.target, on));
       }
     }
   }
@@ -60,8 +61,7 @@ AndNetResult train_net(Device& device, const AndNetSettings& s, const std::vecto
                        const std::vector<OnList>& test, bool train_first, uint64_t seed,
                        const std::function<void(int64_t step, double loss)>& progress) {
   const AndNet net(device, s.d0, s.d, std::ssize(targets), DType::f32, train_first, seed);
-  AdamWOptimizer adam(device, net.parameters(),
-                      {.beta2 = 0.999, .weight_decay = 0, .max_norm = 0});
+  AdamWOptimizer adam(device, net.parameters(), {.beta2 = 0.999, .weight_decay = 0, .max_norm = 0});
   Random random(seed, stream_of(RandomUse::net_batches));
   AndNetResult result;
   for (int64_t step = 0; step < s.steps; ++step) {
@@ -144,9 +144,10 @@ Var AndNet::start(const char* name, Shape shape, int64_t fan_in, bool train) {
   const double bound = 1 / std::sqrt(static_cast<double>(fan_in));
   std::vector<double> values(static_cast<size_t>(shape.numel()));
   for (double& v : values) v = random.uniform(-bound, bound);
-  const Tensor value = dtype_ == DType::f64
-                           ? device_.upload(values, shape)
-                           : device_.upload(std::vector<float>(values.begin(), values.end()), shape);
+  const Tensor value =
+      dtype_ == DType::f64
+          ? device_.upload(values, shape)
+          : device_.upload(std::vector<float>(values.begin(), values.end()), shape);
   return train ? parameters_.add(name, value, false) : Var(value);
 }
 
@@ -178,27 +179,45 @@ std::vector<OnList> draw_inputs(Random& random, const AndNetSettings& settings, 
   return inputs;
 }
 
+namespace {
+
+// Which of the loss's sums a read belongs to.
+size_t part_of(PairLoss loss, PairTarget target, int on) {
+  switch (loss) {
+    case PairLoss::together:
+      return 0;
+    case PairLoss::by_truth:
+      return truth(target, on) == 1 ? 1 : 0;
+    case PairLoss::by_class:
+      break;
+  }
+  return static_cast<size_t>(on);
+}
+
+}  // namespace
+
 template <class T>
 double pair_loss(Device& device, Var y, const AndNetSettings& settings,
                  const std::vector<Pair>& targets, const std::vector<OnList>& inputs) {
   std::vector<T> error = values_of<T>(device, y.value());  // (inputs, targets)
   std::vector<uint8_t> part(error.size());                 // of the loss
-  double sums[2] = {}, counts[2] = {};
+  std::array<double, kPairClasses> sums = {}, counts = {};
   size_t at = 0;
   for (const OnList& input : inputs) {
     const std::vector<uint8_t> flags = as_flags(input, settings.d0);
     for (const Pair pair : targets) {
-      const double wanted = truth(settings.target, count_on(flags, pair));
-      part[at] = settings.by_truth && wanted == 1 ? 1 : 0;
-      error[at] -= static_cast<T>(wanted);
+      const int on = count_on(flags, pair);
+      part[at] = static_cast<uint8_t>(part_of(settings.loss, settings.target, on));
+      error[at] -= static_cast<T>(truth(settings.target, on));
       sums[part[at]] += static_cast<double>(error[at]) * static_cast<double>(error[at]);
       ++counts[part[at]];
       ++at;
     }
   }
   double loss = 0;
-  T scale[2] = {};  // of d sqrt(sum / count) = error / (count sqrt(sum / count))
-  for (size_t p = 0; p < 2; ++p) {
+  std::array<T, kPairClasses> scale =
+      {};  // d sqrt(sum / count) = error / (count sqrt(sum / count))
+  for (size_t p = 0; p < sums.size(); ++p) {
     if (sums[p] == 0) continue;  // none, or a minimum
     const double root = std::sqrt(sums[p] / counts[p]);
     loss += root;

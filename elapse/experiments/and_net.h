@@ -9,18 +9,23 @@
 
 namespace elapse {
 
+// Root mean squares of the error, added up.
+enum class PairLoss : uint8_t {
+  together,  // of all reads ("normal" there)
+  by_truth,  // of reads whose truth is 1, and 0 ("reweighted" there)
+  by_class,  // of reads with both, one and neither of the pair on
+};
+
 // A layer and its read-outs trained to the ANDs or XORs of pairs, as the authors of the
 // construction trained theirs (class ExperimentParams): Adam on batches of inputs each on with
 // probability ones/d0, all of whose pairs are targets.
 struct AndNetSettings {
   int64_t d0 = 200;
   int64_t d = 600;
-  double ones = 0;       // expected; 0: 2 sqrt(ln d0), as there
+  double ones = 0;         // expected; 0: 2 sqrt(ln d0), as there
   int64_t targets = 1000;  // pairs drawn at random; 0: all of them, as there
   PairTarget target = PairTarget::and_;
-  // The loss: the root mean square of the error over truths of 1 plus that over truths of 0, or
-  // else over all together. Both are there.
-  bool by_truth = true;
+  PairLoss loss = PairLoss::by_class;
   int64_t steps = 3000;
   int64_t batch = 100;
   double lr = 1e-3;
