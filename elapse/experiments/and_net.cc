@@ -215,13 +215,13 @@ double pair_loss(Device& device, Var y, const AndNetSettings& settings,
     }
   }
   double loss = 0;
-  std::array<T, kPairClasses> scale =
-      {};  // d sqrt(sum / count) = error / (count sqrt(sum / count))
+  std::array<T, kPairClasses> scale = {};  // of the errors in the gradient
   for (size_t p = 0; p < sums.size(); ++p) {
     if (sums[p] == 0) continue;  // none, or a minimum
-    const double root = std::sqrt(sums[p] / counts[p]);
-    loss += root;
-    scale[p] = static_cast<T>(1 / (counts[p] * root));
+    const double mean = sums[p] / counts[p];
+    const bool rooted = settings.loss != PairLoss::by_class;
+    loss += rooted ? std::sqrt(mean) : mean;
+    scale[p] = static_cast<T>((rooted ? 1 / std::sqrt(mean) : 2) / counts[p]);
   }
   for (size_t i = 0; i < error.size(); ++i) error[i] *= scale[part[i]];
   y.set_grad(device.upload(error, y.value().shape()));

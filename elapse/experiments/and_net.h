@@ -9,11 +9,11 @@
 
 namespace elapse {
 
-// Root mean squares of the error, added up.
+// What a net is trained by: the first two are its authors'.
 enum class PairLoss : uint8_t {
-  together,  // of all reads ("normal" there)
-  by_truth,  // of reads whose truth is 1, and 0 ("reweighted" there)
-  by_class,  // of reads with both, one and neither of the pair on
+  together,  // root mean square of the error over all reads ("normal")
+  by_truth,  // that over reads whose truth is 1, and that where it is 0, added up ("reweighted")
+  by_class,  // mean squares over reads with both, one and neither of the pair on, added up
 };
 
 // A layer and its read-outs trained to the ANDs or XORs of pairs, as the authors of the

@@ -100,7 +100,7 @@ TEST(AndNet, GradientsAreFiniteDifferences) {
   }
 }
 
-TEST(AndNet, TheLossIsOfRootMeanSquares) {
+TEST(AndNet, TheLossesByTheirDefinitions) {
   Device device("ref");
   AndNetSettings s = small_net();
   const std::vector<Pair> targets = {{0, 1}, {0, 2}};
@@ -115,8 +115,8 @@ TEST(AndNet, TheLossIsOfRootMeanSquares) {
                    std::sqrt((0.25 + 0.0625 + 0.25 + 0.25) / 4));
   EXPECT_DOUBLE_EQ(loss_of(PairLoss::by_truth, PairTarget::and_),
                    0.5 + std::sqrt((0.0625 + 0.25 + 0.25) / 3));
-  EXPECT_DOUBLE_EQ(loss_of(PairLoss::by_class, PairTarget::and_), 0.5 + 0.25 + 0.5);
-  EXPECT_DOUBLE_EQ(loss_of(PairLoss::by_class, PairTarget::xor_), 0.5 + 0.75 + 0.5);
+  EXPECT_DOUBLE_EQ(loss_of(PairLoss::by_class, PairTarget::and_), 0.25 + 0.0625 + 0.25);
+  EXPECT_DOUBLE_EQ(loss_of(PairLoss::by_class, PairTarget::xor_), 0.25 + 0.5625 + 0.25);
 }
 
 TEST(AndNet, TargetsAreDifferentPairs) {
