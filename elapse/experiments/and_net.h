@@ -83,8 +83,8 @@ struct AndNetResult {
   std::vector<float> W;        // (d, d0), as it came to be
 };
 
-// The same targets and test inputs for: W trained too, W left as drawn, the construction, and 0
-// whatever comes.
+// The same targets and test inputs for, in this order: W trained too; the same W left as drawn; the
+// construction; 0 whatever comes.
 std::vector<AndNetResult> train_and_nets(
     Device& device, const AndNetSettings& settings, uint64_t seed,
     const std::function<void(const std::string& net, int64_t step, double loss)>& progress);

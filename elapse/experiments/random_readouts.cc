@@ -267,13 +267,17 @@ std::vector<ReadoutErrors> measure_readouts(
     put("random", d, fit_readouts(kernel, settings, seed, threads));
   }
   put("random", -1, fit_readouts(wide_kernel(d0), settings, seed, threads));
+  const auto construction = [&](int64_t d) {
+    return NeuronSets::bernoulli(d0, d, sharing_p(d), seed,
+                                 stream_of(RandomUse::readout_sets, d * kLargestWidth), threads);
+  };
   for (const int64_t d : settings.widths) {
-    const NeuronSets sets = NeuronSets::bernoulli(
-        d0, d, sharing_p(d), seed, stream_of(RandomUse::readout_sets, d * kLargestWidth), threads);
-    const PairKernel kernel =
-        layer_kernel(device, d0, sets.weights(), std::vector<float>(static_cast<size_t>(d), -1));
+    const PairKernel kernel = layer_kernel(device, d0, construction(d).weights(),
+                                           std::vector<float>(static_cast<size_t>(d), -1));
     put("construction", d, fit_readouts(kernel, settings, seed, threads));
-    put("construction, own read-off", d, own_read_off(sets, settings, seed, threads));
+  }
+  for (const int64_t d : settings.widths) {
+    put("construction, own read-off", d, own_read_off(construction(d), settings, seed, threads));
   }
   return rows;
 }

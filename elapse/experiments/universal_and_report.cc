@@ -24,7 +24,7 @@ Plot width_plot(const UniversalAndSettings& settings, const UniversalAndResult& 
     Plot::Series series = {.name = fmt::format("d0 = {}", d0),
                            .x = as_doubles(s.d),
                            .y = {},
-                           .style = Plot::Style::marked_line};
+                           .style = Plot::Style::markers};
     for (const int64_t d : s.d) {
       const Spread spread = spread_of(result, [&](const OfSeed& run) {
         const auto* const best = run.best(d0, d, s.empty_allowed);
@@ -51,8 +51,8 @@ Plot width_plot(const UniversalAndSettings& settings, const UniversalAndResult& 
 Plot grid_plot(const UniversalAndSettings& settings, const OfSeed& run) {
   const auto& s = settings.construction;
   const int64_t d0 = *std::max_element(s.d0.begin(), s.d0.end());
-  Plot plot(fmt::format("Worst-class error over the grid of p, d0 = {}", d0),
-            {"p sqrt(d)", Scale::log2}, {"mean error", Scale::log10});
+  Plot plot(fmt::format("Worst-class error over the grid of p, d0 = {}", d0), {"p sqrt(d)"},
+            {"mean error", Scale::log10});
   for (const int64_t d : s.d) {
     std::vector<double> x, y;
     for (const UniversalAndResult::Cell& cell : run.construction) {
@@ -126,25 +126,20 @@ Plot::Series histogram(const std::string& name, const std::vector<float>& W, dou
   return series;
 }
 
+// The trained net's and its own start's, which the net of trained read-outs keeps; the
+// construction.
 void add_weights(Report& report, const OfSeed& run) {
-  Plot trained("Weights of W, trained and as drawn", {"W_ki"}, {"share in a bin"});
-  float lo = 0, hi = 0;
-  for (const AndNetResult& net : run.nets) {
-    if (net.losses.empty()) continue;
-    lo = std::min(lo, *std::min_element(net.W.begin(), net.W.end()));
-    hi = std::max(hi, *std::max_element(net.W.begin(), net.W.end()));
-  }
-  for (const AndNetResult& net : run.nets) {
-    if (net.W.empty()) continue;
-    if (net.losses.empty()) {
-      Plot plot("Weights of W, the construction", {"W_ki"}, {"share in a bin"});
-      report.plot(plot.add(histogram(net.name, net.W, -0.5, 1.5, Plot::Style::bars)));
-    } else {
-      trained.add(histogram(net.name, net.W, static_cast<double>(lo), static_cast<double>(hi),
-                            Plot::Style::step));
-    }
-  }
-  report.plot(trained);
+  const std::vector<float>&trained = run.nets[0].W, &drawn = run.nets[1].W;
+  const auto [least, largest] = std::minmax_element(trained.begin(), trained.end());
+  const auto lo = static_cast<double>(*least), hi = static_cast<double>(*largest);
+  Plot nets("Weights of W, trained", {"W_ki"}, {"share in a bin"});
+  nets.add(histogram("trained", trained, lo, hi, Plot::Style::step));
+  nets.add(histogram("as drawn", drawn, lo, hi, Plot::Style::step));
+  Plot construction("Weights of W, the construction", {"W_ki"}, {"share in a bin"});
+  const double w = 1.0 / 24;  // of a bin: 0 and 1 lie amid theirs
+  construction.add(
+      histogram("construction", run.nets[2].W, -11.5 * w, 36.5 * w, Plot::Style::bars));
+  report.plot(nets).plot(construction);
 }
 
 std::string opening(const UniversalAndSettings& settings, const UniversalAndResult& result) {
@@ -277,10 +272,11 @@ Report universal_and_report(const UniversalAndSettings& settings,
   report.section("Layers drawn at random")
       .plot(readout_plot(settings, result))
       .table(tables[2])
-      .paragraph(fmt::format(
-          "AND is linearly separable: x itself, with a threshold, tells it without fail, and a "
-          "third of a class's error is all it leaves. XOR is not, and 2/9 = 0.2222 is what x "
-          "itself leaves of it, 1/18 = 0.0556 of AND, both without noise."));
+      .paragraph(
+          "A threshold tells AND from x itself without fail, so that read-outs have to be judged "
+          "by "
+          "their errors. Without noise x leaves 1/18 = 0.0556 of AND and 2/9 = 0.2222 of XOR, of "
+          "which it reads nothing.");
   report.section("Trained nets").table(tables[3]).plot(loss_plot(first));
   add_weights(report, first);
   const AndNetSettings& net = settings.net;
