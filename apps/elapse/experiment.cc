@@ -237,13 +237,19 @@ void add_ioi(CLI::App& verb) {
 struct UniversalAndArguments : Common {
   UniversalAndArguments() : Common("out/universal-and") {}
   UniversalAndSettings settings;
-  std::string target = "and";
+  std::string target = "and", loss = "by-class";
 };
+
+PairLoss loss_of(const std::string& name) {
+  if (name == "together") return PairLoss::together;
+  return name == "by-truth" ? PairLoss::by_truth : PairLoss::by_class;
+}
 
 void universal_and(const UniversalAndArguments& args) {
   UniversalAndSettings settings = args.settings;
   settings.seed = args.seed;
   settings.net.target = args.target == "xor" ? PairTarget::xor_ : PairTarget::and_;
+  settings.net.loss = loss_of(args.loss);
   settings.check();
   make_folder(args.out);
   Device device(args.device, args.threads);
@@ -275,6 +281,11 @@ void add_universal_and(CLI::App& verb) {
   task->add_option("--target", args->target, "what the nets are trained to: and, xor")
       ->capture_default_str()
       ->check(CLI::IsMember({"and", "xor"}));
+  task->add_option("--loss", args->loss,
+                   "what they are trained by: by-class, mean squared errors with both, one and "
+                   "neither on; or the authors', together or by-truth, root mean squares")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"by-class", "together", "by-truth"}));
   task->add_option("--pairs", args->settings.net.targets,
                    "pairs that they are trained to; 0: all 19900")
       ->capture_default_str()

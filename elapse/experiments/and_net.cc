@@ -107,6 +107,18 @@ AndNetResult construct(const AndNetSettings& s, const std::vector<Pair>& targets
 
 }  // namespace
 
+std::string_view name_of(PairLoss loss) {
+  switch (loss) {
+    case PairLoss::together:
+      return "together";
+    case PairLoss::by_truth:
+      return "by truth";
+    case PairLoss::by_class:
+      break;
+  }
+  return "by class";
+}
+
 double AndNetSettings::expected_ones() const {
   return ones > 0 ? ones : 2 * std::sqrt(std::log(static_cast<double>(d0)));
 }

@@ -16,6 +16,8 @@ enum class PairLoss : uint8_t {
   by_class,  // mean squares over reads with both, one and neither of the pair on, added up
 };
 
+std::string_view name_of(PairLoss loss);  // "by class"
+
 // A layer and its read-outs trained to the ANDs or XORs of pairs, as the authors of the
 // construction trained theirs (class ExperimentParams): Adam on batches of inputs each on with
 // probability ones/d0, all of whose pairs are targets.

@@ -241,6 +241,7 @@ std::string universal_and_json(const UniversalAndSettings& settings,
       .field("tolerance", kPairTolerance)
       .field("ridge", settings.readouts.ridge)
       .field("net_target", name_of(settings.net.target))
+      .field("net_loss", name_of(settings.net.loss))
       .field("net_pairs", settings.net.pairs())
       .field("net_steps", settings.net.steps)
       .key("seeds")
@@ -285,9 +286,9 @@ Report universal_and_report(const UniversalAndSettings& settings,
                                      : fmt::format("{} to {}", settings.seed,
                                                    first.seed + result.seeds.size() - 1)},
        {"Nets", fmt::format("{} steps of {} inputs, {:.2f} on by expectation, learning rate {:g}; "
-                            "{} of {} pairs are targets",
+                            "{} of {} pairs are targets; loss {}",
                             net.steps, net.batch, net.expected_ones(), net.lr, net.pairs(),
-                            net.d0 * (net.d0 - 1) / 2)},
+                            net.d0 * (net.d0 - 1) / 2, name_of(net.loss))},
        {"Ridge", fmt::format("{:g}", settings.readouts.ridge)},
        {"Time",
         fmt::format("construction {:.1f} s, read-outs {:.1f} s, training {:.1f} s",
