@@ -19,6 +19,11 @@ class Mistakes(unittest.TestCase):
                      ["--threads", 1025], ["--threads", ""]):
             self.assertEqual(experiment(*more).returncode, 2, more)
 
+    def test_wrong_usage_of_universal_and(self):
+        for more in (["--seeds", 0], ["--target", "or"], ["--loss", "l2"],
+                     ["--pairs", 19901], ["--steps", 0]):
+            self.assertEqual(run(PROGRAM, "experiment", "universal-and", *more).returncode, 2, more)
+
     def test_a_folder_that_takes_no_files_is_found_out_before_training(self):
         for folder in ("/proc/none", "/sys"):
             result = experiment("--quick", "--out", folder)

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "apps/elapse/experiment/running.h"
+
+#include <fmt/core.h>
+
+#include "apps/elapse/checks.h"
+#include "elapse/io/file.h"
+#include "elapse/model/checkpoint_files.h"
+
+namespace elapse {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kResult = "result.json";
+
+void refuse_to_overwrite(const fs::path& folder) {
+  if (file_exists((folder / kResult).string())) return;
+  std::error_code none;
+  for (const fs::directory_entry& entry : fs::directory_iterator(folder, none)) {
+    ELAPSE_CHECK(
+        !is_checkpoint_file(entry.path().filename().string()),
+        "{}: expected a folder without a model, or an experiment's with {}, found this; it "
+        "would be replaced",
+        entry.path().string(), kResult);
+  }
+}
+
+}  // namespace
+
+void add_options(CLI::App& experiment, ExperimentOptions& options, const std::string& of_seed,
+                 const std::string& in_folder) {
+  experiment.add_option("--seed", options.seed, "of " + of_seed)
+      ->check(seed())
+      ->capture_default_str();
+  experiment.add_option("--out", options.out, "folder for " + in_folder)
+      ->check(not_empty())
+      ->capture_default_str();
+  experiment.add_option("--device", options.device, "cpu or ref")->capture_default_str();
+  experiment.add_option("--threads", options.threads, "0: every processor")
+      ->capture_default_str()
+      ->check(whole_number(0, 1024));
+}
+
+void make_folder(const std::string& out) {
+  std::error_code error;
+  fs::create_directories(out, error);
+  ELAPSE_CHECK(!error, "{}: cannot make the folder: {}", out, error.message());
+  refuse_to_overwrite(out);
+  check_writable((fs::path(out) / "report.html").string());
+}
+
+void write_text(const std::string& out, const std::string& name, const std::string& text) {
+  write_file_atomically((fs::path(out) / name).string(),
+                        [&](FileWriter& file) { file.write(text); });
+}
+
+void write_results(const std::string& out, const std::string& json, const Report& report) {
+  write_text(out, kResult, json);
+  write_text(out, "report.html", report.html());
+}
+
+std::string report_path(const std::string& out) {
+  return fs::absolute(fs::path(out) / "report.html").string();
+}
+
+void print_tables(const std::vector<Table>& tables) {
+  for (const Table& table : tables) fmt::print("\n{}", table.text());
+}
+
+void StageProgress::operator()(const ExperimentProgress& now) {
+  if (interrupt_.asked()) {
+    interrupt_.end("interrupted during \"{}\", at {} of {}: nothing was written", now.stage,
+                   now.done, now.total);
+  }
+  if (now.stage != stage_) {
+    line_.reset();  // ends the line of the stage before
+    line_ = std::make_unique<Progress>(now.stage, 0, now.total);
+    stage_ = now.stage;
+  }
+  line_->update(now.done, now.note);
+}
+
+}  // namespace elapse
