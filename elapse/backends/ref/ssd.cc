@@ -160,11 +160,17 @@ void scan_head(const SsdForward& a, const Taps<T>& taps, int64_t s, const Head<T
   if (to >= 0) std::copy(h.begin(), h.end(), head.states_of(a.pool, to));
 }
 
+// Several where there is enough to do for it to pay.
+int threads_for(const Device& device, const SsdInputs& in) {
+  constexpr int64_t kWorthSharing = int64_t{1} << 20;
+  return in.seqs.tokens * in.d_inner() * in.d_state() < kWorthSharing ? 1 : device.threads();
+}
+
 template <class T>
 void forward(Device& device, const SsdForward& a, SsdForwardByTokens::Edited* edited) {
   const Taps<T> taps(a.taps, edited);
   const int64_t n_heads = a.in.n_heads();
-  parallel_for(a.in.seqs.count() * n_heads, device.threads(),
+  parallel_for(a.in.seqs.count() * n_heads, threads_for(device, a.in),
                [&](int64_t i) { scan_head(a, taps, i / n_heads, Head<T>(a.in, i % n_heads)); });
 }
 
@@ -214,7 +220,7 @@ void watch(Device& device, const SsdForward& a) {
   }
   const Taps<T> taps(a.taps);
   const int64_t n_heads = a.in.n_heads();
-  parallel_for(std::ssize(chunks) * n_heads, device.threads(), [&](int64_t i) {
+  parallel_for(std::ssize(chunks) * n_heads, threads_for(device, a.in), [&](int64_t i) {
     const Chunk& chunk = chunks[static_cast<size_t>(i / n_heads)];
     const Head<T> head(a.in, i % n_heads);
     const WatchedPart part = WatchedPart::of(a, chunk.begin, chunk.end, head);
