@@ -28,7 +28,8 @@ std::vector<Var> split(Tape& tape, const Var& x, const std::vector<int64_t>& wid
 
 // `bias` may be empty.
 Var linear(Tape& tape, const Var& x, const Var& weight, const Var& bias);  // (rows, out)
-// x W, the way back through a linear layer of weight (rows of W, out) as tied decoders go.
+// x W for x (rows, in) and a weight (in, out): the way back through a linear layer, as tied
+// decoders go.
 Var linear_transposed(Tape& tape, const Var& x, const Var& weight);  // (rows, out)
 
 Var exp(Tape& tape, const Var& x);

@@ -221,10 +221,11 @@ double ConstructionErrors::empty_share() const {
 double ConstructionErrors::worst_class() const {
   double worst = 0;
   for (int c = 0; c < kPairClasses; ++c) {
-    if (and_[static_cast<size_t>(c)].count == 0) continue;
-    const double of_empty = truth(PairTarget::and_, c);  // read 0: short by the truth
-    worst = std::max(worst, (1 - empty_share()) * and_[static_cast<size_t>(c)].mean() +
-                                empty_share() * of_empty);
+    const ReadErrors& read = and_[static_cast<size_t>(c)];
+    const int64_t empty = empty_reads[static_cast<size_t>(c)];
+    if (read.count + empty == 0) continue;
+    const double sum = read.sum + static_cast<double>(empty) * truth(PairTarget::and_, c);
+    worst = std::max(worst, sum / static_cast<double>(read.count + empty));
   }
   return worst;
 }
@@ -246,7 +247,16 @@ ConstructionErrors measure_construction(const NeuronSets& sets, const std::vecto
     add(result.and_, e.and_);
     add(result.xor_, e.xor_);
   }
-  for (size_t c = 0; c < kPairClasses; ++c) result.standard_errors[c] = standard_error(each, c);
+  for (const OnList& on : inputs) {
+    const int64_t l = std::ssize(on), both = l * (l - 1) / 2, one = l * (sets.d0() - l);
+    result.empty_reads[kBoth] += both;
+    result.empty_reads[kOne] += one;
+    result.empty_reads[kNeither] += result.pairs - both - one;
+  }
+  for (size_t c = 0; c < kPairClasses; ++c) {
+    result.empty_reads[c] -= result.and_[c].count;
+    result.standard_errors[c] = standard_error(each, c);
+  }
   return result;
 }
 

@@ -41,7 +41,7 @@ class NeuronSets {
 };
 
 // p at which two inputs share about 6.6 neurons, so that 1 pair in 700 shares none: what errors are
-// least with among powers of 2 of 2.56/sqrt(d).
+// least with among 2.56/sqrt(d) times powers of the root of 2.
 inline double sharing_p(int64_t d) { return 2.56 / std::sqrt(static_cast<double>(d)); }
 
 // By the definition above, neuron by neuron.
@@ -55,13 +55,15 @@ std::array<double, kPairClasses> and_error_law(int64_t ones, double p);
 
 struct ConstructionErrors {
   int64_t pairs = 0;
-  int64_t empty_pairs = 0;      // that share no neuron
-  ClassErrors and_, xor_ = {};  // of the other pairs
+  int64_t empty_pairs = 0;                             // that share no neuron
+  ClassErrors and_, xor_ = {};                         // of the other pairs
+  std::array<int64_t, kPairClasses> empty_reads = {};  // of the empty ones
   // Of the means over the inputs, of AND. Inputs share one W, whose own chance this leaves out.
   std::array<double, kPairClasses> standard_errors = {};
 
   double empty_share() const;
-  // Of the classes' mean errors of AND over all pairs: a pair that shares no neuron reads 0.
+  // The largest of the classes' mean absolute errors of AND over all pairs: reads are never below
+  // the truth but of pairs that share no neuron, which read 0.
   double worst_class() const;
 };
 

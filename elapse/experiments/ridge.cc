@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "elapse/experiments/ridge.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "elapse/core/error.h"

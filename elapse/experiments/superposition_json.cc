@@ -21,11 +21,14 @@ void write_part(JsonWriter& json, const char* name, const SuperpositionSettings:
 }
 
 void write_reconstructions(JsonWriter& json, const char* name,
+                           const SuperpositionSettings& settings,
                            const Result::Reconstructions& instances) {
   json.key(name).begin_array();
   for (const auto& instance : instances) {
-    for (const Reconstruction& run : instance.runs) {
+    for (size_t i = 0; i < instance.runs.size(); ++i) {
+      const Reconstruction& run = instance.runs[i];
       json.begin_object()
+          .field("seed", settings.seed + i)
           .field("probability", instance.task.probability)
           .field("loss", run.loss)
           .field("loss_without_superposition", loss_without_superposition(instance.task))
@@ -52,20 +55,24 @@ std::string superposition_json(const SuperpositionSettings& settings, const Resu
       .field("experiment", "superposition")
       .field("seed", settings.seed)
       .field("seeds", settings.seeds)
+      .field("device", r.device)
+      .field("held_out", settings.held_out)
       .key("settings")
       .begin_object();
   write_part(json, "plane", settings.plane);
   write_part(json, "sweep", settings.sweep);
   write_part(json, "absolute", settings.absolute);
   json.end_object();
-  write_reconstructions(json, "plane", r.plane);
-  write_reconstructions(json, "plane_equal_importance", r.pentagon);
-  write_reconstructions(json, "sweep", r.sweep);
-  write_reconstructions(json, "sweep_equal_importance", r.uniform);
+  write_reconstructions(json, "plane", settings, r.plane);
+  write_reconstructions(json, "plane_equal_importance", settings, r.pentagon);
+  write_reconstructions(json, "sweep", settings, r.sweep);
+  write_reconstructions(json, "sweep_equal_importance", settings, r.uniform);
   json.key("absolute_value").begin_array();
   for (const auto& instance : r.absolute) {
-    for (const Computation& run : instance.runs) {
+    for (size_t i = 0; i < instance.runs.size(); ++i) {
+      const Computation& run = instance.runs[i];
       json.begin_object()
+          .field("seed", settings.seed + i)
           .field("probability", instance.task.probability)
           .field("loss", run.loss)
           .field("loss_without_superposition", loss_without_superposition(instance.task))

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "elapse/experiments/universal_and.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <limits>

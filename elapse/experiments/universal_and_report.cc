@@ -187,10 +187,15 @@ void write_cell(JsonWriter& json, int64_t ones, const UniversalAndResult::Cell& 
   write_errors(json, "and", e.and_);
   write_errors(json, "xor", e.xor_);
   const auto law = and_error_law(ones, cell.p);
-  json.field("law", std::vector<double>(law.begin(), law.end()))
-      .field("standard_errors",
-             std::vector<double>(e.standard_errors.begin(), e.standard_errors.end()))
-      .end_object();
+  for (const auto& [name, by_class] :
+       {std::pair{"law", law}, {"standard_errors", e.standard_errors}}) {
+    json.key(name).begin_object();
+    for (int on = 0; on < kPairClasses; ++on) {
+      json.field(name_of_pair_class(on), by_class[static_cast<size_t>(on)]);
+    }
+    json.end_object();
+  }
+  json.end_object();
 }
 
 void write_net(JsonWriter& json, const AndNetResult& net) {
@@ -220,12 +225,50 @@ void write_seed(JsonWriter& json, const UniversalAndSettings& settings, const Of
     json.begin_object().field("layer", row.layer).field("d", row.d);
     write_errors(json, "and", row.and_);
     write_errors(json, "xor", row.xor_);
-    write_errors(json, "lots", row.lots);
+    write_errors(json, "random_labels", row.lots);
     json.end_object();
   }
   json.end_array().key("nets").begin_array();
   for (const AndNetResult& net : run.nets) write_net(json, net);
   json.end_array().end_object();
+}
+
+void write_settings(JsonWriter& json, const UniversalAndSettings& settings) {
+  const UniversalAndSettings::Construction& c = settings.construction;
+  json.key("construction_settings")
+      .begin_object()
+      .field("ones", c.ones)
+      .field("inputs", c.inputs)
+      .field("p_sqrt_d", c.p_sqrt_d)
+      .field("empty_allowed", c.empty_allowed)
+      .end_object();
+  const ReadoutSettings& r = settings.readouts;
+  const auto counts = [](const std::array<int64_t, kPairClasses>& of) {
+    return std::vector<double>(of.begin(), of.end());
+  };
+  json.key("readout_settings")
+      .begin_object()
+      .field("d0", r.d0)
+      .field("ones", r.ones)
+      .field("pairs", r.pairs)
+      .field("train", counts(r.train))
+      .field("test", counts(r.test))
+      .field("ridge", r.ridge)
+      .end_object();
+  const AndNetSettings& n = settings.net;
+  json.key("net_settings")
+      .begin_object()
+      .field("d0", n.d0)
+      .field("d", n.d)
+      .field("ones", n.expected_ones())
+      .field("target", name_of(n.target))
+      .field("loss", name_of(n.loss))
+      .field("pairs", n.pairs())
+      .field("steps", n.steps)
+      .field("batch", n.batch)
+      .field("learning_rate", n.lr)
+      .field("test_inputs", n.test_inputs)
+      .end_object();
 }
 
 }  // namespace
@@ -236,16 +279,10 @@ std::string universal_and_json(const UniversalAndSettings& settings,
   json.begin_object()
       .field("experiment", "universal-and")
       .field("seed", settings.seed)
-      .field("ones", settings.construction.ones)
-      .field("inputs", settings.construction.inputs)
-      .field("tolerance", kPairTolerance)
-      .field("ridge", settings.readouts.ridge)
-      .field("net_target", name_of(settings.net.target))
-      .field("net_loss", name_of(settings.net.loss))
-      .field("net_pairs", settings.net.pairs())
-      .field("net_steps", settings.net.steps)
-      .key("seeds")
-      .begin_array();
+      .field("device", result.device)
+      .field("tolerance", kPairTolerance);
+  write_settings(json, settings);
+  json.key("seeds").begin_array();
   for (const OfSeed& run : result.seeds) write_seed(json, settings, run);
   return json.end_array()
       .field("construction_seconds", result.construction_seconds)

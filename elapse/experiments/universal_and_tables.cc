@@ -77,7 +77,9 @@ Table construction_table(const UniversalAndSettings& settings, const UniversalAn
         const auto c = static_cast<size_t>(on);
         row.push_back(
             cell(result, 4, of_best([c](const auto& b) { return b.errors.and_[c].mean(); })));
-        row.push_back(fmt::format("{:.4f}", and_error_law(s.ones, p)[c]));
+        row.push_back(std::isfinite(p)
+                          ? Table::Cell(fmt::format("{:.4f}", and_error_law(s.ones, p)[c]))
+                          : Table::Cell(kNone));
       }
       row.push_back(cell(result, 4, of_best([](const auto& c) { return c.errors.worst_class(); })));
       row.push_back(measured_before(s, d));

@@ -18,7 +18,8 @@ double balanced_mean_square(const ClassErrors& errors);
 double balanced_within(const ClassErrors& errors);
 
 // The errors that remain to the best read-out that is linear in x, which minimises the classes'
-// mean squares added up. AND: -1/6, 1/3, 5/6 for none, one, both on; XOR: 1/3 whatever comes.
+// mean squares added up and reads AND as -1/6, 1/3, 5/6 with none, one, both on, and XOR as 1/3
+// whatever comes.
 std::array<double, kPairClasses> linear_read_errors(PairTarget target);
 
 }  // namespace elapse

@@ -19,6 +19,7 @@ double distance_of(const CircuitRunner& runner, const Distance& distance, const 
 
 AcdcResult acdc(const CircuitRunner& runner, const Distance& distance, double threshold,
                 int64_t together, const SearchProgress& progress) {
+  ELAPSE_CHECK(together >= 1, "ACDC: expected at least one edge at a time, found {}", together);
   const int64_t n_layers = std::ssize(runner.own_outputs()) - 1;
   AcdcResult result{Circuit(n_layers), distance(runner.plain()), {}};
   const ResidualGraph graph(n_layers);

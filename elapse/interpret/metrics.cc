@@ -35,6 +35,7 @@ double mean_absolute(const std::vector<double>& values) {
 }
 
 double quantile(std::vector<double> values, double share) {
+  ELAPSE_CHECK(share >= 0 && share <= 1, "a quantile: expected a share of 0 to 1, found {}", share);
   if (values.empty()) return std::numeric_limits<double>::quiet_NaN();
   std::sort(values.begin(), values.end());
   const double place = share * static_cast<double>(values.size() - 1);

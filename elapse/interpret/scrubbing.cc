@@ -211,6 +211,7 @@ double mean_loss(const LanguageModel& model, const ScrubDataset& data) {
 ScrubResult scrub(const LanguageModel& model, const ScrubDataset& data,
                   const Hypothesis& hypothesis, int64_t rounds, uint64_t seed,
                   const std::function<void(int64_t done, int64_t total)>& progress) {
+  ELAPSE_CHECK(rounds >= 1, "expected at least one round, found {}", rounds);
   check(model, data);
   check(ResidualGraph(model.config().n_layers), hypothesis, std::ssize(data.sequences.front()));
   const LastLogits logits = last_logits(model, pack(model, data.sequences));
@@ -219,7 +220,7 @@ ScrubResult scrub(const LanguageModel& model, const ScrubDataset& data,
   result.model_losses = losses(log_probability, data.labels);
   result.model_loss = mean(result.model_losses);
 
-  // The mean over all pairs of an example and another's label.
+  // The mean over all pairs of an example and a label, its own among them.
   std::map<int64_t, double> count_of_label;
   for (const int64_t label : data.labels) count_of_label[label] += 1;
   const auto n = static_cast<double>(data.labels.size());

@@ -84,6 +84,7 @@ std::vector<StateDifference> difference(Device& device, const State& a, const St
 }
 
 State interpolate(Device& device, const State& a, const State& b, double share) {
+  ELAPSE_CHECK(std::isfinite(share), "share: expected a finite number, found {}", share);
   check_alike(a, b);
   State result = a.fork();
   for (size_t l = 0; l < a.layers().size(); ++l) {

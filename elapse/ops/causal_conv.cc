@@ -30,11 +30,6 @@ void check_inputs(const ArgumentCheck& check, const Args& args) {
 
 }  // namespace
 
-bool any_term_forward(const ConvTaps& taps) {
-  return std::any_of(taps.terms.begin(), taps.terms.end(),
-                     [](const Tap& t) { return t.is_active_forward(); });
-}
-
 bool any_term_backward(const ConvTaps& taps) {
   return std::any_of(taps.terms.begin(), taps.terms.end(),
                      [](const Tap& t) { return t.is_active_backward(); });

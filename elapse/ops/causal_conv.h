@@ -55,8 +55,7 @@ struct CausalShift {
   Tensor out;  // (tokens, d_inner), assigned
 };
 
-bool any_term_forward(const ConvTaps& taps);  // is active
-bool any_term_backward(const ConvTaps& taps);
+bool any_term_backward(const ConvTaps& taps);  // is active
 
 void causal_conv_forward(Device& device, const CausalConvForward& args);
 void causal_conv_backward(Device& device, const CausalConvBackward& args);

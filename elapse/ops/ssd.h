@@ -97,8 +97,8 @@ struct SsdBackward {
   Tensor dpool;        // (slots, d_inner, d_state), see Sequences; or empty: not wanted
 };
 
-// The same, token by token, every inner value made: what the kernels above turn to where somebody
-// looks at the recurrence, or edits it.
+// The same, token by token, every inner value made: what the kernels above turn to where an edit
+// changes the recurrence.
 struct SsdForwardByTokens {
   static constexpr Op kOp = Op::ssd_forward_by_tokens;
   SsdForward call;
@@ -109,10 +109,12 @@ struct SsdForwardByTokens {
   Edited* edited;  // assigned where it holds
 };
 // Only what is watched of the recurrence, once a kernel has run: each chunk that somebody watches
-// is walked again from the state it began with, in the heads and channels that are watched.
+// or edits is walked again from the state it began with, in the heads and channels that it is of.
+// So values are told beside the kernel's own, and `edited` says whether an edit changes any.
 struct SsdWatchByTokens {
   static constexpr Op kOp = Op::ssd_watch_by_tokens;
   SsdForward call;  // with the checkpoints the kernel left; its pool and out are not used
+  SsdForwardByTokens::Edited* edited;  // assigned where it holds
 };
 struct SsdBackwardByTokens {
   static constexpr Op kOp = Op::ssd_backward_by_tokens;

@@ -153,11 +153,12 @@ Var PointPass::pass(Tape& tape, const std::string& name, const Var& value) const
 }
 
 // A value that is the same for all tokens, as one row. What its steps send back adds up.
-Var PointPass::pass_one(Tape& tape, const Point& point, const Var& value) const {
+Var PointPass::pass_one(Tape& tape, const Point& point, Var value) const {
   Device& device = tape.device();
   const Shape shape = value.value().shape(), row = one_row_of(shape);
   Tap tap = this->tap(device, point, value.dtype(), row, true);
   if (tap.gradient && stepped_) {
+    if (!value.needs_grad()) value = Var(value.value(), true);  // asked for all the same
     const Tensor total = tap.gradient;
     tap.gradient = device.empty(value.dtype(), total.shape());
     tape.record(value, [&device, total, part = tap.gradient] {

@@ -45,7 +45,7 @@ class PointPass {
   static Tensor kept(Device& device, const std::string& name, const Kept& kept, DType dtype,
                      const Shape& shape);
   bool is_viewed(const Point& point) const;
-  Var pass_one(Tape& tape, const Point& point, const Var& value) const;
+  Var pass_one(Tape& tape, const Point& point, Var value) const;
   Tap tap(Device& device, const Point& point, DType dtype, const Shape& shape, bool watched) const;
 
   Device& device_;

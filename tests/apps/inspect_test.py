@@ -115,7 +115,7 @@ class Methods(unittest.TestCase):
                 guesses = [guess["probability"] for guess in cell["likeliest"]]
                 self.assertEqual(guesses, sorted(guesses, reverse=True))
                 self.assertLessEqual(sum(guesses), 1 + 1e-6)
-            for over in (("--over", "mean"), ("--over", "sizes"), ("--over", "answer"),
+            for over in (("--over", "mean"), ("--over", "mean-absolute"), ("--over", "answer"),
                          ("--unit", 1)):
                 attention = result_of("hidden-attention", *over, model=model)
                 for layer in attention["layers"]:
@@ -138,9 +138,26 @@ class Methods(unittest.TestCase):
         node["positions"] = [-1]
         hypothesis.write_text(json.dumps(
             {"nodes": [{"name": "out", "node": "unembed", "reads": ["l0", "e"]}, node, embed]}))
-        family = inspect("scrub", "--hypothesis", hypothesis, "--rounds", 2, "--family", HEADS)
-        self.assertIn("% of the loss recovered", family.stdout)
-        self.assertRegex(family.stdout, "loses as much as")
+        small = FOLDER / "small"
+        command = tiny_training(small, steps=6)
+        command[command.index("--d-model") + 1] = "4"
+        made = run(*command)
+        self.assertEqual(made.returncode, 0, made.stderr)
+        found = result_of("scrub", "--hypothesis", hypothesis, "--rounds", 2, "--family", HEADS,
+                          small)
+        sizes = {m["parameters"]: m["loss"] for m in found["family"]}
+        self.assertEqual(len(sizes), 2)
+        self.assertAlmostEqual(sizes[max(sizes)], found["model_loss"], places=5)
+        within = min(sizes.values()) <= found["scrubbed_loss"] <= max(sizes.values())
+        self.assertEqual(found["parameters_of_equal_loss"] is not None, within)
+        done = inspect("scrub", "--hypothesis", hypothesis, "--family", FIXTURES / "mamba2")
+        self.assertIn("expected a model of 16 classes", done.stderr)
+        node["position"] = 3
+        hypothesis.write_text(json.dumps(
+            {"nodes": [{"name": "out", "node": "unembed", "reads": ["l0", "e"]}, node, embed]}))
+        done = inspect("scrub", "--hypothesis", hypothesis)
+        self.assertIn('expected name, node, reads, computes or positions', done.stderr)
+        del node["position"]
         node["positions"] = [6]
         hypothesis.write_text(json.dumps(
             {"nodes": [{"name": "out", "node": "unembed", "reads": ["l0", "e"]}, node, embed]}))

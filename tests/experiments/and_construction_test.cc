@@ -35,7 +35,12 @@ TEST(AndConstruction, ReadsAHandMadeLayerExactly) {
   EXPECT_DOUBLE_EQ(e.and_[kBoth].sum, 0.5 + 1 + 1);
   EXPECT_DOUBLE_EQ(e.xor_[kBoth].sum, -2 * 2.5);
   EXPECT_EQ(e.and_[kOne].count + e.and_[kNeither].count, 0);
-  EXPECT_DOUBLE_EQ(e.worst_class(), 2.5 / 6 + 0.5);  // half the pairs read 0 for 1
+  EXPECT_DOUBLE_EQ(e.worst_class(), 2.5 / 3);
+  // The only pair that is on shares no neuron, and reads 0 for 1.
+  const ConstructionErrors empty = measure_construction(sets, {{0, 3}}, 1);
+  EXPECT_EQ(empty.empty_reads[kBoth], 1);
+  EXPECT_EQ(empty.empty_reads[kOne] + empty.empty_reads[kNeither], 2);
+  EXPECT_DOUBLE_EQ(empty.worst_class(), 1);
 }
 
 TEST(AndConstruction, ActiveNeuronsAreThoseOfTheLayer) {

@@ -127,6 +127,7 @@ TEST_F(Scrubbing, AFeatureThatHoldsTheAnswerIsEnough) {
 
 TEST_F(Scrubbing, RefusesWhatIsNoHypothesis) {
   EXPECT_THROW(run({}), Error);
+  EXPECT_THROW(run({{kUnembed}}, 0), Error);
   EXPECT_THROW(run({{0, {}, identity}}), Error);
   EXPECT_THROW(run({{kUnembed, {1}}, {kUnembed, {}, identity}}), Error);
   EXPECT_THROW(run({{kUnembed, {2}}, {0, {}, identity}}), Error);

@@ -258,7 +258,8 @@ TEST(Ssd, NanStaysInItsHead) {
   }
 }
 
-const Case kTapCase = {{18, 0, 3, 1}, 4, 5, 6, 2, {0, 0, 1, 4}, {2, 3, -1, 4}};
+// Of several chunks.
+const Case kTapCase = {{18, 0, 3, 1}, 4, 5, 6, 2, {0, 0, 1, 4}, {2, 3, -1, 4}, 0, 4};
 
 TEST(Ssd, WatchingChangesNoBit) {
   Device cpu("cpu", 1);

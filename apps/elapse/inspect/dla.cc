@@ -43,22 +43,26 @@ void run_whole(const Arguments& args, Inspection& inspection, const PromptPair& 
     progress(layer + 1, n_layers);
   }
   inspection.end_progress();
-  table.add_row({"sum", whole.total()});
+  table.add_row(
+      {"sum", std::accumulate(whole.by_layer().begin(), whole.by_layer().end(), whole.embed())});
+  table.add_row({"the model's logit difference", whole.total()});
   std::vector<std::string> columns = inspection.token_names(pair.clean);
-  columns.push_back("D x");
+  columns.push_back("D x, bias");
   const std::string what =
       heading(inspection, pair, whole.total()) +
       " after the last token: what each component wrote there, and what of it each layer's state "
       "brought from each token.";
   Report report("Direct logit attribution", what);
   report
-      .heat_map({.title = "Share by layer and source token; last column: D x of the last token",
-                 .row_heading = "layer",
-                 .column_heading = "from",
-                 .rows = inspection.layer_names(),
-                 .columns = columns,
-                 .values = cells,
-                 .decimals = 4})
+      .heat_map(
+          {.title =
+               "Share by layer and source token; last: D x of the last token, and out_proj's bias",
+           .row_heading = "layer",
+           .column_heading = "from",
+           .rows = inspection.layer_names(),
+           .columns = columns,
+           .values = cells,
+           .decimals = 4})
       .table(table);
   JsonWriter json;
   json.begin_object()

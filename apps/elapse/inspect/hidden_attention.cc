@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <numeric>
@@ -53,7 +54,8 @@ class Maps {
     const HiddenAttention attention(model_, layer, points_);
     if (args_.unit >= 0) return attention.map_of_unit(args_.unit);
     using Reduction = HiddenAttention::Reduction;
-    return attention.map(args_.over == "sizes" ? Reduction::mean_absolute : Reduction::mean);
+    return attention.map(args_.over == "mean-absolute" ? Reduction::mean_absolute
+                                                       : Reduction::mean);
   }
 
   std::string what() const {
@@ -61,9 +63,9 @@ class Maps {
       return "How much of what a layer adds to the answer's logit less the other's at a query "
              "comes from each token.";
     }
-    const std::string of = args_.unit >= 0         ? fmt::format("alpha of unit {}", args_.unit)
-                           : args_.over == "sizes" ? "the mean size of alpha over channels"
-                                                   : "the mean of alpha over channels";
+    const std::string of = args_.unit >= 0 ? fmt::format("alpha of unit {}", args_.unit)
+                           : args_.over == "mean-absolute" ? "the mean of |alpha| over channels"
+                                                           : "the mean of alpha over channels";
     return "How much of what a layer's scan reads at a query comes from each token: " + of + ".";
   }
 
@@ -133,10 +135,11 @@ void add_inspect_hidden_attention(CLI::App& inspect) {
       "Prompts, a JSON object a line: text, or tokens; --over answer: pairs");
   verb->add_option("--layer", args->layer, "One layer; -1: all")->check(whole_number(-1));
   CLI::Option* over =
-      verb->add_option("--over", args->over,
-                       "mean of the channels, mean of their sizes, or what they add along the "
-                       "answer's direction")
-          ->check(CLI::IsMember({"mean", "sizes", "answer"}));
+      verb->add_option(
+              "--over", args->over,
+              "mean over the channels, mean of absolute values, or what they add along the "
+              "answer's direction")
+          ->check(CLI::IsMember({"mean", "mean-absolute", "answer"}));
   verb->add_option("--unit", args->unit, "One channel (Mamba-2: head) in place of all; -1: all")
       ->check(whole_number(-1))
       ->excludes(over);

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <charconv>
+#include <cmath>
 #include <map>
 
 #include "apps/elapse/checks.h"
@@ -59,6 +61,8 @@ std::vector<int64_t> positions_of(const Json& list, int64_t length) {
                  "{}: expected a token's place, {} to {}, found {}", item.where(), -length,
                  length - 1, place);
     positions.push_back(place < 0 ? place + length : place);
+    ELAPSE_CHECK(std::count(positions.begin(), positions.end(), positions.back()) == 1,
+                 "{}: this token stands twice", item.where());
   }
   ELAPSE_CHECK(!positions.empty(), "{}: expected places of tokens, found none", list.where());
   return positions;
@@ -69,6 +73,14 @@ std::vector<int64_t> positions_of(const Json& list, int64_t length) {
 Hypothesis parse_hypothesis(const std::string& path, const ResidualGraph& graph,
                             const ScrubDataset& data) {
   const std::vector<Json> nodes = Json::parse(read_text(path), path).at("nodes").items();
+  for (size_t i = 0; i < nodes.size(); ++i) {
+    for (const auto& [key, value] : nodes[i].members()) {
+      const bool of_any = key == "name" || key == "node" || key == "reads";
+      const bool of_sender = i > 0 && (key == "computes" || key == "positions");
+      ELAPSE_CHECK(of_any || of_sender, "{}: expected name, node, reads{}", value.where(),
+                   i == 0 ? " of the first node" : ", computes or positions");
+    }
+  }
   std::map<std::string, size_t> index;
   for (size_t i = 0; i < nodes.size(); ++i) {
     const bool fresh = index.emplace(nodes[i].text("name"), i).second;
@@ -162,10 +174,9 @@ void run(const Arguments& args) {
       "{} rounds.",
       100 * found.recovered, found.scrubbed_loss, found.model_loss, found.shuffled_loss,
       pairs.size(), args.rounds);
-  std::string size;
-  if (!args.family.empty()) {
-    size = equal_size(args, inspection, data, found.scrubbed_loss).sentence();
-  }
+  EqualSize size;
+  if (!args.family.empty()) size = equal_size(args, inspection, data, found.scrubbed_loss);
+  const std::string size_told = args.family.empty() ? "" : size.sentence() + "\n";
   Plot plot("Loss by example, in order", {.label = "example"}, {.label = "nats"});
   std::vector<double> places, model = found.model_losses, scrubbed = found.scrubbed_losses;
   std::sort(model.begin(), model.end());
@@ -175,10 +186,12 @@ void run(const Arguments& args) {
       .add({.name = "scrubbed", .x = places, .y = scrubbed});
   Report report("Causal scrubbing", what);
   report.paragraph(task).table(table).plot(plot);
-  if (!size.empty()) report.paragraph(size);
+  if (!size_told.empty()) report.paragraph(size_told);
   JsonWriter json;
   json.begin_object()
       .field("method", "causal scrubbing")
+      .field("rounds", args.rounds)
+      .field("seed", args.seed)
       .field("recovered", found.recovered)
       .field("model_loss", found.model_loss)
       .field("scrubbed_loss", found.scrubbed_loss)
@@ -186,9 +199,14 @@ void run(const Arguments& args) {
       .field("kl", found.kl)
       .field("model_losses", found.model_losses)
       .field("scrubbed_losses", found.scrubbed_losses);
-  finish(args,
-         fmt::format("{}\n{}\n\n{}{}", task, what, table.text(), size.empty() ? "" : size + "\n"),
-         report, json);
+  if (!args.family.empty()) {
+    json.field("parameters_of_equal_loss", size.parameters).key("family").begin_array();
+    for (const SizedLoss& m : size.family) {
+      json.begin_object().field("parameters", m.parameters).field("loss", m.loss).end_object();
+    }
+    json.end_array();
+  }
+  finish(args, fmt::format("{}\n{}\n\n{}{}", task, what, table.text(), size_told), report, json);
 }
 
 }  // namespace

@@ -38,12 +38,6 @@ std::string place_of(const StateDifference& d, const StateEntry& entry) {
                      entry.column);
 }
 
-std::string where_most(const StateDifference& d) {
-  if (d.largest.empty()) return "";
-  const StateEntry& most = d.largest.front();
-  return fmt::format("{}: {:.4f} to {:.4f}", place_of(d, most), most.first, most.second);
-}
-
 std::vector<std::string> part_names(const State& state) {
   std::vector<std::string> names;
   for (const StatePart& part : state.layers().front().parts) names.push_back(part.name);
@@ -90,18 +84,20 @@ void run_show(const Arguments& args) {
   json.key("parts").begin_array();
   std::vector<double> norms;
   for (const StateDifference& d : difference(inspection.device(), model.make_state(1), state)) {
-    std::string where;
-    if (!d.largest.empty()) {
-      const StateEntry& most = d.largest.front();
-      where = fmt::format("{}: {:.4f}", place_of(d, most), most.second);
-    }
-    table.add_row({d.layer, d.part, d.second_norm, where});
+    const StateEntry& most = d.largest.at(0);
+    table.add_row({d.layer, d.part, d.second_norm,
+                   fmt::format("{}: {:.4f}", place_of(d, most), most.second)});
     norms.push_back(d.second_norm);
     json.begin_object()
         .field("layer", d.layer)
         .field("part", d.part)
         .field("norm", d.second_norm)
-        .field("largest_at", where)
+        .key("largest")
+        .begin_object()
+        .field("channel", most.channel)
+        .field(d.part == "h" ? "state" : "place", most.column)
+        .field("value", most.second)
+        .end_object()
         .end_object();
   }
   json.end_array();
@@ -133,14 +129,23 @@ void run_diff(const Arguments& args) {
   std::vector<double> relative;
   for (const StateDifference& d : difference(inspection.device(), a, b)) {
     const double share = d.norm > 0 ? d.difference / d.norm : NAN;
-    table.add_row({d.layer, d.part, d.norm, d.difference, share, where_most(d)});
+    const StateEntry& most = d.largest.at(0);
+    table.add_row(
+        {d.layer, d.part, d.norm, d.difference, share,
+         fmt::format("{}: {:.4f} to {:.4f}", place_of(d, most), most.first, most.second)});
     relative.push_back(share);
     json.begin_object()
         .field("layer", d.layer)
         .field("part", d.part)
         .field("norm", d.norm)
         .field("difference", d.difference)
-        .field("most_at", where_most(d))
+        .key("largest")
+        .begin_object()
+        .field("channel", most.channel)
+        .field(d.part == "h" ? "state" : "place", most.column)
+        .field("first", most.first)
+        .field("second", most.second)
+        .end_object()
         .end_object();
   }
   json.end_array();

@@ -109,12 +109,22 @@ void ThroughTap(const Tap& tap, int64_t d_inner, int64_t t, const Channels& chan
     values[e] = through_tap(tap, t * d_inner + e, values[e]);
   }
 }
-void BackThroughTap(const Tap& tap, int64_t d_inner, int64_t t, const Channels& channels,
+// Only the span that a token is `own` of writes its gradient down.
+void BackThroughTap(const Tap& tap, int64_t d_inner, int64_t t, bool own, const Channels& channels,
                     float* gradients) {
+  if (!own && tap.gradient) {
+    const Tap edits = {.edits = tap.edits};
+    return BackThroughTap(edits, d_inner, t, true, channels, gradients);
+  }
   if (!tap.is_active_backward()) return;
   for (int64_t e = channels.begin; e < channels.end; ++e) {
     gradients[e] = back_through_tap(tap, t * d_inner + e, gradients[e]);
   }
+}
+
+bool term_meets_forward(const ConvTaps& taps, const TapBox& box) {
+  return std::any_of(taps.terms.begin(), taps.terms.end(),
+                     [&](const Tap& term) { return meets_forward(term, box); });
 }
 
 // conv of token t, term by term past their taps: a term that is left as it is is added as in
@@ -146,7 +156,7 @@ void FilterTerms(const std::vector<Tap>& terms, const Weights& w, const float* c
 // conv of token t past its taps, from the d_conv rows of x that end with it.
 void FilterToken(const ConvTaps& taps, const Weights& w, const float* const* rows, int64_t t,
                  const Channels& channels, float* conv) {
-  if (any_term_forward(taps)) {
+  if (term_meets_forward(taps, {t, t + 1, channels.begin, channels.end})) {
     FilterTerms(taps.terms, w, rows, t, channels, conv);
   } else {
     ForChannels(channels, [&](int64_t e, auto lanes)
@@ -175,12 +185,6 @@ void FilterTogether(const CausalConvForward& args, const Weights& w, const float
   });
 }
 
-bool meets_forward(const ConvTaps& taps, const TapBox& box) {
-  return cpu::meets_forward(taps.conv, box) ||
-         std::any_of(taps.terms.begin(), taps.terms.end(),
-                     [&](const Tap& term) { return cpu::meets_forward(term, box); });
-}
-
 bool term_meets_backward(const ConvTaps& taps, const TapBox& box) {
   return std::any_of(taps.terms.begin(), taps.terms.end(),
                      [&](const Tap& term) { return meets_backward(term, box); });
@@ -197,7 +201,8 @@ void ForwardSpan(const CausalConvForward& args, const SequenceRows& x, const Ten
   const auto rows = x.range(span.sequence, span.begin - (w.d_conv - 1), span.end + kTogether);
   ForTiles(w.d_inner, [&](const Channels& channels) HWY_ATTR {
     int64_t t = span.begin;
-    if (w.four() && !meets_forward(args.taps, Box(span, channels))) {
+    const TapBox box = Box(span, channels);
+    if (w.four() && !meets_forward(args.taps.conv, box) && !term_meets_forward(args.taps, box)) {
       for (; t + kTogether <= span.end; t += kTogether) {
         FilterTogether(args, w, rows.data() + (t - span.begin), t, channels);
       }
@@ -231,7 +236,7 @@ struct TermGradients {
 };
 
 // Token step.t's dconv.
-void ConvGradient(const CausalConvBackward& args, const Weights& w, const Step& step,
+void ConvGradient(const CausalConvBackward& args, const Weights& w, const Step& step, bool own,
                   const Channels& channels) {
   const float* dy = row(args.dy, step.t);
   float* dconv = step.dconv[w.d_conv - 1];
@@ -241,7 +246,7 @@ void ConvGradient(const CausalConvBackward& args, const Weights& w, const Step& 
     const V slope = SiluDerivative(D(), conv, Sigmoid(D(), conv));
     lanes.store(hn::Mul(lanes.load(dy + e), slope), dconv + e);
   });
-  BackThroughTap(args.taps.conv, w.d_inner, step.t, channels, dconv);
+  BackThroughTap(args.taps.conv, w.d_inner, step.t, own, channels, dconv);
 }
 
 // Adds to `sums`, (d_conv + 1, d_inner), token step.t's share of the gradients of the weights, from
@@ -360,7 +365,8 @@ void BackwardSpan(const CausalConvBackward& args, const SequenceRows& x, const T
     for (; t < span.end + window; ++t) {
       const Step now = step(t);
       float* newest = now.dconv[window];
-      if (t < end) ConvGradient(args, w, now, channels);
+      const bool own = t < span.end;
+      if (t < end) ConvGradient(args, w, now, own, channels);
       else std::fill(newest + channels.begin, newest + channels.end, 0.0f);
       const int64_t turn = t - span.begin + window;
       for (size_t k = 0; k < of_x.size(); ++k) {
@@ -369,9 +375,9 @@ void BackwardSpan(const CausalConvBackward& args, const SequenceRows& x, const T
         of_x[k] = by_term ? terms.row(turn - window + j, window - j) : now.dconv[j];
         if (!by_term) continue;
         std::copy(newest + channels.begin, newest + channels.end, of_token[k] + channels.begin);
-        if (t < end) BackThroughTap(args.taps.terms[k], w.d_inner, t, channels, of_token[k]);
+        if (t < end) BackThroughTap(args.taps.terms[k], w.d_inner, t, own, channels, of_token[k]);
       }
-      if (t < span.end) AddGradients(w, now, of_token.data(), sums, channels);
+      if (own) AddGradients(w, now, of_token.data(), sums, channels);
       Unfilter(w, of_x.data(), channels, *now.dx);
     }
   });

@@ -338,52 +338,51 @@ namespace elapse::cpu {
 namespace {
 HWY_EXPORT(SsdForwardKernel);
 
-// Token by token, on a pool of its own: writes out, and what was watched.
-SsdForward run_by_tokens(Device& device, const SsdForward& args,
-                         SsdForwardByTokens::Edited& edited) {
-  SsdForward call = args;
-  if (args.pool) {
-    call.pool = device.empty(DType::f32, args.pool.shape());
-    elapse::copy(device, {args.pool, call.pool});
-  }
-  device.launch(DType::f32, SsdForwardByTokens{call, &edited});
-  return call;
+// What is watched of the recurrence that the chunks' kernel went through, and whether an edit
+// changes it.
+SsdForwardByTokens::Edited watch_recurrence(Device& device, SsdForward call) {
+  // These the kernel has watched.
+  tap(call.taps, SsdPoint::dt_pre).watch = tap(call.taps, SsdPoint::dt).watch = {};
+  tap(call.taps, SsdPoint::y) = {};
+  SsdForwardByTokens::Edited edited;
+  device.launch(DType::f32, SsdWatchByTokens{call, &edited});
+  return edited;
 }
 
-// The chunks' kernel, and then what is watched of its recurrence.
-void run_watched(Device& device, SsdForward args) {
+// A kernel's checkpoints are wanted whether backward will run or not.
+SsdForward with_checkpoints(Device& device, SsdForward args) {
+  const SsdInputs& in = args.in;
   if (!args.checkpoints) {
-    args.checkpoints = device.empty(
-        DType::f32, {ssd_checkpoint_count(args.in), args.in.d_inner(), args.in.d_state()});
+    args.checkpoints =
+        device.empty(DType::f32, {ssd_checkpoint_count(in), in.d_inner(), in.d_state()});
   }
-  HWY_DYNAMIC_DISPATCH(SsdForwardKernel)(device, args);
-  // These the kernel has watched.
-  tap(args.taps, SsdPoint::dt_pre).watch = tap(args.taps, SsdPoint::dt).watch = {};
-  tap(args.taps, SsdPoint::y) = {};
-  device.launch(DType::f32, SsdWatchByTokens{args});
+  return args;
+}
+
+Tensor copy_of(Device& device, const Tensor& pool) {
+  if (!pool) return pool;
+  const Tensor own = device.empty(DType::f32, pool.shape());
+  elapse::copy(device, {pool, own});
+  return own;
 }
 
 }  // namespace
 
-// States are those of whole chunks unless an edit changed them, and so is what is read of them: to
+// States are those of whole chunks unless an edit changes them, and so is what is read of them: to
 // watch changes no bit, nor does an edit that leaves a value as it is.
 void ssd_forward(Device& device, const SsdForward& args) {
-  SsdForward chunks = args;
-  if (recurrence_is_edited(args.taps)) {
-    SsdForwardByTokens::Edited edited;
-    const SsdForward call = run_by_tokens(device, args, edited);
-    if (edited.states) {
-      if (args.pool) elapse::copy(device, {call.pool, args.pool});
-      return;
-    }
-    if (edited.reads) {
-      chunks.out = device.empty(DType::f32, args.out.shape());
-      tap(chunks.taps, SsdPoint::y) = {};
-    }
-  } else if (recurrence_is_active_forward(args.taps)) {
-    return run_watched(device, args);
+  if (!recurrence_is_active_forward(args.taps)) {
+    return HWY_DYNAMIC_DISPATCH(SsdForwardKernel)(device, args);
   }
+  SsdForward by_tokens = args;
+  if (recurrence_is_edited(args.taps)) by_tokens.pool = copy_of(device, args.pool);
+  const SsdForward chunks = with_checkpoints(device, args);
   HWY_DYNAMIC_DISPATCH(SsdForwardKernel)(device, chunks);
+  SsdForwardByTokens::Edited edited = watch_recurrence(device, chunks);
+  if (!edited.states && !edited.reads) return;
+  if (!edited.states) by_tokens.checkpoints = {};  // reads alone leave the states as they are
+  device.launch(DType::f32, SsdForwardByTokens{by_tokens, &edited});
+  if (edited.states && args.pool) elapse::copy(device, {by_tokens.pool, args.pool});
 }
 
 }  // namespace elapse::cpu

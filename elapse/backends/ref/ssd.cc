@@ -174,39 +174,47 @@ void forward(Device& device, const SsdForward& a, SsdForwardByTokens::Edited* ed
                [&](int64_t i) { scan_head(a, taps, i / n_heads, Head<T>(a.in, i % n_heads)); });
 }
 
-// The tokens of one chunk up to the last that is watched, and the channels of one head.
-struct WatchedPart {
+// The tokens of one chunk up to the last that somebody watches or edits, and the channels of one
+// head.
+struct TouchedPart {
   int64_t end = 0, channel_begin = 0, channel_end = 0;
 
-  // What somebody watches of tokens [begin, end) and a head.
+  // Of tokens [begin, end) and a head.
   template <class T>
-  static WatchedPart of(const SsdForward& a, int64_t begin, int64_t end, const Head<T>& head) {
-    WatchedPart all = {begin, head.head_dim, 0};
+  static TouchedPart of(const SsdForward& a, int64_t begin, int64_t end, const Head<T>& head) {
+    TouchedPart all = {begin, head.head_dim, 0};
     for (size_t i = 0; i < a.taps.size(); ++i) {
       const auto point = static_cast<SsdPoint>(i);
-      if (!is_of_recurrence(point) || !a.taps[i].watch) continue;
-      const TapPart& part = a.taps[i].watched;
-      const bool by_head = point == SsdPoint::decay || point == SsdPoint::B_bar;
-      const int64_t first = by_head ? head.k : head.channel;
-      const int64_t last = first + (by_head ? 1 : head.head_dim);
-      const int64_t states = point == SsdPoint::decay ? 1 : head.d_state;
-      if (!part.meets(begin, end, first, last, 0, states)) continue;
-      int64_t stop = end;
-      while (!part.is_whole() && part.part_row(stop - 1) < 0) --stop;
-      all.end = std::max(all.end, stop);
-      if (by_head) continue;
-      const int64_t from = part.is_whole() ? first : std::max(first, part.first_channel);
-      const int64_t to =
-          part.is_whole() ? last : std::min(last, part.first_channel + part.channel_count);
-      all.channel_begin = std::min(all.channel_begin, from - first);
-      all.channel_end = std::max(all.channel_end, to - first);
+      if (!is_of_recurrence(point)) continue;
+      if (a.taps[i].watch) all.add(a.taps[i].watched, point, begin, end, head);
+      for (const TapEdit& edit : a.taps[i].edits) all.add(edit.part, point, begin, end, head);
     }
     return all;
+  }
+
+ private:
+  template <class T>
+  void add(const TapPart& part, SsdPoint point, int64_t begin, int64_t end_of_chunk,
+           const Head<T>& head) {
+    const bool by_head = point == SsdPoint::decay || point == SsdPoint::B_bar;
+    const int64_t first = by_head ? head.k : head.channel;
+    const int64_t last = first + (by_head ? 1 : head.head_dim);
+    const int64_t states = point == SsdPoint::decay ? 1 : head.d_state;
+    if (!part.meets(begin, end_of_chunk, first, last, 0, states)) return;
+    int64_t stop = end_of_chunk;
+    while (!part.is_whole() && part.part_row(stop - 1) < 0) --stop;
+    end = std::max(end, stop);
+    if (by_head) return;
+    const int64_t from = part.is_whole() ? first : std::max(first, part.first_channel);
+    const int64_t to =
+        part.is_whole() ? last : std::min(last, part.first_channel + part.channel_count);
+    channel_begin = std::min(channel_begin, from - first);
+    channel_end = std::max(channel_end, to - first);
   }
 };
 
 template <class T>
-void watch(Device& device, const SsdForward& a) {
+void watch(Device& device, const SsdForward& a, SsdForwardByTokens::Edited* edited) {
   struct Chunk {
     int64_t begin, end, checkpoint;
   };
@@ -218,12 +226,12 @@ void watch(Device& device, const SsdForward& a) {
                         ssd_checkpoint_begin(a.in, cu[s], s) + (t - cu[s]) / a.in.chunk});
     }
   }
-  const Taps<T> taps(a.taps);
+  const Taps<T> taps(a.taps, edited);
   const int64_t n_heads = a.in.n_heads();
   parallel_for(std::ssize(chunks) * n_heads, threads_for(device, a.in), [&](int64_t i) {
     const Chunk& chunk = chunks[static_cast<size_t>(i / n_heads)];
     const Head<T> head(a.in, i % n_heads);
-    const WatchedPart part = WatchedPart::of(a, chunk.begin, chunk.end, head);
+    const TouchedPart part = TouchedPart::of(a, chunk.begin, chunk.end, head);
     if (part.end == chunk.begin) return;
     Step<T> step(head);
     const T* start = head.states_of(a.checkpoints, chunk.checkpoint);
@@ -359,7 +367,8 @@ void add_ssd(KernelTable& table) {
   table.set<SsdBackward>([](Device&, const SsdBackward& a) { backward<T>(a); });
   table.set<SsdForwardByTokens>(
       [](Device& d, const SsdForwardByTokens& a) { forward<T>(d, a.call, a.edited); });
-  table.set<SsdWatchByTokens>([](Device& d, const SsdWatchByTokens& a) { watch<T>(d, a.call); });
+  table.set<SsdWatchByTokens>(
+      [](Device& d, const SsdWatchByTokens& a) { watch<T>(d, a.call, a.edited); });
   table.set<SsdBackwardByTokens>(
       [](Device&, const SsdBackwardByTokens& a) { backward<T>(a.call); });
 }
