@@ -91,7 +91,9 @@ Selection selection_of(const PointInfo& info, const CacheOptions& options) {
 }  // namespace
 
 std::vector<std::string> matching_points(const LanguageModel& model, std::string_view pattern) {
-  const std::string own = canonical_point(pattern).name;
+  const auto [own, position] = canonical_point(pattern);
+  ELAPSE_CHECK(!position, "point {}: say the token in the positions, not in the name",
+               quote(pattern));
   std::vector<std::string> names;
   for (const PointInfo& point : model.points()) {
     const bool too_large = is_of_states(point.name) && last_part(own) != last_part(point.name);

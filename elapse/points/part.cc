@@ -14,9 +14,13 @@ namespace {
 
 int64_t size_at(const Shape& shape, int axis) { return shape.rank() > axis ? shape[axis] : 1; }
 
+// `range` of an axis of the value.
 IndexRange within(const std::string& name, const char* what, const IndexRange& range,
-                  int64_t size) {
+                  const Shape& shape, int axis) {
+  const int64_t size = size_at(shape, axis);
   if (range.is_all()) return {0, size};
+  ELAPSE_CHECK(shape.rank() > axis, "point \"{}\": {} are selected, but its value has none", name,
+               what);
   const int64_t end = range.end == IndexRange::kToEnd ? size : range.end;
   ELAPSE_CHECK(range.begin >= 0 && range.begin < end && end <= size,
                "point \"{}\": {} {} to {} are selected, but it has {}", name, what, range.begin,
@@ -115,8 +119,8 @@ std::vector<int64_t> PartResolver::logit_row_of() const {
 TapPart tap_part(Device& device, const std::string& name, const PointPart& part,
                  const Shape& shape) {
   const int64_t channels = size_at(shape, 1), states = size_at(shape, 2);
-  const IndexRange c = within(name, "channels", part.channels, channels);
-  const IndexRange n = within(name, "states", part.states, states);
+  const IndexRange c = within(name, "channels", part.channels, shape, 1);
+  const IndexRange n = within(name, "states", part.states, shape, 2);
   const bool whole = part.all_rows && c.end - c.begin == channels && n.end - n.begin == states;
   if (whole) return {};
   return {.row_of = part.all_rows ? Tensor() : device.upload(part.row_of, {shape[0]}),
@@ -130,8 +134,8 @@ TapPart tap_part(Device& device, const std::string& name, const PointPart& part,
 }
 
 Shape held_shape(const std::string& name, const PointPart& part, const Shape& shape, int64_t rows) {
-  const IndexRange c = within(name, "channels", part.channels, size_at(shape, 1));
-  const IndexRange n = within(name, "states", part.states, size_at(shape, 2));
+  const IndexRange c = within(name, "channels", part.channels, shape, 1);
+  const IndexRange n = within(name, "states", part.states, shape, 2);
   Shape held = shape;
   held.set(0, rows);
   if (shape.rank() > 1) held.set(1, c.end - c.begin);

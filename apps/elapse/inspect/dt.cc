@@ -33,7 +33,7 @@ void run(const OnePrompt& args) {
       row[i / static_cast<size_t>(width)] += dt[i] / static_cast<double>(width);
     }
     const auto most = std::max_element(row.begin(), row.end());
-    table.add_row({layer, mean(row), names[static_cast<size_t>(most - row.begin())], *most});
+    table.add_row({layer, mean(row), inspection.place_name(tokens, most - row.begin()), *most});
     means.insert(means.end(), row.begin(), row.end());
   }
   const std::string what =

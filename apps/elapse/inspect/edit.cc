@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/format.h>
 
+#include <cmath>
+
 #include "apps/elapse/checks.h"
 #include "apps/elapse/input.h"
 #include "apps/elapse/inspect/inspection.h"
@@ -43,7 +45,8 @@ Variants run_edits(const Arguments& args, Inspection& inspection,
   Variants variants;
   std::vector<EditPlan> plans;
   for (const EditSpec& edit : edits) {
-    variants.names.push_back(fmt::format("{} {}", edit.point, name_of(edit.op)));
+    variants.names.push_back(
+        fmt::format("{}: {} {}", variants.names.size() + 1, edit.point, name_of(edit.op)));
     plans.emplace_back(model, std::vector{edit}, prompts, reference);
   }
   VariantOptions options;
@@ -76,6 +79,7 @@ void run(const Arguments& args) {
                  .row_heading = "edit",
                  .column_heading = "prompt",
                  .rows = variants.names};
+  int64_t not_finite = 0;
   JsonWriter json;
   json.begin_object().field("method", "edit").field("before", before);
   json.key("variants").begin_array();
@@ -83,7 +87,10 @@ void run(const Arguments& args) {
     const TaskScore score = task_score(variants.logits[v], answers);
     const Faithfulness gap = faithfulness(plain, variants.logits[v], answers);
     const std::vector<double> after = logit_differences(variants.logits[v], answers);
-    for (size_t p = 0; p < after.size(); ++p) map.values.push_back(after[p] - before[p]);
+    for (size_t p = 0; p < after.size(); ++p) {
+      map.values.push_back(after[p] - before[p]);
+      not_finite += std::isfinite(after[p]) ? 0 : 1;
+    }
     table.add_row({variants.names[v], score.logit_difference, score.absolute_logit_difference,
                    100 * score.accuracy, gap.gap_of_means, gap.mean_gap, gap.median_gap, gap.gap_90,
                    gap.kl});
@@ -95,9 +102,13 @@ void run(const Arguments& args) {
   for (size_t p = 0; p < pairs.size(); ++p) map.columns.push_back(fmt::format("{}", p));
 
   const std::string task = inspection.task_sentence(plain, answers);
-  const std::string what =
+  std::string what =
       "What edits do to it; gaps are of the logit difference, prompt by prompt, from the unedited "
       "run's.";
+  if (not_finite > 0) {
+    what += fmt::format(" Of {} edited runs {} end in logits that are no finite numbers.",
+                        map.values.size(), not_finite);
+  }
   Report report("Edits", what);
   report.paragraph(task).table(table);
   if (!map.values.empty() && std::ssize(map.values) <= HeatMap::kMostCells) report.heat_map(map);

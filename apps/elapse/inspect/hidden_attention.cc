@@ -96,7 +96,7 @@ void run(const Arguments& args) {
     const double* last = map.data() + (n - 1) * n;
     const double* most = std::max_element(
         last, last + n, [](double a, double b) { return std::abs(a) < std::abs(b); });
-    table.add_row({layers[i], names[static_cast<size_t>(most - last)], *most});
+    table.add_row({layers[i], inspection.place_name(maps.tokens(), most - last), *most});
     for (int64_t query = 0; query < n; ++query) {
       std::fill(map.begin() + query * n + query + 1, map.begin() + (query + 1) * n,
                 std::numeric_limits<double>::quiet_NaN());

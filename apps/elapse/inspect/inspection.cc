@@ -9,6 +9,7 @@
 #include "apps/elapse/input.h"
 #include "apps/elapse/output.h"
 #include "elapse/io/file.h"
+#include "elapse/io/messages.h"
 #include "elapse/text/tokenizer_file.h"
 
 namespace elapse {
@@ -84,7 +85,18 @@ TokenLists Inspection::prompts() const {
 }
 
 std::string Inspection::token_name(int64_t token) const {
-  return tokenizer_ == nullptr ? fmt::format("{}", token) : tokenizer_->decode(token);
+  if (tokenizer_ == nullptr) return fmt::format("{}", token);
+  std::string name;
+  const std::string quoted = quote(tokenizer_->decode(token));
+  for (const char c : quoted.substr(1, quoted.size() - 2)) {
+    if (c == ' ') name += "·";
+    else name += c;
+  }
+  return name;
+}
+
+std::string Inspection::place_name(const std::vector<int64_t>& tokens, int64_t place) const {
+  return fmt::format("{} {}", place, token_name(tokens[static_cast<size_t>(place)]));
 }
 
 std::vector<std::string> Inspection::token_names(const std::vector<int64_t>& tokens) const {

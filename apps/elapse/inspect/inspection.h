@@ -42,7 +42,9 @@ class Inspection {
   std::vector<PromptPair> pairs() const;
   TokenLists prompts() const;
   std::vector<Prompt> noted_prompts(const std::string& path) const;
-  std::string token_name(int64_t token) const;  // its text, or its number
+  // Its text, with spaces that can be seen and bytes that are no UTF-8 as \xNN; or its number.
+  std::string token_name(int64_t token) const;
+  std::string place_name(const std::vector<int64_t>& tokens, int64_t place) const;  // "7 ·Mary"
   std::vector<std::string> token_names(const std::vector<int64_t>& tokens) const;
   std::vector<std::string> layer_names() const;  // "0", "1", ...
 

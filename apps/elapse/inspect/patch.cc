@@ -16,8 +16,8 @@ struct Arguments : InspectOptions {
   PatchingOptions patching;
 };
 
-// A column's name is its token where all clean prompts have the same there; else its place, counted
-// from the end where prompts differ in length.
+// A column's name is its place, counted from the end where prompts differ in length, and its token
+// where all clean prompts have the same there.
 std::vector<std::string> column_names(const Inspection& inspection,
                                       const std::vector<PromptPair>& pairs, int64_t columns) {
   bool one_length = true;
@@ -33,18 +33,19 @@ std::vector<std::string> column_names(const Inspection& inspection,
       shared = shared && (!token || *token == here);
       token = here;
     }
-    names.push_back(shared ? inspection.token_name(*token)
-                           : fmt::format("{}", one_length ? c : c - columns));
+    names.push_back(fmt::format("{}", one_length ? c : c - columns));
+    if (shared) names.back() += " " + inspection.token_name(*token);
   }
   return names;
 }
 
-// Layer by layer, where a patch does most.
-Table largest(const PatchingMap& map, const std::vector<std::string>& columns) {
+// Layer by layer, where a patch does most: brings the score nearest to the other run's.
+Table largest(const PatchingMap& map, const std::vector<std::string>& columns, bool noising) {
   Table table({{"layer"}, {"most at", Table::Align::left}, {"score"}, {"mean over tokens"}});
   for (int64_t layer = 0; layer < map.layers; ++layer) {
     const double* row = map.score.data() + layer * map.columns;
-    const int64_t best = std::max_element(row, row + map.columns) - row;
+    const double* end = row + map.columns;
+    const int64_t best = (noising ? std::min_element(row, end) : std::max_element(row, end)) - row;
     const double sum = std::accumulate(row, row + map.columns, 0.0);
     table.add_row({layer, columns[static_cast<size_t>(best)], row[best],
                    sum / static_cast<double>(map.columns)});
@@ -72,7 +73,7 @@ void run(Arguments& args) {
       "{} evaluations of a layer at a token; whole passes would take {}, {:.1f} times as many.",
       map.layer_tokens, map.naive_layer_tokens,
       static_cast<double>(map.naive_layer_tokens) / static_cast<double>(map.layer_tokens));
-  const Table table = largest(map, columns);
+  const Table table = largest(map, columns, args.patching.noising);
 
   Report report("Activation patching", what);
   report.paragraph(task)

@@ -125,21 +125,20 @@ struct EqualSize {
   }
 };
 
-EqualSize equal_size(const Arguments& args, Inspection& inspection, const ScrubDataset& data,
-                     double loss) {
-  EqualSize found;
+std::vector<SizedLoss> family_losses(const Arguments& args, Inspection& inspection,
+                                     const ScrubDataset& data) {
+  std::vector<SizedLoss> family;
   const auto progress = inspection.progress("model");
   for (const std::string& folder : args.family) {
     const auto model = load_model(inspection.device(), folder, DType::f32, WeightMemory::mapped);
     ELAPSE_CHECK(model->config().vocab_size == inspection.model().config().vocab_size,
                  "{}: expected a model of {} classes, as {} is, found {}", folder,
                  inspection.model().config().vocab_size, args.model, model->config().vocab_size);
-    found.family.push_back({model->parameters().count(), mean_loss(*model, data)});
-    progress(std::ssize(found.family), std::ssize(args.family));
+    family.push_back({model->parameters().count(), mean_loss(*model, data)});
+    progress(std::ssize(family), std::ssize(args.family));
   }
   inspection.end_progress();
-  found.parameters = size_of_equal_loss(found.family, loss);
-  return found;
+  return family;
 }
 
 void run(const Arguments& args) {
@@ -151,9 +150,11 @@ void run(const Arguments& args) {
   const LastLogits logits =
       last_logits(inspection.model(), pack(inspection.model(), data.sequences));
   const std::string task = inspection.task_sentence(logits, answers_of(pairs));
+  EqualSize size = {family_losses(args, inspection, data)};
   const ScrubResult found = scrub(inspection.model(), data, hypothesis, args.rounds, args.seed,
                                   inspection.progress("round"));
   inspection.end_progress();
+  size.parameters = size_of_equal_loss(size.family, found.scrubbed_loss);
 
   std::vector<double> gaps;
   for (size_t x = 0; x < found.model_losses.size(); ++x) {
@@ -174,8 +175,6 @@ void run(const Arguments& args) {
       "{} rounds.",
       100 * found.recovered, found.scrubbed_loss, found.model_loss, found.shuffled_loss,
       pairs.size(), args.rounds);
-  EqualSize size;
-  if (!args.family.empty()) size = equal_size(args, inspection, data, found.scrubbed_loss);
   const std::string size_told = args.family.empty() ? "" : size.sentence() + "\n";
   Plot plot("Loss by example, in order", {.label = "example"}, {.label = "nats"});
   std::vector<double> places, model = found.model_losses, scrubbed = found.scrubbed_losses;
