@@ -213,8 +213,8 @@ class Methods(unittest.TestCase):
         for model in MODELS:
             found = result_of("edit", "--edits", edits, "--each", model=model)
             self.assertEqual([v["edit"] for v in found["variants"]],
-                             ["embed scale", "layers.0.resid_pre resample",
-                              "layers.*.mixer.out mean"])
+                             ["1: embed scale", "2: layers.0.resid_pre resample",
+                              "3: layers.*.mixer.out mean"])
             same, resampled, mean = found["variants"]
             for before, after in zip(found["before"], same["after"]):
                 self.assertAlmostEqual(before, after, places=4)
@@ -228,6 +228,21 @@ class Methods(unittest.TestCase):
         self.assertEqual(done.returncode, 1)
         self.assertIn(f'{edits}: field "[1]": "resample" of prompt 0: expected reference prompts '
                       "of 6 tokens, found none", done.stderr)
+
+
+class Texts(unittest.TestCase):
+    def test_of_any_bytes_are_shown(self):
+        text, model, prompts = FOLDER / "text.txt", FOLDER / "bytes", FOLDER / "texts.jsonl"
+        text.write_text("When Zoë and Mary went out, Zoë called. " * 40)
+        made = run(PROGRAM, "train", "--text", text, "--out", model, "--device", "ref", "--layers",
+                   1, "--d-model", 8, "--length", 16, "--batch-tokens", 32, "--steps", 2,
+                   "--warmup", 1, "--eval-every", 0)
+        self.assertEqual(made.returncode, 0, made.stderr)
+        prompts.write_text(json.dumps({"clean": "Zoë\n a", "corrupt": "Zoe\n  a", "answer": "M",
+                                       "wrong": "Z"}) + "\n")
+        columns = result_of("patch", model=model, prompts=prompts)["columns"]
+        self.assertEqual(columns, ["0 Z", "1 o", "2 \\xc3", "3 \\xab", "4 ↵", "5 ·", "6 a"])
+        self.assertEqual(len(result_of("dt", model=model, prompts=prompts)["tokens"]), 7)
 
 
 class States(unittest.TestCase):
@@ -295,6 +310,11 @@ class Refusals(unittest.TestCase):
         self.refuse("cannot be patched by token", "patch", "--point", "mixer.h_start")
         self.refuse("prompt 4 is asked for, but it has 3", "lens", "--line", 4)
         self.refuse("layer 7: the model has 1", "hidden-attention", "--layer", 7)
+        self.refuse('point "blocks.0.hook_h.3": say the token in the positions', "cache",
+                    "--points", "blocks.0.hook_h.3", "--save", FOLDER / "x.safetensors")
+        edits = FOLDER / "states.json"
+        edits.write_text(json.dumps([{"point": "embed", "op": "zero", "states": [0, 1]}]))
+        self.refuse('states are selected, but its value has none', "edit", "--edits", edits)
         self.refuse('the model has no point "x"', "cache", "--points", "x", "--save",
                     FOLDER / "x.safetensors")
 

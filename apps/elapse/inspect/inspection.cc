@@ -87,12 +87,13 @@ TokenLists Inspection::prompts() const {
 std::string Inspection::token_name(int64_t token) const {
   if (tokenizer_ == nullptr) return fmt::format("{}", token);
   std::string name;
-  const std::string quoted = quote(tokenizer_->decode(token));
-  for (const char c : quoted.substr(1, quoted.size() - 2)) {
+  for (const char c : tokenizer_->decode(token)) {
     if (c == ' ') name += "·";
+    else if (c == '\n') name += "↵";
     else name += c;
   }
-  return name;
+  const std::string quoted = quote(name);
+  return quoted.substr(1, quoted.size() - 2);
 }
 
 std::string Inspection::place_name(const std::vector<int64_t>& tokens, int64_t place) const {
