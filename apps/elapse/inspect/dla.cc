@@ -28,7 +28,7 @@ void run_whole(const Arguments& args, Inspection& inspection, const PromptPair& 
   std::vector<int64_t> layers(static_cast<size_t>(n_layers));
   std::iota(layers.begin(), layers.end(), 0);
   const DirectAttribution whole(inspection.model(), pair.clean, pair.answer, layers);
-  Table table({{"component", Table::Align::left}, {"share of the logit difference"}});
+  Table table({{"component", Table::Align::left}, {"adds to the logit difference"}});
   table.add_row({"embed", whole.embed()});
   std::vector<double> cells, skips, biases;
   const auto progress = inspection.progress("layer");
@@ -91,7 +91,7 @@ void run_layer(const Arguments& args, Inspection& inspection, const PromptPair& 
   std::vector<std::string> rows, columns = inspection.token_names(pair.clean);
   columns.push_back("D x");
   std::vector<double> cells;
-  Table table({{"channel"}, {"share of the logit difference"}, {"of it D x"}});
+  Table table({{"channel"}, {"adds to the logit difference"}, {"of it D x"}});
   for (const size_t channel : order) {
     rows.push_back(fmt::format("{}", channel));
     for (int64_t t = 0; t < parts.tokens; ++t) {
@@ -136,7 +136,7 @@ void run_channel(const Arguments& args, Inspection& inspection, const PromptPair
   const int64_t states = inspection.model().config().d_state, tokens = std::ssize(pair.clean);
   std::vector<std::string> rows;
   std::vector<double> cells;
-  Table table({{"state"}, {"share of the logit difference"}});
+  Table table({{"state"}, {"adds to the logit difference"}});
   double sum = 0;
   for (int64_t n = 0; n < states; ++n) {
     rows.push_back(fmt::format("{}", n));
