@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/format.h>
 
+#include <cmath>
+
 #include "apps/elapse/checks.h"
 #include "apps/elapse/input.h"
 #include "apps/elapse/inspect/inspection.h"
 #include "elapse/interpret/edit_plan.h"
+#include "elapse/interpret/metrics.h"
 #include "elapse/io/file.h"
 
 namespace elapse {
@@ -74,6 +77,28 @@ void add_heat_map(Report& report, const ActivationCache& a, const ActivationCach
   if (!map.values.empty() && fits) report.heat_map(map);
 }
 
+// Points with a value for each token: how large each token's is.
+void add_sizes(Report& report, Inspection& inspection, const ActivationCache& cache) {
+  HeatMap map = {.title = "Root mean square of a token's value, over the point's mean",
+                 .row_heading = "point",
+                 .column_heading = "token"};
+  const int64_t tokens = cache.token_rows();
+  for (const NamedTensor& t : cache.values) {
+    if (t.tensor.dim(0) != tokens || tokens == 0) continue;
+    const std::vector<double> values = host_values(inspection.device(), t.tensor);
+    const auto width = values.size() / static_cast<size_t>(tokens);
+    std::vector<double> sizes(static_cast<size_t>(tokens), 0.0);
+    for (size_t i = 0; i < values.size(); ++i) sizes[i / width] += values[i] * values[i];
+    for (double& size : sizes) size = std::sqrt(size / static_cast<double>(width));
+    const double all = mean(sizes);
+    map.rows.push_back(t.name);
+    for (const double size : sizes) map.values.push_back(all > 0 ? size / all : size);
+  }
+  for (int64_t c = 0; c < tokens; ++c) map.columns.push_back(fmt::format("{}", c));
+  const bool fits = std::ssize(map.values) <= HeatMap::kMostCells;
+  if (!map.values.empty() && fits) report.heat_map(map);
+}
+
 void run(const Arguments& args) {
   if (!args.save.empty()) check_writable(args.save);
   Inspection inspection(args);
@@ -85,6 +110,7 @@ void run(const Arguments& args) {
   const Table table = table_of(cache);
   Report report("Cached values", what);
   report.table(table);
+  add_sizes(report, inspection, cache);
   JsonWriter json;
   json.begin_object().field("method", "cache").field("saved", args.save).key("points");
   json.begin_array();

@@ -98,7 +98,13 @@ void run(const Arguments& args) {
   }
   json.end_array();
   Report report("Circuit", what);
-  report.paragraph(task).table(numbers).section("Its edges").table(edges);
+  std::vector<double> kept;
+  for (int64_t i = 0; i < graph.edges(); ++i) kept.push_back(circuit.has(graph.edge(i)) ? 1 : 0);
+  report.paragraph(task)
+      .table(numbers)
+      .section("Its edges")
+      .heat_map(edge_map(graph, "1: in the circuit", kept, 0))
+      .table(edges);
   finish(args, fmt::format("{}\n{}\n\n{}\n{}", task, what, numbers.text(), edges.text()), report,
          json);
 }

@@ -24,22 +24,31 @@ Table largest_edges(const ResidualGraph& graph, const std::vector<double>& value
   return table;
 }
 
+HeatMap edge_map(const ResidualGraph& graph, const std::string& title,
+                 const std::vector<double>& values, int decimals) {
+  const int64_t n = graph.unembed();
+  HeatMap map = {
+      .title = title, .row_heading = "from", .column_heading = "to", .decimals = decimals};
+  map.values.assign(static_cast<size_t>(n * n), std::numeric_limits<double>::quiet_NaN());
+  for (int64_t i = 0; i < n; ++i) {
+    map.rows.push_back(graph.name(i));
+    map.columns.push_back(graph.name(i + 1));
+  }
+  for (int64_t i = 0; i < graph.edges(); ++i) {
+    const Edge edge = graph.edge(i);
+    map.values[static_cast<size_t>(edge.from * n + edge.to - 1)] = values[static_cast<size_t>(i)];
+  }
+  return map;
+}
+
 void show_edges(const InspectOptions& options, const Inspection& inspection,
                 const EdgeNumbers& numbers) {
   const ResidualGraph graph = inspection.graph();
-  const int64_t n = graph.unembed();
-  std::vector<std::string> senders, receivers;
-  std::vector<double> cells(static_cast<size_t>(n * n), std::numeric_limits<double>::quiet_NaN());
-  for (int64_t i = 0; i < n; ++i) {
-    senders.push_back(graph.name(i));
-    receivers.push_back(graph.name(i + 1));
-  }
   JsonWriter json;
   json.begin_object().field("method", numbers.method).key("edges").begin_array();
   for (int64_t i = 0; i < graph.edges(); ++i) {
     const Edge edge = graph.edge(i);
     const double value = numbers.values[static_cast<size_t>(i)];
-    cells[static_cast<size_t>(edge.from * n + edge.to - 1)] = value;
     json.begin_object()
         .field("from", graph.name(edge.from))
         .field("to", graph.name(edge.to))
@@ -50,13 +59,7 @@ void show_edges(const InspectOptions& options, const Inspection& inspection,
   const Table table = largest_edges(graph, numbers.values, 20);
   Report report(numbers.title, numbers.what);
   report.paragraph(numbers.task)
-      .heat_map({.title = "Change of the mean logit difference",
-                 .row_heading = "from",
-                 .column_heading = "to",
-                 .rows = senders,
-                 .columns = receivers,
-                 .values = cells,
-                 .decimals = 5})
+      .heat_map(edge_map(graph, "Change of the mean logit difference", numbers.values, 5))
       .table(table);
   finish(options, fmt::format("{}\n{}\n\n{}", numbers.task, numbers.what, table.text()), report,
          json);

@@ -12,6 +12,10 @@ struct EdgeNumbers {
 };
 
 // The largest as a table, all as a heat map of senders by receivers.
+// Senders by receivers; `values` (edges), NaN: an empty cell.
+HeatMap edge_map(const ResidualGraph& graph, const std::string& title,
+                 const std::vector<double>& values, int decimals);
+
 void show_edges(const InspectOptions& options, const Inspection& inspection,
                 const EdgeNumbers& numbers);
 
