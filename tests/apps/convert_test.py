@@ -3,7 +3,6 @@
 """`elapse convert` from outside: what it writes, what it leaves when it cannot, what it says."""
 import fcntl
 import os
-import pty
 import resource
 import shutil
 import signal
@@ -14,7 +13,7 @@ import unittest
 import pathlib
 
 from checkpoints import FALCON, MAMBA2, MAMBA2_PICKLE, PICKLE, UNTIED, make_large, tensors_of
-from program import PROGRAM, assert_needs_output, contents, run, tiny_training
+from program import PROGRAM, assert_needs_output, contents, open_terminal, run, tiny_training
 
 SCRATCH = tempfile.TemporaryDirectory()
 unittest.addModuleCleanup(SCRATCH.cleanup)
@@ -98,7 +97,7 @@ class Results(ConvertTest):
             self.assertEqual(text(to), text(model))
 
     def test_progress_on_a_terminal(self):
-        ours, its = pty.openpty()
+        ours, its = open_terminal(self)
         with subprocess.Popen([PROGRAM, "convert", LARGE, self.to], stdout=subprocess.DEVNULL,
                               stderr=its) as process:
             os.close(its)

@@ -6,7 +6,6 @@ import json
 import math
 import os
 import pathlib
-import pty
 import re
 import shutil
 import signal
@@ -15,7 +14,7 @@ import tempfile
 import unittest
 
 from checkpoints import FIXTURES, make_large
-from program import PROGRAM, assert_needs_output, run, tiny_training
+from program import PROGRAM, assert_needs_output, open_terminal, run, tiny_training
 
 SCRATCH = tempfile.TemporaryDirectory()
 unittest.addModuleCleanup(SCRATCH.cleanup)
@@ -291,7 +290,7 @@ class Mistakes(unittest.TestCase):
     def test_interrupted(self):
         long = FOLDER / "long"
         long.write_bytes(TEXT.read_bytes() * 10_000)
-        here, there = pty.openpty()  # on a terminal progress shows at once
+        here, there = open_terminal(self)  # on a terminal progress shows at once
         with subprocess.Popen(command("--text", long, "--window", 0), stdout=subprocess.PIPE,
                               stderr=there) as process:
             os.close(there)

@@ -25,7 +25,8 @@ class Mistakes(unittest.TestCase):
             self.assertEqual(run(PROGRAM, "experiment", "universal-and", *more).returncode, 2, more)
 
     def test_a_folder_that_takes_no_files_is_found_out_before_training(self):
-        for folder in ("/proc/none", "/sys"):
+        sys_there = pathlib.Path("/sys").is_mount()  # in a bare chroot it is a folder as any
+        for folder in ["/proc/none"] + ["/sys"] * sys_there:
             result = experiment("--quick", "--out", folder)
             self.assertEqual(result.returncode, 1)
             self.assertRegex(result.stderr, f"^elapse: {folder}.*: cannot ")

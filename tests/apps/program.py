@@ -2,6 +2,7 @@
 """Runs the elapse program (the environment's ELAPSE_PROGRAM) for the tests of this folder."""
 import os
 import pathlib
+import pty
 import subprocess
 
 PROGRAM = os.environ.get("ELAPSE_PROGRAM", "build/elapse")
@@ -15,6 +16,14 @@ def tiny_training(out, *more, steps=60):
             "--length", "8", "--curriculum", f"4:{steps // 3}", "--steps", str(steps),
             "--warmup", "2", "--save-every", "20", "--eval-every", "0", "--eval-length", "8",
             *map(str, more)]
+
+
+def open_terminal(test):
+    """A terminal's two ends; the test is skipped where there is none, as in a bare chroot."""
+    try:
+        return pty.openpty()
+    except OSError as error:
+        test.skipTest(f"no terminal: {error}")
 
 
 def run(*command, **options):
