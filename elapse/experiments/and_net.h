@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include <functional>
-#include <memory>
 #include <string>
 
 #include "elapse/autograd/parameters.h"

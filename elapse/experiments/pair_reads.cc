@@ -61,10 +61,4 @@ void add(ClassErrors& to, const ClassErrors& from) {
   for (size_t c = 0; c < to.size(); ++c) to[c].add(from[c]);
 }
 
-double worst_mean_square(const ClassErrors& errors) {
-  double worst = 0;
-  for (const ReadErrors& e : errors) worst = std::max(worst, e.mean_square());
-  return worst;
-}
-
 }  // namespace elapse

@@ -55,7 +55,6 @@ struct ReadErrors {
 
 using ClassErrors = std::array<ReadErrors, kPairClasses>;  // by how many are on
 void add(ClassErrors& to, const ClassErrors& from);
-double worst_mean_square(const ClassErrors& errors);
 
 // Row k of the inputs' matrix as numbers, for a device.
 template <class T>

@@ -5,6 +5,7 @@
 #include <map>
 
 #include "elapse/experiments/superposition.h"
+#include "elapse/interpret/metrics.h"
 
 namespace elapse {
 namespace {
@@ -16,18 +17,6 @@ using Values = std::vector<double>;
 
 constexpr double kPentagonAngle = 72, kPentagonDimensionality = 2.0 / 5;
 
-double median(Values values) {
-  std::sort(values.begin(), values.end());
-  const size_t half = values.size() / 2;
-  return values.size() % 2 == 1 ? values[half] : (values[half - 1] + values[half]) / 2;
-}
-
-double mean(const Values& values) {
-  double sum = 0;
-  for (const double v : values) sum += v;
-  return sum / static_cast<double>(values.size());
-}
-
 template <class Run, class Number>
 Values over_seeds(const Result::Instance<Run>& instance, Number&& number) {
   Values values;
@@ -38,7 +27,7 @@ Values over_seeds(const Result::Instance<Run>& instance, Number&& number) {
 // The median, and the range where there are several seeds.
 std::string spread(const Values& values, int decimals) {
   const auto [lo, hi] = std::minmax_element(values.begin(), values.end());
-  const double middle = median(values);
+  const double middle = quantile(values, 0.5);
   if (values.size() == 1) return fmt::format("{:.{}f}", middle, decimals);
   return fmt::format("{0:.{3}f} ({1:.{3}f} to {2:.{3}f})", middle, *lo, *hi, decimals);
 }
@@ -75,8 +64,8 @@ Table plane_table(const Result& r) {
         spread(over_seeds(instance, [](const auto& run) { return run.loss; }), 4),
         fmt::format("{:.4f}", loss_without_superposition(instance.task))};
     for (size_t i = 0; i < instance.task.importance.size(); ++i) {
-      cells.emplace_back(
-          median(over_seeds(instance, [i](const auto& run) { return run.geometry.norm[i]; })));
+      cells.emplace_back(quantile(
+          over_seeds(instance, [i](const auto& run) { return run.geometry.norm[i]; }), 0.5));
     }
     cells.push_back(shapes(instance));
     table.add_row(std::move(cells));
@@ -216,7 +205,7 @@ Plot::Series series(const std::string& name, const std::vector<Result::Instance<
   for (const auto& instance : instances) {
     const Values values = over_seeds(instance, number);
     const auto [lo, hi] = std::minmax_element(values.begin(), values.end());
-    s.y.push_back(median(values));
+    s.y.push_back(quantile(values, 0.5));
     s.lo.push_back(*lo);
     s.hi.push_back(*hi);
   }

@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "elapse/interpret/runs.h"
+
 namespace elapse {
 namespace {
 
@@ -12,14 +14,6 @@ constexpr int64_t kMostSize = 1 << 16;
 constexpr double kSmallStart = 0.1;
 
 bool positive(double value) { return std::isfinite(value) && value > 0; }
-
-std::vector<double> download(Device& device, const Tensor& tensor) {
-  const Tensor wide = device.empty(DType::f64, tensor.shape());
-  copy(device, {tensor, wide});
-  std::vector<double> values(static_cast<size_t>(tensor.numel()));
-  device.download_bytes(wide, values.data());
-  return values;
-}
 
 }  // namespace
 
@@ -110,12 +104,12 @@ std::vector<float> ToyModel::outputs(const std::vector<float>& inputs) const {
   Tape tape(device_, false);
   const Shape shape = {std::ssize(inputs) / task_.features(), task_.features()};
   const Var x(tensor({inputs.begin(), inputs.end()}, shape));
-  const std::vector<double> values = download(device_, output(tape, x).value());
+  const std::vector<double> values = host_values(device_, output(tape, x).value());
   return {values.begin(), values.end()};
 }
 
-std::vector<double> ToyModel::weights() const { return download(device_, W_.value()); }
-std::vector<double> ToyModel::biases() const { return download(device_, b_.value()); }
+std::vector<double> ToyModel::weights() const { return host_values(device_, W_.value()); }
+std::vector<double> ToyModel::biases() const { return host_values(device_, b_.value()); }
 
 void ToyTraining::check() const {
   constexpr int64_t kMostBatch = 1 << 20;

@@ -256,6 +256,13 @@ class States(unittest.TestCase):
         parts = result_of("state diff", *between, prompts=None)["parts"]
         self.assertEqual([p["part"] for p in parts], ["conv", "h"])
         self.assertTrue(all(p["difference"] > 0 for p in parts))
+        narrow, saved = FIXTURES / "original-padded", FOLDER / "narrow.state"  # d_conv is 2 or 1
+        for model in (narrow, FIXTURES / "transformers-bias-untied"):
+            made = run(PROGRAM, "generate", "-m", model, "--device", "ref", "--prompt-tokens", "1,2",
+                       "-n", 0, "--save-state", saved)
+            self.assertEqual(made.returncode, 0, made.stderr)
+            result_of("state show", "--from", saved, model=model, prompts=None)
+            result_of("state diff", "--from", saved, "--to", saved, model=model, prompts=None)
         shown = result_of("state show", "--from", a, "--layer", 0, prompts=None)
         self.assertEqual(shown["tokens"], 3)
         self.assertTrue(all(p["norm"] > 0 for p in shown["parts"]))

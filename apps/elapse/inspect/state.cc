@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <functional>
 #include <numeric>
 
 #include "apps/elapse/checks.h"
@@ -36,6 +37,27 @@ State one_sequence(const Inspection& inspection, const std::string& path) {
 std::string place_of(const StateDifference& d, const StateEntry& entry) {
   return fmt::format("channel {}, {} {}", entry.channel, d.part == "h" ? "state" : "place",
                      entry.column);
+}
+
+// The part's largest entry, said in words by `told`; "" where it has none (a window of no tokens).
+std::string largest_text(const StateDifference& d,
+                         const std::function<std::string(const StateEntry&)>& told) {
+  if (d.largest.empty()) return "";
+  return place_of(d, d.largest.front()) + ": " + told(d.largest.front());
+}
+
+// One part as an object, still open.
+void write_part(JsonWriter& json, const StateDifference& d) {
+  json.begin_object().field("layer", d.layer).field("part", d.part).field("norm", d.norm);
+  if (d.largest.empty()) return;
+  const StateEntry& most = d.largest.front();
+  json.key("largest")
+      .begin_object()
+      .field("channel", most.channel)
+      .field(d.part == "h" ? "state" : "place", most.column)
+      .field("first", most.first)
+      .field("second", most.second)
+      .end_object();
 }
 
 std::vector<std::string> part_names(const State& state) {
@@ -83,22 +105,13 @@ void run_show(const Arguments& args) {
   json.begin_object().field("method", "state").field("tokens", state.position());
   json.key("parts").begin_array();
   std::vector<double> norms;
-  for (const StateDifference& d : difference(inspection.device(), model.make_state(1), state)) {
-    const StateEntry& most = d.largest.at(0);
-    table.add_row({d.layer, d.part, d.second_norm,
-                   fmt::format("{}: {:.4f}", place_of(d, most), most.second)});
-    norms.push_back(d.second_norm);
-    json.begin_object()
-        .field("layer", d.layer)
-        .field("part", d.part)
-        .field("norm", d.second_norm)
-        .key("largest")
-        .begin_object()
-        .field("channel", most.channel)
-        .field(d.part == "h" ? "state" : "place", most.column)
-        .field("value", most.second)
-        .end_object()
-        .end_object();
+  for (const StateDifference& d : difference(inspection.device(), state, model.make_state(1))) {
+    table.add_row({d.layer, d.part, d.norm, largest_text(d, [](const StateEntry& e) {
+                     return fmt::format("{:.4f}", e.first);
+                   })});
+    norms.push_back(d.norm);
+    write_part(json, d);
+    json.end_object();
   }
   json.end_array();
   const std::string what =
@@ -129,24 +142,13 @@ void run_diff(const Arguments& args) {
   std::vector<double> relative;
   for (const StateDifference& d : difference(inspection.device(), a, b)) {
     const double share = d.norm > 0 ? d.difference / d.norm : NAN;
-    const StateEntry& most = d.largest.at(0);
     table.add_row(
-        {d.layer, d.part, d.norm, d.difference, share,
-         fmt::format("{}: {:.4f} to {:.4f}", place_of(d, most), most.first, most.second)});
+        {d.layer, d.part, d.norm, d.difference, share, largest_text(d, [](const StateEntry& e) {
+           return fmt::format("{:.4f} to {:.4f}", e.first, e.second);
+         })});
     relative.push_back(share);
-    json.begin_object()
-        .field("layer", d.layer)
-        .field("part", d.part)
-        .field("norm", d.norm)
-        .field("difference", d.difference)
-        .key("largest")
-        .begin_object()
-        .field("channel", most.channel)
-        .field(d.part == "h" ? "state" : "place", most.column)
-        .field("first", most.first)
-        .field("second", most.second)
-        .end_object()
-        .end_object();
+    write_part(json, d);
+    json.field("difference", d.difference).end_object();
   }
   json.end_array();
   const std::string what = fmt::format("{} (after {} tokens) and {} (after {}).", args.from,
