@@ -71,7 +71,6 @@ AndNetResult train_net(Device& device, const AndNetSettings& s, const std::vecto
     const Var y = net.forward(tape, device.upload(as_rows<float>(inputs, s.d0), {s.batch, s.d0}));
     result.losses.push_back(pair_loss<float>(device, y, s, targets, inputs));
     tape.backward();
-    adam.measure_gradients();
     adam.update(s.lr);
     progress(step + 1, result.losses.back());
   }
