@@ -142,6 +142,7 @@ Var linear(Tape& tape, const Var& x, const Var& weight, const Var& bias) {
       tape.result(device.empty(x.dtype(), {x.dim(0), weight.dim(0)}), {&x, &weight, &bias});
   const Tensor bias_value = bias ? bias.value() : Tensor();
   linear_forward(device, {x.value(), weight.value(), bias_value, y.value()});
+  if (!y.needs_grad()) return y;
   tape.record(y, [&tape, x, weight, bias, y] {
     const Tensor dbias = bias.needs_grad() ? tape.accumulated_grad(bias) : Tensor();
     assign_grad(tape, x, [&](const Tensor& dx) {
@@ -266,6 +267,7 @@ Normed rms_norm(Tape& tape, const Var& x, const Var& residual, const Var& weight
                             .scale = scale,
                             .y = y.value(),
                             .scale_tap = scale_tap});
+  if (!y.needs_grad()) return {sum, y};
   tape.record({sum, y}, [&tape, x, residual, weight, eps, scale_tap, sum, y, scale] {
     const bool fused = bool(residual);
     Tensor dtotal = fused ? grad_or_zeros(tape, sum) : Tensor();
@@ -294,6 +296,7 @@ Var gated_rms_norm(Tape& tape, const Var& x, const Var& z, const Var& weight, in
   GatedRmsNormInputs in = {x.value(), z.value(), weight.value(), n_groups,
                            eps,       taps.gate, taps.gated,     taps.scale};
   gated_rms_norm_forward(device, {in, scale, y.value()});
+  if (!y.needs_grad()) return y;
   for (Tap* tap : {&in.gate_tap, &in.gated_tap, &in.scale_tap}) *tap = backward_of(*tap);
   tape.record(y, [&tape, x, z, weight, in, scale, y] {
     AssignedGrad dx(tape, x), dz(tape, z);
@@ -337,6 +340,7 @@ Var causal_conv(Tape& tape, const Var& x, const Var& weight, const Var& bias, co
                                .saved_start = saved_start,
                                .y = y.value(),
                                .taps = taps});
+  if (!y.needs_grad()) return y;
   std::vector<Var> outputs = {y};
   if (pool) outputs.push_back(pool);
   tape.record(outputs, [&tape, x, weight, bias, bias_value, seqs, pool, saved_start, y,
@@ -406,6 +410,7 @@ Var selective_scan(Tape& tape, const ScanVars& in, const Sequences& seqs, const 
                                   .checkpoints = checkpoints,
                                   .out = out.value(),
                                   .taps = taps});
+  if (!out.needs_grad()) return out;
   std::vector<Var> outputs = {out};
   if (pool) outputs.push_back(pool);
   tape.record(outputs, [&tape, in, inputs, pool, checkpoints, out, later = backward_of(taps)] {
@@ -476,6 +481,7 @@ Var ssd(Tape& tape, const SsdVars& in, const SsdNumbers& numbers, const Sequence
                        .checkpoints = checkpoints,
                        .out = out.value(),
                        .taps = taps});
+  if (!out.needs_grad()) return out;
   std::vector<Var> outputs = {out};
   if (pool) outputs.push_back(pool);
   tape.record(outputs, [&tape, in, inputs, pool, checkpoints, out, later = backward_of(taps)] {

@@ -12,6 +12,7 @@ namespace {
 std::string term_name(int64_t tokens_before) { return fmt::format("conv_term.{}", tokens_before); }
 
 ConvTaps taps_of(Tape& tape, const PointScope& points, DType dtype, Shape shape, int64_t d_conv) {
+  if (!points.looks()) return {};
   ConvTaps taps = {.conv = points.tap(tape, "conv", dtype, shape)};
   bool touched = false;
   for (int64_t k = 0; k < d_conv; ++k) {

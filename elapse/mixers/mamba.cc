@@ -117,6 +117,7 @@ constexpr std::array<const char*, static_cast<size_t>(ScanPoint::count)> kScanPo
 }  // namespace
 
 ScanTaps Mamba::scan_taps(Tape& tape, int64_t tokens, const PointScope& points) const {
+  if (!points.looks()) return {};
   const Shape channels = {tokens, config_.d_inner};
   const Shape states = {tokens, config_.d_inner, config_.d_state};
   ScanTaps taps;

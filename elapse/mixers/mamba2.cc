@@ -22,6 +22,7 @@ constexpr std::array<const char*, static_cast<size_t>(SsdPoint::count)> kSsdPoin
     "dt_pre", "dt", "decay", "B_bar", "write", "h", "readout_h", "y"};
 
 SsdTaps ssd_taps(Tape& tape, const SsdInputs& shapes, DType dtype, const PointScope& points) {
+  if (!points.looks()) return {};
   SsdTaps taps;
   for (size_t i = 0; i < taps.size(); ++i) {
     const Shape shape = shapes.point_shape(static_cast<SsdPoint>(i));

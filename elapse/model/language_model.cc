@@ -256,7 +256,7 @@ Var LanguageModel::run(Tape& tape, const Input& input, const Batch& batch, State
   Var residual;
   PointScope before;
   for (auto i = static_cast<size_t>(input.layer); i < layers_.size(); ++i) {
-    const PointScope here = all.within(fmt::format("layers.{}.", i));
+    const PointScope here = all.looks() ? all.within(fmt::format("layers.{}.", i)) : PointScope();
     const Normed in = enter_layer(tape, i, x, residual, before, here);
     residual = in.sum;
     x = layers_[i].mixer->forward(tape, in.y, batch.seqs, state ? &state->layers()[i] : nullptr,

@@ -62,6 +62,7 @@ class PointScope {
   explicit PointScope(const PointPass* pass, std::string prefix = {})
       : pass_(pass), prefix_(std::move(prefix)) {}
 
+  bool looks() const { return pass_ != nullptr; }
   PointScope within(std::string_view part) const;  // "mixer." below "layers.3."
   bool edits(std::string_view name) const { return pass_ && pass_->edits(full(name)); }
   bool wants_gradient(std::string_view name) const {

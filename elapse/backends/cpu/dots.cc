@@ -4,7 +4,8 @@
 // time, far apart: each walks on into the next row, and while one of the four waits at the end of a
 // page, beyond which no hardware looks, the others go on. In a mapped file, whose pages have 4 KiB,
 // that is a third faster than four rows side by side. Vectors of a file lie across cache lines, and
-// waiting for two lines at once loses that again: lines are asked for kAhead bytes before.
+// waiting for two lines at once loses that again: lines are asked for kAhead bytes before. Two
+// vectors of each row in turn, and one part of the rows for each thread, read fastest.
 #include "elapse/backends/cpu/dots.h"
 
 #include <algorithm>
@@ -57,17 +58,22 @@ HWY_INLINE void Tile(const DotsOfFewRows& args, int64_t i, int64_t j, int64_t st
   }
   const float* few = row(args.few, i);
   const int64_t few_stride = args.few.stride(0);
-  ForLanes(D(), args.few.dim(1), [&](int64_t k, auto lanes) HWY_ATTR {
-    if (k % (64 / sizeof(Weight)) == 0) {
-      HWY_UNROLL(4) for (int c = 0; c < kMany; ++c) hwy::Prefetch(many[c] + k + ahead);
-    }
+  const auto add = [&](int64_t k, auto lanes) HWY_ATTR {
     V a[kFew];
     HWY_UNROLL(4) for (int r = 0; r < kFew; ++r) a[r] = lanes.load(few + r * few_stride + k);
     HWY_UNROLL(4) for (int c = 0; c < kMany; ++c) {
+      if (k % (64 / sizeof(Weight)) == 0) hwy::Prefetch(many[c] + k + ahead);
       const V b = Widened(lanes, many[c] + k);
       HWY_UNROLL(4) for (int r = 0; r < kFew; ++r) sums[r][c] = hn::MulAdd(a[r], b, sums[r][c]);
     }
-  });
+  };
+  const int64_t length = args.few.dim(1), lanes = static_cast<int64_t>(hn::Lanes(D()));
+  int64_t k = 0;
+  for (; k + 2 * lanes <= length; k += 2 * lanes) {
+    add(k, WholeLanes<D>{D()});
+    add(k + lanes, WholeLanes<D>{D()});
+  }
+  ForLanes(D(), length - k, [&](int64_t i, auto rest) HWY_ATTR { add(k + i, rest); });
   HWY_UNROLL(4) for (int r = 0; r < kFew; ++r) {
     float results[kMany];
     SumsOf(D(), sums[r], results);
@@ -137,12 +143,9 @@ HWY_EXPORT(DotsWithMany);
 HWY_EXPORT(RoundToBf16);
 HWY_EXPORT(Widen);
 
-// Each thread gets some, as large as they can be: how rows are shared out changes no result.
 int64_t parts_for(const Device& device, const Tensor& many) {
-  constexpr int64_t kLeastBytes = 1 << 16, kMostOfThread = 4;
-  const int64_t threads = device.threads(), worth = many.bytes() / kLeastBytes;
-  if (worth < threads) return std::max<int64_t>(1, worth);
-  return threads * std::min(kMostOfThread, worth / threads);
+  constexpr int64_t kLeastBytes = 1 << 16;
+  return std::clamp<int64_t>(many.bytes() / kLeastBytes, 1, device.threads());
 }
 }  // namespace
 

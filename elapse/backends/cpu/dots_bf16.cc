@@ -87,6 +87,7 @@ ELAPSE_BF16_TARGET void multiply_tile(const DotsOfFewRows& args, int64_t i, int6
   }
   const int64_t length = args.few.dim(1);
   int64_t k = 0;
+  HWY_UNROLL(2)
   for (; k + 32 <= length; k += 32) tile.add(k, WholeVector());
   if (k < length) tile.add(k, FirstLanes{(1U << (length - k)) - 1});
   HWY_UNROLL(4) for (int r = 0; r < kFew; ++r) {

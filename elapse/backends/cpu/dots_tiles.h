@@ -9,7 +9,7 @@
 namespace elapse::cpu {
 
 inline constexpr int kRowsOfTile = 4;    // of the many
-inline constexpr int64_t kAhead = 1024;  // bytes
+inline constexpr int64_t kAhead = 1536;  // bytes
 
 // Calls tile(few, i, j, step, count) until all of the n_few rows have met rows [begin, end) of the
 // many: rows i to i + few, which is a std::integral_constant<int>, with the `count` rows j,
