@@ -116,9 +116,14 @@ void look_at_step_sizes(const LanguageModel& model, const InductionTask& task,
 
 ModelConfig InductionSettings::model_of(MixerKind mixer) {
   constexpr int64_t kModel = 64, kLayers = 2;
-  return mixer == MixerKind::mamba
-             ? ModelConfig::mamba(kModel, kLayers, InductionTask::kVocabSize)
-             : ModelConfig::mamba2(kModel, kLayers, InductionTask::kVocabSize);
+  if (mixer == MixerKind::mamba) {
+    return ModelConfig::mamba(kModel, kLayers, InductionTask::kVocabSize);
+  }
+  // Step sizes are a head's: of heads of the usual 64 channels there would be two.
+  ModelConfig config = ModelConfig::mamba2(kModel, kLayers, InductionTask::kVocabSize);
+  config.head_dim = 16;
+  config.d_state = 32;
+  return config;
 }
 
 InductionSettings InductionSettings::quick() {

@@ -25,7 +25,8 @@ struct InductionSettings {
   std::vector<Test> tests;
   uint64_t seed = 1;
 
-  // Two layers of d_model 64, as published for Mamba.
+  // Two layers of d_model 64, as published for Mamba; Mamba-2 with 8 heads of 16 channels, 32
+  // states.
   static ModelConfig model_of(MixerKind mixer);
   static InductionSettings quick();  // minutes on two cores
   static InductionSettings full();   // the published protocol

@@ -57,7 +57,7 @@ TEST(Induction, TakesMamba2) {
   EXPECT_EQ(one.losses, three.losses);
   EXPECT_NE(induction_json(settings, one).find("\"mixer\": \"mamba2\""), std::string::npos);
   EXPECT_NE(induction_table(settings, one).text().find("Mamba-2, this run"), std::string::npos);
-  EXPECT_EQ(InductionSettings::model_of(MixerKind::mamba2).n_heads(), 2);
+  EXPECT_EQ(InductionSettings::model_of(MixerKind::mamba2).n_heads(), 8);
 }
 
 TEST(Induction, JsonSaysWhatWasMeasured) {
