@@ -495,6 +495,64 @@ Var ssd(Tape& tape, const SsdVars& in, const SsdNumbers& numbers, const Sequence
   return out;
 }
 
+namespace {
+
+RecurrentTaps backward_of(RecurrentTaps taps) {
+  for (Tap& t : taps.gates) t = backward_of(t);
+  taps.c = backward_of(taps.c);
+  taps.h = backward_of(taps.h);
+  return taps;
+}
+
+}  // namespace
+
+Var recurrent(Tape& tape, Cell cell, const Var& a, const Var& weight, const Var& bias,
+              const Sequences& seqs, const Var& pool, const RecurrentTaps& taps) {
+  Device& device = tape.device();
+  const int64_t d_inner = weight.dim(1);
+  const Var h =
+      tape.result(device.empty(a.dtype(), {seqs.tokens, d_inner}), {&a, &weight, &bias, &pool});
+  const auto kept = [&](int64_t rows) {
+    return h.needs_grad() ? device.empty(a.dtype(), {seqs.tokens, rows * d_inner}) : Tensor();
+  };
+  const Tensor before = kept(state_rows(cell)), inner = kept(inner_rows(cell));
+  recurrent_forward(device, {.cell = cell,
+                             .a = a.value(),
+                             .weight = weight.value(),
+                             .bias = bias.value(),
+                             .seqs = seqs,
+                             .pool = pool ? pool.value() : Tensor(),
+                             .before = before,
+                             .inner = inner,
+                             .h = h.value(),
+                             .taps = taps});
+  if (!h.needs_grad()) return h;
+  std::vector<Var> outputs = {h};
+  if (pool) outputs.push_back(pool);
+  tape.record(outputs, [&tape, cell, a, weight, bias, seqs, pool, before, inner, h, d_inner,
+                        taps = backward_of(taps)] {
+    AssignedGrad da(tape, a);
+    const Tensor dm = tape.device().empty(a.dtype(), {seqs.tokens, gate_count(cell) * d_inner});
+    recurrent_backward(tape.device(),
+                       {.cell = cell,
+                        .dh = grad_or_zeros(tape, h),
+                        .weight = weight.value(),
+                        .seqs = seqs,
+                        .before = before,
+                        .inner = inner,
+                        .taps = taps,
+                        .da = da.tensor(),
+                        .dm = dm,
+                        .dpool = pool.needs_grad() ? tape.accumulated_grad(pool) : Tensor()});
+    da.commit();
+    if (!weight.needs_grad() && !bias.needs_grad()) return;
+    linear_backward_weight(tape.device(),
+                           {dm, before.columns(0, d_inner), tape.accumulated_grad(weight),
+                            tape.accumulated_grad(bias)});
+  });
+  return h;
+}
+
 Var cross_entropy(Tape& tape, const Var& logits, const Tensor& targets) {
   Device& device = tape.device();
   const Var loss = tape.result(device.empty(logits.dtype(), {1}), {&logits});

@@ -8,6 +8,7 @@
 #include "elapse/ops/cross_entropy.h"
 #include "elapse/ops/gated_rms_norm.h"
 #include "elapse/ops/pointwise.h"
+#include "elapse/ops/recurrent.h"
 #include "elapse/ops/rms_norm.h"
 #include "elapse/ops/selective_scan.h"
 #include "elapse/ops/ssd.h"
@@ -84,6 +85,10 @@ struct SsdVars {
 // `pool` (slots, d_inner, d_state) as for causal_conv.
 Var ssd(Tape& tape, const SsdVars& in, const SsdNumbers& numbers, const Sequences& seqs,
         const Var& pool, const SsdTaps& taps = {});
+
+// The cell's h, (tokens, d_inner). `pool` (slots, state_rows, d_inner) as for causal_conv.
+Var recurrent(Tape& tape, Cell cell, const Var& a, const Var& weight, const Var& bias,
+              const Sequences& seqs, const Var& pool, const RecurrentTaps& taps = {});
 
 // A pool's states by sequence, (n_seqs, ., .): what each starts from, zeros where it names no slot.
 Var load_slots(Tape& tape, const Var& pool, const Sequences& seqs);

@@ -63,6 +63,8 @@ std::string_view name_of(Op op) {
       "selective_scan_backward",
       "recurrence",
       "recurrence_backward",
+      "recurrent_forward",
+      "recurrent_backward",
       "ssd_forward",
       "ssd_backward",
       "ssd_forward_by_tokens",

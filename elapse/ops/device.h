@@ -26,6 +26,7 @@ enum class Op : uint8_t {
   causal_conv_forward, causal_conv_backward, causal_shift,                         // causal_conv.h
   selective_scan_forward, selective_scan_backward,                                 // selective_scan.h
   recurrence, recurrence_backward,
+  recurrent_forward, recurrent_backward,                                           // recurrent.h
   ssd_forward, ssd_backward, ssd_forward_by_tokens, ssd_watch_by_tokens, ssd_backward_by_tokens,        // ssd.h
   cross_entropy_forward, cross_entropy_backward,                                   // cross_entropy.h
   sum_of_squares, adamw,                                                           // optimizer.h

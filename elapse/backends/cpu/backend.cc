@@ -29,6 +29,8 @@ KernelTable make_table() {
   table.set<GatedRmsNormBackward>(cpu::gated_rms_norm_backward);
   table.set<CausalConvForward>(cpu::causal_conv_forward);
   table.set<CausalConvBackward>(cpu::causal_conv_backward);
+  table.set<RecurrentForward>(cpu::recurrent_forward);
+  table.set<RecurrentBackward>(cpu::recurrent_backward);
   table.set<ScanForward>(cpu::selective_scan_forward);
   table.set<ScanBackward>(cpu::selective_scan_backward);
   table.set<SsdForward>(cpu::ssd_forward);

@@ -73,7 +73,7 @@ HWY_INLINE void Tile(const DotsOfFewRows& args, int64_t i, int64_t j, int64_t st
     add(k, WholeLanes<D>{D()});
     add(k + lanes, WholeLanes<D>{D()});
   }
-  ForLanes(D(), length - k, [&](int64_t i, auto rest) HWY_ATTR { add(k + i, rest); });
+  ForLanes(D(), length - k, [&](int64_t at, auto rest) HWY_ATTR { add(k + at, rest); });
   HWY_UNROLL(4) for (int r = 0; r < kFew; ++r) {
     float results[kMany];
     SumsOf(D(), sums[r], results);
@@ -156,6 +156,10 @@ void dots_of_few_rows(Device& device, const DotsOfFewRows& args) {
     if (args.few.dtype() == DType::bf16) bf16_dots_of_few_rows(args, begin, end);
     else HWY_DYNAMIC_DISPATCH(DotsWithMany)(args, begin, end);
   });
+}
+
+void dots_of_few_rows_here(const DotsOfFewRows& args) {
+  HWY_DYNAMIC_DISPATCH(DotsWithMany)(args, 0, args.many.dim(0));
 }
 
 void widen_rows(const Tensor& from, const Tensor& to) {

@@ -22,6 +22,13 @@ struct DotsOfFewRows {
 };
 
 void dots_of_few_rows(Device& device, const DotsOfFewRows& args);
+// On this thread alone, where few is of f32.
+void dots_of_few_rows_here(const DotsOfFewRows& args);
+
+// (rows, columns) of f32 as (columns, rows).
+Tensor transposed(Device& device, const Tensor& matrix);
+// A contiguous matrix of 16 bits as f32; any other as it is.
+Tensor widened(Device& device, const Tensor& weight);
 
 // Whether the processor multiplies bf16 as they are.
 bool multiplies_bf16();

@@ -6,6 +6,7 @@
 #include "elapse/ops/linear.h"
 #include "elapse/ops/optimizer.h"
 #include "elapse/ops/pointwise.h"
+#include "elapse/ops/recurrent.h"
 #include "elapse/ops/rms_norm.h"
 #include "elapse/ops/rows.h"
 #include "elapse/ops/selective_scan.h"
@@ -34,6 +35,8 @@ void gated_rms_norm_forward(Device& device, const GatedRmsNormForward& args);
 void gated_rms_norm_backward(Device& device, const GatedRmsNormBackward& args);
 void causal_conv_forward(Device& device, const CausalConvForward& args);
 void causal_conv_backward(Device& device, const CausalConvBackward& args);
+void recurrent_forward(Device& device, const RecurrentForward& args);
+void recurrent_backward(Device& device, const RecurrentBackward& args);
 void selective_scan_forward(Device& device, const ScanForward& args);
 void selective_scan_backward(Device& device, const ScanBackward& args);
 void ssd_forward(Device& device, const SsdForward& args);

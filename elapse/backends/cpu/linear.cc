@@ -108,16 +108,6 @@ void add_transposed_product(Device& device, const Tensor& a, const Tensor& b, fl
   add_column_sums(device, partial, c);
 }
 
-// (rows, columns) as (columns, rows).
-Tensor transposed(Device& device, const Tensor& matrix) {
-  const int64_t rows = matrix.dim(0), columns = matrix.dim(1);
-  const Tensor out = device.empty(DType::f32, {columns, rows});
-  for (int64_t r = 0; r < rows; ++r) {
-    for (int64_t c = 0; c < columns; ++c) row(out, c)[r] = row(matrix, r)[c];
-  }
-  return out;
-}
-
 // The matrix with its rows one after the other: oneDNN's last bits depend on the distance between
 // rows, and a value must give the same result wherever it stands.
 Tensor packed(Device& device, const Tensor& matrix) {
@@ -141,7 +131,22 @@ Tensor rounded_to_bf16(Device& device, const Tensor& x) {
   return out;
 }
 
-// A contiguous matrix of 16 bits as f32; any other as it is.
+const std::byte* row_bytes(const Tensor& matrix, int64_t r) {
+  return static_cast<const std::byte*>(matrix.raw()) +
+         r * matrix.stride(0) * size_of(matrix.dtype());
+}
+
+}  // namespace
+
+Tensor transposed(Device& device, const Tensor& matrix) {
+  const int64_t rows = matrix.dim(0), columns = matrix.dim(1);
+  const Tensor out = device.empty(DType::f32, {columns, rows});
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t c = 0; c < columns; ++c) row(out, c)[r] = row(matrix, r)[c];
+  }
+  return out;
+}
+
 Tensor widened(Device& device, const Tensor& weight) {
   if (weight.dtype() == DType::f32) return weight;
   const Tensor out = device.empty(DType::f32, weight.shape());
@@ -151,13 +156,6 @@ Tensor widened(Device& device, const Tensor& weight) {
                  });
   return out;
 }
-
-const std::byte* row_bytes(const Tensor& matrix, int64_t r) {
-  return static_cast<const std::byte*>(matrix.raw()) +
-         r * matrix.stride(0) * size_of(matrix.dtype());
-}
-
-}  // namespace
 
 void linear_forward(Device& device, const LinearForward& args) {
   const int64_t rows = args.x.dim(0), in = args.x.dim(1), out = args.weight.dim(0);

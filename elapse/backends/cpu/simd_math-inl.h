@@ -167,6 +167,13 @@ HWY_INLINE V Sigmoid(D d, V x) {
   return hn::Div(one, hn::Add(one, Exp(d, hn::Neg(x))));
 }
 
+// tanh(x) to 4e-7 of 1.
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE V Tanh(D d, V x) {
+  const V s = Sigmoid(d, hn::Add(x, x));
+  return hn::Sub(hn::Add(s, s), hn::Set(d, 1.0f));
+}
+
 // x sigmoid(x)
 template <class D, class V = hn::Vec<D>>
 HWY_INLINE V Silu(D d, V x) {

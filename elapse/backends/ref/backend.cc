@@ -16,6 +16,7 @@ KernelTable make_table() {
   ref::add_gated_rms_norm<T>(table);
   ref::add_causal_conv<T>(table);
   ref::add_selective_scan<T>(table);
+  ref::add_recurrent<T>(table);
   ref::add_ssd<T>(table);
   ref::add_cross_entropy<T>(table);
   ref::add_optimizer<T>(table);

@@ -23,6 +23,8 @@ void add_causal_conv(KernelTable& table);
 template <class T>
 void add_selective_scan(KernelTable& table);
 template <class T>
+void add_recurrent(KernelTable& table);
+template <class T>
 void add_ssd(KernelTable& table);
 template <class T>
 void add_cross_entropy(KernelTable& table);

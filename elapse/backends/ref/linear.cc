@@ -3,19 +3,10 @@
 
 #include "elapse/backends/ref/kernels.h"
 #include "elapse/backends/ref/math.h"
-#include "elapse/core/convert.h"
+#include "elapse/backends/ref/widened.h"
 
 namespace elapse::ref {
 namespace {
-
-// A weight of 16 bits as T; any other as it is.
-template <class T>
-Tensor widened(Device& device, const Tensor& weight) {
-  if (weight.dtype() == dtype_of<T>()) return weight;
-  const Tensor wide = device.empty(dtype_of<T>(), weight.shape());
-  convert_elements(weight.dtype(), weight.raw(), wide.dtype(), wide.raw(), weight.numel());
-  return wide;
-}
 
 template <class T>
 void linear_forward(Device& device, const LinearForward& a) {

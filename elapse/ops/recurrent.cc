@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "elapse/ops/recurrent.h"
+
+#include <algorithm>
+
+#include "elapse/ops/check.h"
+
+namespace elapse {
+namespace {
+
+constexpr std::array<int64_t, 3> kGates = {1, 4, 3}, kStateRows = {1, 2, 1}, kInner = {1, 5, 4};
+
+int64_t of(const std::array<int64_t, 3>& counts, Cell cell) {
+  return counts[static_cast<size_t>(cell)];
+}
+
+template <class Is>
+bool any(const RecurrentTaps& taps, Is&& is) {
+  return std::any_of(taps.gates.begin(), taps.gates.end(), is) || is(taps.c) || is(taps.h);
+}
+
+// What forward and backward have in common.
+template <class Args>
+void check_inputs(const ArgumentCheck& check, const Args& args) {
+  const int64_t tokens = args.seqs.tokens, d_inner = args.weight.dim(1);
+  check.weight("weight", args.weight, {gate_count(args.cell) * d_inner, d_inner});
+  if (args.before) {
+    check.contiguous("before", args.before, {tokens, state_rows(args.cell) * d_inner});
+  }
+  if (args.inner) check.contiguous("inner", args.inner, {tokens, inner_rows(args.cell) * d_inner});
+  for (const Tap& gate : args.taps.gates) check.inner_tap("taps.gates", gate, {tokens, d_inner});
+  check.inner_tap("taps.c", args.taps.c, {tokens, d_inner});
+  check.inner_tap("taps.h", args.taps.h, {tokens, d_inner});
+}
+
+}  // namespace
+
+int64_t gate_count(Cell cell) { return of(kGates, cell); }
+int64_t state_rows(Cell cell) { return of(kStateRows, cell); }
+int64_t inner_rows(Cell cell) { return of(kInner, cell); }
+
+bool any_active_forward(const RecurrentTaps& taps) {
+  return any(taps, [](const Tap& t) { return t.is_active_forward(); });
+}
+bool any_active_backward(const RecurrentTaps& taps) {
+  return any(taps, [](const Tap& t) { return t.is_active_backward(); });
+}
+
+void recurrent_forward(Device& device, const RecurrentForward& args) {
+  const ArgumentCheck check(args.kOp, args.a.dtype());
+  check_inputs(check, args);
+  const int64_t d_inner = args.weight.dim(1), gates = gate_count(args.cell) * d_inner;
+  check.matrix("a", args.a, {args.seqs.tokens, gates});
+  check.contiguous("bias", args.bias, {gates});
+  check.pool("pool", args.pool, args.seqs.max_slot + 1, state_rows(args.cell), d_inner);
+  check.matrix("h", args.h, {args.seqs.tokens, d_inner});
+  device.launch(args.a.dtype(), args);
+}
+
+void recurrent_backward(Device& device, const RecurrentBackward& args) {
+  const ArgumentCheck check(args.kOp, args.dh.dtype());
+  check_inputs(check, args);
+  const int64_t d_inner = args.weight.dim(1), gates = gate_count(args.cell) * d_inner;
+  check.that(args.before && args.inner, "before and inner: expected those of forward, found none");
+  check.matrix("dh", args.dh, {args.seqs.tokens, d_inner});
+  check.matrix("da", args.da, {args.seqs.tokens, gates});
+  check.contiguous("dm", args.dm, {args.seqs.tokens, gates});
+  if (args.dpool) {
+    check.pool("dpool", args.dpool, args.seqs.max_slot + 1, state_rows(args.cell), d_inner);
+  }
+  device.launch(args.dh.dtype(), args);
+}
+
+}  // namespace elapse
