@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Writes tests/fixtures: tiny random Mamba-1 and Mamba-2 checkpoints and what each must compute.
+"""Writes tests/fixtures: tiny random checkpoints of every mixer and what each must compute.
 
 The computation here is plain float64 PyTorch, one token after another and one sequence after
 another, straight from the formulas; gradients are PyTorch's. It shares nothing with elapse.
@@ -26,7 +26,7 @@ TRAINING_STEPS = 10
 
 README = """# Fixtures
 
-Tiny random checkpoints in the published layouts, and what a model of each must compute. Made by
+Tiny random checkpoints in the published layouts (`rnn`, `lstm` and `gru`: in our own), and what a model of each must compute. Made by
 `tools/make_fixtures.py`, which walks token by token in float64 and shares no code with elapse.
 Parameters are exact in float32. `expected.safetensors` holds, in float64 but where marked:
 
@@ -45,6 +45,8 @@ Parameters are exact in float32. `expected.safetensors` holds, in float64 but wh
 | `packed.grad.<parameter>`, `packed.grad.start.*` | gradients of the loss over all three |
 | `edited.<point>.logits` | packed logits when every value passing that point is doubled |
 | `edited.<point>.grad.<parameter>` | of the parameters with one axis |
+
+The state of recurrent mixers has one part, `cell`, in place of `h` and `conv`.
 
 Points of (tokens, d_inner, d_state) are those of layer 1 in the packed case, for size. AdamW: lr
 1e-3, betas 0.9 0.95, eps 1e-8, decay 0.1 but none on A_log, D, biases and norms, gradient norm
@@ -76,10 +78,18 @@ class Config:
     n_groups: int = 1
     D_by_channel: bool = False
     dt_limit: tuple = (0.0, float("inf"))
+    cell: str = ""  # "rnn", "lstm" or "gru" in place of Mamba
+    hidden_size: int = 0
 
     @property
     def d_inner(self):
-        return self.expand * self.d_model
+        return self.hidden_size if self.cell else self.expand * self.d_model
+
+    @property
+    def parts(self):
+        """Names of the parts of a layer's state, and of the points where they start."""
+        return (("cell", "cell_start"),) if self.cell else (("conv", "conv_state"),
+                                                            ("h", "h_start"))
 
     @property
     def n_heads(self):
@@ -102,7 +112,8 @@ def random_parameters(c, generator):
     for i in range(c.n_layers):
         layer = f"backbone.layers.{i}."
         p[layer + "norm.weight"] = 1 + normal(c.d_model, scale=0.1)
-        p.update((random_mixer2 if c.head_dim else random_mixer)(c, layer + "mixer.", normal))
+        random = random_cell if c.cell else random_mixer2 if c.head_dim else random_mixer
+        p.update(random(c, layer + "mixer.", normal))
     p["backbone.norm_f.weight"] = 1 + normal(c.d_model, scale=0.1)
     if not c.tied:
         p["lm_head.weight"] = normal(c.vocab, c.d_model, scale=0.7)
@@ -144,6 +155,16 @@ def random_mixer2(c, prefix, normal):
         p["out_proj.bias"] = normal(c.d_model, scale=0.2)
     if c.conv_bias:
         p["conv1d.bias"] = normal(c.d_conv_inner, scale=0.3)
+    return {prefix + name: value for name, value in p.items()}
+
+
+def random_cell(c, prefix, normal):
+    rows = {"rnn": 1, "lstm": 4, "gru": 3}[c.cell] * c.d_inner
+    p = {"weight_ih_l0": normal(rows, c.d_model, scale=c.d_model ** -0.5),
+         "weight_hh_l0": normal(rows, c.d_inner, scale=c.d_inner ** -0.5),
+         "bias_ih_l0": normal(rows, scale=0.2),
+         "bias_hh_l0": normal(rows, scale=0.2),
+         "out_proj.weight": normal(c.d_model, c.d_inner, scale=c.d_inner ** -0.5)}
     return {prefix + name: value for name, value in p.items()}
 
 
@@ -243,6 +264,46 @@ def mixer2(c, p, prefix, u, state, point):
     return out, (window[1:], h)
 
 
+def recurrent(c, p, prefix, u, state, point):
+    """One token; the state has one part, (1 or 2, d_inner): h, and an LSTM's c."""
+    (cell,) = state
+    h = cell[0]
+    a = point("in_gates", p[prefix + "weight_ih_l0"] @ u + p[prefix + "bias_ih_l0"])
+    m = p[prefix + "weight_hh_l0"] @ h + p[prefix + "bias_hh_l0"]
+    if c.cell == "rnn":
+        h = point("h", torch.tanh(a + m))
+        cell = h[None]
+    elif c.cell == "lstm":
+        i, f, g, o = (a + m).split(c.d_inner)
+        i, f = point("i", torch.sigmoid(i)), point("f", torch.sigmoid(f))
+        g, o = point("g", torch.tanh(g)), point("o", torch.sigmoid(o))
+        carried = point("c", f * cell[1] + i * g)
+        h = point("h", o * torch.tanh(carried))
+        cell = torch.stack([h, carried])
+    else:
+        (a_r, a_z, a_n), (m_r, m_z, m_n) = a.split(c.d_inner), m.split(c.d_inner)
+        r, z = point("r", torch.sigmoid(a_r + m_r)), point("z", torch.sigmoid(a_z + m_z))
+        n = point("n", torch.tanh(a_n + r * m_n))
+        h = point("h", (1 - z) * n + z * h)
+        cell = h[None]
+    return point("out", p[prefix + "out_proj.weight"] @ h), (cell,)
+
+
+def check_against_torch(c, p):
+    """recurrent() gives what PyTorch's own layer of that name gives."""
+    layer = {"rnn": torch.nn.RNN, "lstm": torch.nn.LSTM, "gru": torch.nn.GRU}[c.cell](
+        c.d_model, c.d_inner).double()
+    prefix = "backbone.layers.0.mixer."
+    layer.load_state_dict({n: p[prefix + n] for n in layer.state_dict()})
+    inputs = torch.linspace(-1, 1, 7 * c.d_model, dtype=torch.float64).reshape(7, 1, c.d_model)
+    state, outputs = zero_state(c)[0], []
+    for u in inputs[:, 0]:
+        out, state = recurrent(c, p, prefix, u, state, unchanged)
+        outputs.append(out)
+    expected = layer(inputs)[0][:, 0] @ p[prefix + "out_proj.weight"].T
+    assert torch.allclose(torch.stack(outputs), expected, rtol=0, atol=1e-12)
+
+
 def token_logits(c, p, token, state, point):
     """Logits after one token; replaces the entries of `state`, one a layer."""
     stream = point("embed", p["backbone.embedding.weight"][token])
@@ -250,7 +311,7 @@ def token_logits(c, p, token, state, point):
         here, layer = within(point, f"layers.{i}."), f"backbone.layers.{i}."
         stream = here("resid_pre", stream)
         u = rms_norm(here("layer_input", stream), p[layer + "norm.weight"], here)
-        mix = mixer2 if c.head_dim else mixer
+        mix = recurrent if c.cell else mixer2 if c.head_dim else mixer
         out, state[i] = mix(c, p, layer + "mixer.", here("norm", u), state[i],
                             within(here, "mixer."))
         stream = here("resid_post", stream + out)
@@ -260,14 +321,17 @@ def token_logits(c, p, token, state, point):
 
 
 def zero_state(c):
+    if c.cell:
+        rows = 2 if c.cell == "lstm" else 1
+        return [(torch.zeros(rows, c.d_inner, dtype=torch.float64),) for _ in range(c.n_layers)]
     return [(torch.zeros(c.d_conv - 1, c.d_conv_inner, dtype=torch.float64),
              torch.zeros(c.d_inner, c.d_state, dtype=torch.float64)) for _ in range(c.n_layers)]
 
 
 def sequence_logits(c, p, tokens, start, point=unchanged):
     """Logits (len, vocab) and the state after the last token."""
-    state = [(point(f"layers.{i}.mixer.conv_state", conv), point(f"layers.{i}.mixer.h_start", h))
-             for i, (conv, h) in enumerate(start)]
+    state = [tuple(point(f"layers.{i}.mixer.{name}", part)
+                   for (_, name), part in zip(c.parts, layer)) for i, layer in enumerate(start)]
     return torch.stack([token_logits(c, p, t, state, point) for t in tokens]), state
 
 
@@ -301,7 +365,7 @@ class Recorder:
         """`join` puts the sequences' values together: stack of equal ones, cat of packed ones."""
         if name.endswith(".A"):
             return self.sequences[0][name][0]
-        if name.endswith(("conv_state", "h_start")):
+        if name.endswith(("conv_state", "h_start", "cell_start")):
             return torch.stack([s[name][0] for s in self.sequences])
         return join([torch.stack(s[name]) for s in self.sequences])
 
@@ -345,8 +409,8 @@ def expect_batch(c, parameters, batch):
         if not is_per_state(name):
             expected[f"point.{name}"] = recorder.values(name, torch.stack)
     for i in range(c.n_layers):
-        for part, last in enumerate(("conv_last", "h_last")):
-            expected[f"point.layers.{i}.mixer.{last}"] = torch.stack(
+        for part, (name, _) in enumerate(c.parts):
+            expected[f"point.layers.{i}.mixer.{name}_last"] = torch.stack(
                 [end[i][part].detach() for end in ends])
     return expected
 
@@ -381,7 +445,8 @@ def expect_training(c, parameters, batch):
 
 def adamw(p):
     def decays(name):
-        return not (name.endswith((".bias", "dt_bias", "A_log", ".D")) or "norm" in name)
+        return not (name.endswith((".bias", "dt_bias", "A_log", ".D", "_l0")) and "weight_" not in name
+                    or "norm" in name)
 
     groups = [{"params": [v for n, v in p.items() if decays(n)], "weight_decay": 0.1},
               {"params": [v for n, v in p.items() if not decays(n)], "weight_decay": 0.0}]
@@ -394,13 +459,15 @@ def random_starts(c, generator):
         values = scale * torch.randn(zeros.shape, generator=generator, dtype=torch.float64)
         return values.float().double()
 
-    return [[(like(conv, 1), like(h, 0.5)) for conv, h in zero_state(c)] for _ in PACKED_LENGTHS]
+    scales = {"conv": 1, "h": 0.5, "cell": 0.5}
+    return [[tuple(like(part, scales[name]) for (name, _), part in zip(c.parts, layer))
+             for layer in zero_state(c)] for _ in PACKED_LENGTHS]
 
 
 def by_part(c, states, of=lambda value: value):
-    """{layers.i.conv: (sequences, ...), layers.i.h: (sequences, ...)}"""
+    """{layers.i.conv: (sequences, ...), ...}, for each part"""
     return {f"layers.{i}.{name}": torch.stack([of(state[i][part]) for state in states])
-            for i in range(c.n_layers) for part, name in enumerate(("conv", "h"))}
+            for i in range(c.n_layers) for part, (name, _) in enumerate(c.parts)}
 
 
 def run_packed(c, parameters, sequences, starts, point):
@@ -538,6 +605,8 @@ def make(name, seed, c, write, *extra):
     folder.mkdir(parents=True, exist_ok=True)
     generator = torch.Generator().manual_seed(seed)
     parameters = random_parameters(c, generator)
+    if c.cell:
+        check_against_torch(c, parameters)
     write(folder, c, parameters, *extra)
     write_safetensors(folder / "expected.safetensors", expectations(c, parameters, generator))
 
@@ -571,6 +640,11 @@ def main():
                 vocab=32, conv_bias=False, head_dim=5, D_by_channel=True), write_original_pickle,
          {"layer": "Mamba2", "expand": 3, "d_state": 6, "headdim": 5, "conv_bias": False,
           "D_has_hdim": True})
+    for seed, cell in ((8, "rnn"), (9, "lstm"), (10, "gru")):
+        make(cell, seed,
+             Config(d_model=11, n_layers=2, vocab_size=21, expand=0, d_state=0, d_conv=0,
+                    dt_rank=0, vocab=24, tied=cell != "gru", cell=cell, hidden_size=9),
+             write_original, {"layer": cell, "hidden_size": 9})
     (FIXTURES / "README.md").write_text(README)
 
 

@@ -114,18 +114,20 @@ void print_config(const ModelConfig& c) {
   line("layers", c.n_layers);
   line("d_model", c.d_model);
   line("d_inner", c.d_inner);
-  line("d_state", c.d_state);
-  line("d_conv", c.d_conv);
+  if (!is_recurrent(c.mixer)) {
+    line("d_state", c.d_state);
+    line("d_conv", c.d_conv);
+  }
+  if (c.mixer == MixerKind::mamba) line("dt_rank", c.dt_rank);
   if (c.mixer == MixerKind::mamba2) {
     line("heads", fmt::format("{} of {} channels, in {} group{}", c.n_heads(), c.head_dim,
                               c.n_groups, c.n_groups == 1 ? "" : "s"));
-  } else {
-    line("dt_rank", c.dt_rank);
   }
   line("vocabulary", c.vocab() == c.vocab_size
                          ? fmt::format("{}", c.vocab_size)
                          : fmt::format("{}, padded to {}", c.vocab_size, c.vocab()));
   line("head", c.tied_head ? "tied to the embedding" : "its own");
+  if (is_recurrent(c.mixer)) return;
   line("biases", fmt::format("convolution {}, projections {}", c.conv_bias ? "yes" : "no",
                              c.bias ? "yes" : "no"));
 }
@@ -176,14 +178,16 @@ void print_text(const Contents& contents, bool tensors) {
 void write_config(JsonWriter& json, const ModelConfig& c) {
   json.field("architecture", c.architecture()).field("layout", name_of(c.layout));
   json.field("layers", c.n_layers).field("d_model", c.d_model).field("d_inner", c.d_inner);
-  json.field("d_state", c.d_state).field("d_conv", c.d_conv);
+  if (!is_recurrent(c.mixer)) {
+    json.field("d_state", c.d_state).field("d_conv", c.d_conv);
+    json.field("conv_bias", c.conv_bias).field("bias", c.bias);
+  }
+  if (c.mixer == MixerKind::mamba) json.field("dt_rank", c.dt_rank);
   if (c.mixer == MixerKind::mamba2) {
     json.field("heads", c.n_heads()).field("head_dim", c.head_dim).field("groups", c.n_groups);
-  } else {
-    json.field("dt_rank", c.dt_rank);
   }
   json.field("vocab_size", c.vocab_size).field("padded_vocab_size", c.vocab());
-  json.field("tied_head", c.tied_head).field("conv_bias", c.conv_bias).field("bias", c.bias);
+  json.field("tied_head", c.tied_head);
   json.field("state_bytes", c.state_bytes());
 }
 

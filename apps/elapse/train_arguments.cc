@@ -89,15 +89,15 @@ void add_model_options(CLI::App& verb, TrainArguments& args) {
       ->excludes(verb.get_option("--task"));
   verb.add_option(
           "--mixer", args.mixer,
-          "What mixes tokens in a layer: mamba, or mamba2, whose heads have 64 channels, or "
-          "as many as divide both 64 and twice --d-model")
-      ->check(CLI::IsMember({"mamba", "mamba2"}))
+          "What mixes tokens in a layer: mamba; mamba2, whose heads have 64 channels, or as many "
+          "as divide both 64 and twice --d-model; or the recurrent cells rnn, lstm and gru")
+      ->check(CLI::IsMember(mixer_names()))
       ->excludes(model);
   const auto add_size = [&](const char* flag, auto& size, const char* text) {
     verb.add_option(flag, size, text)->check(whole_number(1, kMaxSize))->excludes(model);
   };
   add_size("--d-model", args.d_model, "Width of the residual stream");
-  add_size("--layers", args.n_layers, "Mamba layers");
+  add_size("--layers", args.n_layers, "Layers");
   add_size("--d-state", args.d_state, "State size of a channel: 16 unless given, 128 with mamba2");
 }
 

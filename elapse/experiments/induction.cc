@@ -116,6 +116,9 @@ void look_at_step_sizes(const LanguageModel& model, const InductionTask& task,
 
 ModelConfig InductionSettings::model_of(MixerKind mixer) {
   constexpr int64_t kModel = 64, kLayers = 2;
+  if (is_recurrent(mixer)) {
+    return ModelConfig::recurrent(mixer, kModel, kLayers, InductionTask::kVocabSize);
+  }
   if (mixer == MixerKind::mamba) {
     return ModelConfig::mamba(kModel, kLayers, InductionTask::kVocabSize);
   }
@@ -189,7 +192,7 @@ InductionRun run_induction(Device& device, const InductionSettings& settings,
   start = Clock::now();
   run.result.rows = test(*run.model, task, settings, progress);
   run.result.testing_seconds = seconds_since(start);
-  look_at_step_sizes(*run.model, task, run.result);
+  if (!is_recurrent(settings.model.mixer)) look_at_step_sizes(*run.model, task, run.result);
   return run;
 }
 

@@ -60,10 +60,6 @@ Plot loss_plot(const InductionSettings& settings, const InductionResult& result)
   return plot;
 }
 
-std::string_view mixer_title(const InductionSettings& settings) {
-  return settings.model.mixer == MixerKind::mamba ? "Mamba" : "Mamba-2";
-}
-
 // What has a step size of its own.
 std::string_view unit(const InductionSettings& settings) {
   return settings.model.mixer == MixerKind::mamba ? "channel" : "head";
@@ -95,8 +91,11 @@ std::string curriculum_text(const TrainConfig& train) {
 Report::Facts facts(const InductionSettings& s, const InductionResult& r) {
   const AdamWConfig& adamw = s.train.adamw;
   return {
-      {"Model", fmt::format("{}, {} layers, d_model {}, d_state {}, {} parameters", mixer_title(s),
-                            s.model.n_layers, s.model.d_model, s.model.d_state, r.parameters)},
+      {"Model",
+       fmt::format("{}, {} layers, d_model {}{}, {} parameters", title_of(s.model.mixer),
+                   s.model.n_layers, s.model.d_model,
+                   is_recurrent(s.model.mixer) ? "" : fmt::format(", d_state {}", s.model.d_state),
+                   r.parameters)},
       {"Lengths trained", curriculum_text(s.train)},
       {"Tokens a step", fmt::format("{}, or one longer sequence", s.train.batch_tokens)},
       {"Optimiser", fmt::format("AdamW, learning rate {}, betas {} {}, weight decay {}, gradient "
@@ -148,7 +147,7 @@ Table induction_table(const InductionSettings& settings, const InductionResult& 
                           "trained at up to {} tokens; published (Gu and Dao, 2023, Table "
                           "11): at 256.",
                           settings.longest_trained()));
-  std::vector<Table::Cell> ours = {fmt::format("{}, this run", mixer_title(settings))};
+  std::vector<Table::Cell> ours = {fmt::format("{}, this run", title_of(settings.model.mixer))};
   for (const auto& row : result.rows) ours.push_back(percent(kPerfect * row.accuracy()));
   for (const Published& published : kPublished) {
     std::vector<Table::Cell> cells = {fmt::format("{}, published", published.name)};
@@ -172,7 +171,7 @@ Plot induction_accuracy_plot(const InductionSettings& settings, const InductionR
     lengths.push_back(static_cast<double>(row.length));
     ours.push_back(kPerfect * row.accuracy());
   }
-  plot.add({fmt::format("{}, this run", mixer_title(settings)), lengths, ours,
+  plot.add({fmt::format("{}, this run", title_of(settings.model.mixer)), lengths, ours,
             Plot::Style::marked_line});
   std::vector<double> published_lengths;
   for (int k = kFirstLog2; k <= kLastLog2; ++k) published_lengths.push_back(std::exp2(k));
@@ -200,14 +199,16 @@ Report induction_report(const InductionSettings& settings, const InductionResult
           "followed it the first time. Everything else has to be forgotten, however much of it "
           "there "
           "is, and that one token kept.");
-  report.section("How it remembers")
-      .paragraph(fmt::format(
-          "The step size dt decides how much a layer writes and forgets at a token. Near 0 "
-          "the state passes the token by untouched; where dt is large the token is "
-          "written. Here are the mean over each layer's {0}s, and "
-          "the {0} that opens most at the token after the prefix.",
-          unit(settings)))
-      .plot(step_size_plot(settings, result));
+  if (!result.step_sizes.empty()) {
+    report.section("How it remembers")
+        .paragraph(fmt::format(
+            "The step size dt decides how much a layer writes and forgets at a token. Near 0 "
+            "the state passes the token by untouched; where dt is large the token is "
+            "written. Here are the mean over each layer's {0}s, and "
+            "the {0} that opens most at the token after the prefix.",
+            unit(settings)))
+        .plot(step_size_plot(settings, result));
+  }
   report.section("Training").plot(loss_plot(settings, result)).facts(facts(settings, result));
   return report;
 }

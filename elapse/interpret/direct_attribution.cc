@@ -66,6 +66,7 @@ DirectAttribution::DirectAttribution(const LanguageModel& model, const std::vect
                                      const Answer& answer, const std::vector<int64_t>& detailed)
     : model_(model), tokens_(std::ssize(tokens)) {
   check(model, answer);
+  if (!detailed.empty()) model.config().expect_mamba("attribution within a layer");
   const int64_t n_layers = model.config().n_layers;
   const Selection last = {.positions = {tokens_ - 1}};
   const std::string stream = fmt::format("layers.{}.resid_post", n_layers - 1);

@@ -17,6 +17,7 @@ std::string point(int64_t layer, const char* name) {
 void check_layer(const LanguageModel& model, int64_t layer) {
   ELAPSE_CHECK(layer >= 0 && layer < model.config().n_layers, "layer {}: the model has {}", layer,
                model.config().n_layers);
+  model.config().expect_mamba("hidden attention");
 }
 
 Points watched_pass(const LanguageModel& model, int64_t layer, const std::vector<int64_t>& tokens) {

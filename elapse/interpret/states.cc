@@ -26,15 +26,15 @@ void check_alike(const State& a, const State& b) {
   }
 }
 
-// Of one slot, some channels: "conv" has them on its last axis, "h" on the one before.
+// Of one slot, some channels: "h" has them on its first axis, other parts on their last.
 Tensor channels_of(const Tensor& pool, const std::string& part, int64_t slot, int64_t begin,
                    int64_t end) {
   const Tensor one = pool.rows(slot, slot + 1).reshape({pool.dim(1), pool.dim(2)});
-  return part == "conv" ? one.columns(begin, end) : one.rows(begin, end);
+  return part == "h" ? one.rows(begin, end) : one.columns(begin, end);
 }
 
 int64_t channel_count(const Tensor& pool, const std::string& part) {
-  return part == "conv" ? pool.dim(2) : pool.dim(1);
+  return pool.dim(part == "h" ? 1 : 2);
 }
 
 // The places where two parts differ most, at most `count` of them.
@@ -52,7 +52,7 @@ std::vector<StateEntry> largest_differences(const StatePart& part, const std::ve
   for (auto place = order.begin(); place != end; ++place) {
     const int64_t row = static_cast<int64_t>(*place) / width;
     const int64_t column = static_cast<int64_t>(*place) % width;
-    const bool channels_first = part.name != "conv";
+    const bool channels_first = part.name == "h";
     entries.push_back(
         {channels_first ? row : column, channels_first ? column : row, x[*place], y[*place]});
   }

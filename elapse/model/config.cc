@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "elapse/model/config.h"
 
+#include <algorithm>
 #include <numeric>
 
 #include "elapse/core/error.h"
+#include "elapse/io/messages.h"
 #include "elapse/model/config_fields.h"
 #include "elapse/model/config_layouts.h"
 
@@ -41,8 +43,19 @@ void visit_mamba2(const ModelConfig& c, const std::string& prefix,
   if (c.bias) visit(prefix + "out_proj.bias", {c.d_model});
 }
 
+void visit_recurrent(const ModelConfig& c, const std::string& prefix,
+                     const ModelConfig::VisitParameter& visit) {
+  const int64_t gates = gate_count(cell_of(c.mixer)) * c.d_inner;
+  visit(prefix + "weight_ih_l0", {gates, c.d_model});
+  visit(prefix + "weight_hh_l0", {gates, c.d_inner});
+  visit(prefix + "bias_ih_l0", {gates});
+  visit(prefix + "bias_hh_l0", {gates});
+  visit(prefix + "out_proj.weight", {c.d_model, c.d_inner});
+}
+
 void visit_mixer(const ModelConfig& c, const std::string& prefix,
                  const ModelConfig::VisitParameter& visit) {
+  if (is_recurrent(c.mixer)) return visit_recurrent(c, prefix, visit);
   if (c.mixer == MixerKind::mamba2) return visit_mamba2(c, prefix, visit);
   visit(prefix + "A_log", {c.d_inner, c.d_state});
   visit(prefix + "D", {c.d_inner});
@@ -63,7 +76,24 @@ std::string_view name_of(Layout layout) {
   return layout == Layout::original ? "original" : "transformers";
 }
 
-std::string_view name_of(MixerKind mixer) { return mixer == MixerKind::mamba ? "mamba" : "mamba2"; }
+const std::vector<std::string>& mixer_names() {
+  static const std::vector<std::string> names = {"mamba", "mamba2", "rnn", "lstm", "gru"};
+  return names;
+}
+
+std::string_view name_of(MixerKind mixer) { return mixer_names()[static_cast<size_t>(mixer)]; }
+
+std::string_view title_of(MixerKind mixer) {
+  constexpr std::string_view kTitles[] = {"Mamba", "Mamba-2", "RNN", "LSTM", "GRU"};
+  return kTitles[static_cast<size_t>(mixer)];
+}
+
+MixerKind mixer_named(std::string_view name) {
+  const auto found = std::find(mixer_names().begin(), mixer_names().end(), name);
+  ELAPSE_CHECK(found != mixer_names().end(), "mixer {}: expected one of {}", quote(name),
+               fmt::join(mixer_names(), ", "));
+  return static_cast<MixerKind>(found - mixer_names().begin());
+}
 
 std::vector<int64_t> token_numbers(const Json& json, std::string_view key, int64_t vocab) {
   if (!json.has(key)) return {};
@@ -108,6 +138,20 @@ ModelConfig ModelConfig::mamba2(int64_t d_model, int64_t n_layers, int64_t vocab
   return config;
 }
 
+ModelConfig ModelConfig::recurrent(MixerKind cell, int64_t d_model, int64_t n_layers,
+                                   int64_t vocab_size) {
+  ModelConfig config;
+  config.layout = Layout::original;
+  config.mixer = cell;
+  config.d_model = d_model;
+  config.n_layers = n_layers;
+  config.vocab_size = vocab_size;
+  config.d_inner = d_model;
+  config.d_state = config.d_conv = 0;
+  config.conv_bias = false;
+  return config;
+}
+
 ModelConfig ModelConfig::parse(const Json& json) {
   const bool transformers = json.has("model_type");
   ELAPSE_CHECK(transformers || json.has("d_model"),
@@ -127,6 +171,11 @@ ModelConfig ModelConfig::in_layout(Layout other) const {
   ModelConfig config = *this;
   config.layout = other;
   return config;
+}
+
+void ModelConfig::expect_mamba(std::string_view method) const {
+  ELAPSE_CHECK(!is_recurrent(mixer), "{} reads what Mamba mixers alone have: this model's are {}",
+               method, name_of(mixer));
 }
 
 std::string_view ModelConfig::architecture() const {
@@ -155,6 +204,9 @@ int64_t ModelConfig::parameter_count() const {
 }
 
 int64_t ModelConfig::state_bytes() const {
+  if (is_recurrent(mixer)) {
+    return n_layers * state_rows(cell_of(mixer)) * d_inner * size_of(DType::f32);
+  }
   const int64_t floats = n_layers * (d_inner * d_state + d_conv_inner() * (d_conv - 1));
   return floats * size_of(DType::f32);
 }

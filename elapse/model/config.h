@@ -20,8 +20,13 @@ std::vector<int64_t> token_numbers(const Json& json, std::string_view key, int64
 enum class Layout { original, transformers };
 std::string_view name_of(Layout layout);  // "original"
 
-enum class MixerKind : uint8_t { mamba, mamba2 };
+enum class MixerKind : uint8_t { mamba, mamba2, rnn, lstm, gru };
 std::string_view name_of(MixerKind mixer);  // "mamba2"
+// The mixer of that name. Throws Error listing them all.
+MixerKind mixer_named(std::string_view name);
+const std::vector<std::string>& mixer_names();
+std::string_view title_of(MixerKind mixer);  // "Mamba-2"
+inline bool is_recurrent(MixerKind mixer) { return mixer >= MixerKind::rnn; }
 
 // The tokens a published model's tokenizer begins, ends and fills texts with; none where it is not
 // stated, which transformers takes for 0, and as a rule in the original layout.
@@ -34,7 +39,8 @@ struct SpecialTokens {
   bool operator==(const SpecialTokens&) const = default;
 };
 
-// A Mamba language model's shape, as config.json of either layout states it.
+// A language model's shape, as config.json of either layout states it. Of the recurrent mixers,
+// which have no published layout, the original one is a form of our own.
 struct ModelConfig {
   Layout layout = Layout::transformers;
   MixerKind mixer = MixerKind::mamba;
@@ -65,12 +71,18 @@ struct ModelConfig {
   // Mamba-2 with the published defaults: expand 2, d_state 128, one group, heads of 64 channels, or
   // of as many as divide both 64 and d_inner.
   static ModelConfig mamba2(int64_t d_model, int64_t n_layers, int64_t vocab_size);
+  // rnn, lstm or gru, as wide inside as the residual stream.
+  static ModelConfig recurrent(MixerKind cell, int64_t d_model, int64_t n_layers,
+                               int64_t vocab_size);
   // Throws Error naming the file and the field that is missing, mistyped, contradicts another, or
   // asks for what elapse does not have.
   static ModelConfig parse(const Json& json);
   // The same model in another layout, whose configurations may be unable to state it: Error.
   ModelConfig in_layout(Layout other) const;
   std::string json(DType weights = DType::f32) const;  // config.json in `layout`
+
+  // Throws Error saying that `method` reads what Mamba mixers alone have, unless they do.
+  void expect_mamba(std::string_view method) const;
 
   std::string_view architecture() const;  // "falcon_mamba", or the mixer's name
   int64_t n_heads() const { return d_inner / head_dim; }

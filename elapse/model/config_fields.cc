@@ -73,10 +73,19 @@ int64_t dt_rank_for(int64_t d_model) { return (d_model + 15) / 16; }
 
 MixerKind mixer_of(const Json& ssm_cfg) {
   const std::string layer = ssm_cfg.text("layer", kMamba1Layer);
-  ELAPSE_CHECK(layer == kMamba1Layer || layer == kMamba2Layer,
-               "{}: expected \"Mamba1\" or \"Mamba2\" (the mixers known), found {}",
-               ssm_cfg.at("layer").where(), quote(layer));
-  return layer == kMamba1Layer ? MixerKind::mamba : MixerKind::mamba2;
+  if (layer == kMamba1Layer) return MixerKind::mamba;
+  if (layer == kMamba2Layer) return MixerKind::mamba2;
+  for (const MixerKind cell : {MixerKind::rnn, MixerKind::lstm, MixerKind::gru}) {
+    if (layer == name_of(cell)) return cell;
+  }
+  fail(
+      "{}: expected \"Mamba1\", \"Mamba2\", \"rnn\", \"lstm\" or \"gru\" (the mixers known), found "
+      "{}",
+      ssm_cfg.at("layer").where(), quote(layer));
+}
+
+Cell cell_of(MixerKind recurrent) {
+  return static_cast<Cell>(static_cast<int>(recurrent) - static_cast<int>(MixerKind::rnn));
 }
 
 void read_dt_limits(const Json& json, std::string_view key, ModelConfig& config) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include "elapse/model/config.h"
+#include "elapse/ops/recurrent.h"
 
 // Fields of config.json as both published layouts have them, under names of their own. Reading
 // throws Error naming the file, the field, what was expected and what was found.
@@ -28,6 +29,7 @@ std::string stated(const Json& json, std::string_view key, int64_t value);
 int64_t dt_rank_field(const Json& json, std::string_view key, int64_t automatic);  // or "auto"
 int64_t dt_rank_for(int64_t d_model);
 MixerKind mixer_of(const Json& ssm_cfg);
+Cell cell_of(MixerKind recurrent);
 
 // The limits of dt, [least, most]; the published ones are [0.0, Infinity].
 void read_dt_limits(const Json& json, std::string_view key, ModelConfig& config);

@@ -19,6 +19,9 @@ constexpr std::array<std::string_view, 13> kMamba1Fields = {
     "layer",   "d_state",  "d_conv",    "expand",        "dt_rank", "dt_min",       "dt_max",
     "dt_init", "dt_scale", "conv_bias", "dt_init_floor", "bias",    "use_fast_path"};
 
+// Of the recurrent mixers, which are our own.
+constexpr std::array<std::string_view, 2> kRecurrentFields = {"layer", "hidden_size"};
+
 // As many of mamba2.Mamba2's.
 constexpr std::array<std::string_view, 21> kMamba2Fields = {"layer",
                                                             "d_state",
@@ -78,8 +81,20 @@ void read_mamba2_cfg(const Json& ssm, ModelConfig& config) {
   check_heads(ssm, config, "headdim", "ngroups");
 }
 
+void read_recurrent_cfg(const Json& ssm, ModelConfig& config) {
+  check_fields(ssm, kRecurrentFields, name_of(config.mixer));
+  const MixerKind cell = config.mixer;
+  ModelConfig read =
+      ModelConfig::recurrent(cell, config.d_model, config.n_layers, config.vocab_size);
+  read.d_inner = size_field(ssm, "hidden_size", config.d_model);
+  read.pad_vocab_multiple = config.pad_vocab_multiple;
+  read.tied_head = config.tied_head;
+  config = read;
+}
+
 void read_ssm_cfg(const Json& ssm, ModelConfig& config) {
   config.mixer = mixer_of(ssm);
+  if (is_recurrent(config.mixer)) return read_recurrent_cfg(ssm, config);
   config.d_inner = size_field(ssm, "expand", 2) * config.d_model;
   config.d_conv = size_field(ssm, "d_conv", 4);
   if (config.mixer == MixerKind::mamba2) read_mamba2_cfg(ssm, config);
@@ -93,6 +108,18 @@ void write_mamba2_cfg(JsonWriter& json, const ModelConfig& c) {
   json.field("chunk_size", c.chunk);
   if (c.D_by_channel) json.field("D_has_hdim", true);
   if (c.dt_min > 0 || !std::isinf(c.dt_max)) write_dt_limits(json, "dt_limit", c);
+}
+
+void write_ssm_cfg(JsonWriter& json, const ModelConfig& c) {
+  if (is_recurrent(c.mixer)) {
+    json.field("layer", name_of(c.mixer)).field("hidden_size", c.d_inner);
+    return;
+  }
+  if (c.mixer == MixerKind::mamba2) write_mamba2_cfg(json, c);
+  else json.field("dt_rank", c.dt_rank);
+  json.field("d_state", c.d_state).field("d_conv", c.d_conv);
+  json.field("expand", c.d_inner / c.d_model);
+  json.field("bias", c.bias).field("conv_bias", c.conv_bias);
 }
 
 }  // namespace
@@ -120,11 +147,8 @@ std::string original_json(const ModelConfig& c) {
   JsonWriter json;
   json.begin_object().field("d_model", c.d_model).field("n_layer", c.n_layers);
   json.field("vocab_size", c.vocab_size).key("ssm_cfg").begin_object();
-  if (c.mixer == MixerKind::mamba2) write_mamba2_cfg(json, c);
-  else json.field("dt_rank", c.dt_rank);
-  json.field("d_state", c.d_state).field("d_conv", c.d_conv);
-  json.field("expand", c.d_inner / c.d_model);
-  json.field("bias", c.bias).field("conv_bias", c.conv_bias).end_object();
+  write_ssm_cfg(json, c);
+  json.end_object();
   json.field("rms_norm", true).field("residual_in_fp32", true).field("fused_add_norm", true);
   json.field("pad_vocab_size_multiple", c.pad_vocab_multiple);
   return json.field("tie_embeddings", c.tied_head).end_object().text();
@@ -137,7 +161,7 @@ void check_original_can_state(const ModelConfig& c) {
   ELAPSE_CHECK(c.norm_eps == kOriginalNormEps,
                "the original layout has no field for the norms' epsilon: expected {}, found {}",
                kOriginalNormEps, c.norm_eps);
-  ELAPSE_CHECK(c.d_inner % c.d_model == 0,
+  ELAPSE_CHECK(is_recurrent(c.mixer) || c.d_inner % c.d_model == 0,
                "the original layout states d_inner as a multiple of d_model {}: found {}",
                c.d_model, c.d_inner);
 }

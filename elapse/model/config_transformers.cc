@@ -167,6 +167,10 @@ std::string transformers_json(const ModelConfig& c, DType weights) {
 }
 
 void check_transformers_can_state(const ModelConfig& c) {
+  ELAPSE_CHECK(
+      !is_recurrent(c.mixer),
+      "the transformers layout has no {} mixers: such a model stays in the original layout",
+      name_of(c.mixer));
   ELAPSE_CHECK(!c.D_by_channel,
                "the transformers layout has one number of D for each head: a model with D_has_hdim "
                "stays in the original layout");

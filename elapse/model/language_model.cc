@@ -6,7 +6,9 @@
 #include "elapse/core/hash.h"
 #include "elapse/mixers/mamba.h"
 #include "elapse/mixers/mamba2.h"
+#include "elapse/mixers/recurrent.h"
 #include "elapse/model/by_tokens.h"
+#include "elapse/model/config_fields.h"
 
 namespace elapse {
 namespace {
@@ -61,6 +63,11 @@ Mamba2Config mamba2_config(const ModelConfig& c) {
 std::unique_ptr<Mixer> make_mixer(Device& device, const ModelConfig& config, DType dtype,
                                   const std::string& prefix, Random& random,
                                   Parameters& parameters) {
+  if (is_recurrent(config.mixer)) {
+    const RecurrentConfig recurrent = {cell_of(config.mixer), config.d_model, config.d_inner};
+    return std::make_unique<Recurrent>(device, recurrent, config.n_layers, dtype, prefix, random,
+                                       parameters);
+  }
   if (config.mixer == MixerKind::mamba2) {
     return std::make_unique<Mamba2>(device, mamba2_config(config), config.n_layers, dtype, prefix,
                                     random, parameters);

@@ -7,14 +7,14 @@
 
 namespace elapse {
 
-// Recurrent cells in the form that PyTorch gives them: Elman's (1990) with tanh, the long short-term
-// memory of Hochreiter and Schmidhuber (1997) with forget gates, the gated recurrent unit of Cho et
-// al. (2014) whose reset gate scales the recurrent share of n.
+// Recurrent cells in the form that PyTorch gives them: Elman's (1990) with tanh, the long
+// short-term memory of Hochreiter and Schmidhuber (1997) with forget gates, the gated recurrent
+// unit of Cho et al. (2014) whose reset gate scales the recurrent share of n.
 enum class Cell : uint8_t { rnn, lstm, gru };
 
-int64_t gate_count(Cell cell);   // rnn 1: h; lstm 4: i, f, g, o; gru 3: r, z, n
-int64_t state_rows(Cell cell);   // rows of d_inner that a sequence remembers: h, and lstm's c
-int64_t inner_rows(Cell cell);   // rows of d_inner that backward needs of a token
+int64_t gate_count(Cell cell);  // rnn 1: h; lstm 4: i, f, g, o; gru 3: r, z, n
+int64_t state_rows(Cell cell);  // rows of d_inner that a sequence remembers: h, and lstm's c
+int64_t inner_rows(Cell cell);  // rows of d_inner that backward needs of a token
 
 // Values inside, (tokens, d_inner) each: the gates as they stand in the weight, after their
 // nonlinearity (none of rnn); lstm's c; h, which the next token meets as it is after its edits.
@@ -53,8 +53,8 @@ struct RecurrentBackward {
   Tensor before;
   Tensor inner;
   RecurrentTaps taps;
-  Tensor da;     // (tokens, gate_count * d_inner), assigned; rows may be strided
-  Tensor dm;     // (tokens, gate_count * d_inner), assigned: of m, whose sums give dweight and dbias
+  Tensor da;  // (tokens, gate_count * d_inner), assigned; rows may be strided
+  Tensor dm;  // (tokens, gate_count * d_inner), assigned: of m, whose sums give dweight and dbias
   Tensor dpool;  // (slots, state_rows, d_inner), see Sequences; or empty: not wanted
 };
 

@@ -25,7 +25,7 @@ void put_choices(Settings& into, const ModelConfig& c) {
   put(into, "mixer", name_of(c.mixer));
   put(into, "d_model", c.d_model);
   put(into, "layers", c.n_layers);
-  put(into, "d_state", c.d_state);
+  if (!is_recurrent(c.mixer)) put(into, "d_state", c.d_state);
 }
 
 void put_mamba2(Settings& into, const ModelConfig& c) {
@@ -38,8 +38,10 @@ void put_mamba2(Settings& into, const ModelConfig& c) {
 void put_consequences(Settings& into, const ModelConfig& c) {
   put(into, "vocab_size", c.vocab_size);
   put(into, "d_inner", c.d_inner);
-  put(into, "d_conv", c.d_conv);
-  put(into, "dt_rank", c.dt_rank);
+  if (!is_recurrent(c.mixer)) {
+    put(into, "d_conv", c.d_conv);
+    put(into, "dt_rank", c.dt_rank);
+  }
   if (c.mixer == MixerKind::mamba2) put_mamba2(into, c);
   put(into, "norm_eps", c.norm_eps);
   if (c.mixer_norm_eps > 0) put(into, "mixer_norm_eps", c.mixer_norm_eps);

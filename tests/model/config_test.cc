@@ -122,6 +122,22 @@ TEST(ModelConfig, mamba2_comes_back_with_every_field_set) {
   expect_error([&] { c.in_layout(Layout::transformers); }, "one number of D for each head");
 }
 
+TEST(ModelConfig, recurrent_cells_in_a_form_of_our_own) {
+  const ModelConfig c = parsed(original(R"(, "ssm_cfg": {"layer": "lstm", "hidden_size": 12})"));
+  EXPECT_EQ(c.architecture(), "lstm");
+  EXPECT_EQ(c.d_inner, 12);
+  EXPECT_EQ(c.state_bytes(), c.n_layers * 2 * 12 * 4);
+  EXPECT_EQ(parsed(c.json()), c);
+  EXPECT_EQ(parsed(original(R"(, "ssm_cfg": {"layer": "gru"})")).d_inner, c.d_model);
+  expect_error([&] { c.in_layout(Layout::transformers); }, "no lstm mixers");
+  expect_error([&] { c.expect_mamba("this"); }, "this reads what Mamba mixers alone have");
+  expect_refused(original(R"(, "ssm_cfg": {"layer": "rnn", "d_state": 16})"),
+                 "\"d_state\" is no field of a rnn mixer");
+  expect_refused(original(R"(, "ssm_cfg": {"layer": "rnn", "hidden_size": 0})"), "hidden_size");
+  EXPECT_EQ(mixer_named("gru"), MixerKind::gru);
+  expect_error([] { mixer_named("grue"); }, "expected one of mamba, mamba2, rnn, lstm, gru");
+}
+
 TEST(ModelConfig, falcon_mamba_7b) {
   const ModelConfig c = parsed(kFalconMamba7b);
   EXPECT_EQ(c.architecture(), "falcon_mamba");
@@ -162,8 +178,10 @@ TEST(ModelConfig, names_the_architecture_it_does_not_know) {
                  "field \"architectures[0]\": expected \"MambaForCausalLM\" for model_type "
                  "\"mamba\", found \"MambaModel\"");
   const std::string mamba3 = R"(, "ssm_cfg": {"layer": "Mamba3"})";
-  expect_refused(original(mamba3),
-                 "expected \"Mamba1\" or \"Mamba2\" (the mixers known), found \"Mamba3\"");
+  expect_refused(
+      original(mamba3),
+      "expected \"Mamba1\", \"Mamba2\", \"rnn\", \"lstm\" or \"gru\" (the mixers known), "
+      "found \"Mamba3\"");
   expect_refused(transformers(mamba3), "found \"Mamba3\"");
   expect_refused(transformers(R"(, "ssm_cfg": {"layer": "Mamba2"})"),
                  "\"Mamba2\" contradicts model_type \"mamba\"");

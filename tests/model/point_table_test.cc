@@ -15,7 +15,7 @@ namespace {
 
 struct Row {
   std::string point;      // "layers.{i}.mixer.dt"
-  std::string shapes[2];  // of Mamba-1 and Mamba-2, "-": there is none
+  std::string shapes[5];  // by MixerKind, "-": there is none
   std::vector<std::string> aliases;
 };
 
@@ -37,12 +37,23 @@ std::vector<std::string> names_in(const std::string& cell) {
 std::vector<Row> read_table() {
   std::ifstream file("docs/points.md");
   std::vector<Row> rows;
+  bool of_cells = false;
   for (std::string line; std::getline(file, line);) {
+    of_cells = of_cells || line.starts_with("Mixers of recurrent cells");
     if (!line.starts_with("| `")) continue;
     std::vector<std::string> cells;
     std::istringstream parts(line.substr(1));
     for (std::string cell; std::getline(parts, cell, '|');) cells.push_back(trimmed(cell));
-    Row row = {names_in(cells.at(0)).at(0), {cells.at(1), cells.at(2)}, names_in(cells.at(4))};
+    const std::string point = names_in(cells.at(0)).at(0);
+    if (of_cells) {
+      rows.push_back({point, {"-", "-", cells.at(1), cells.at(2), cells.at(3)}, {}});
+      continue;
+    }
+    const bool in_mixer = point.starts_with("layers.{i}.mixer.");
+    const std::string everywhere = in_mixer ? "-" : cells.at(1);
+    Row row = {point,
+               {cells.at(1), cells.at(2), everywhere, everywhere, everywhere},
+               names_in(cells.at(4))};
     for (const std::string& alias : names_in(cells.at(5))) row.aliases.push_back(alias);
     rows.push_back(std::move(row));
   }
@@ -55,11 +66,17 @@ std::string replaced(std::string text, const std::string& what, const std::strin
 }
 
 // Sizes that all differ.
-ModelConfig config_of(int mixer) {
-  ModelConfig config = mixer == 0 ? ModelConfig::mamba(20, 2, 11) : ModelConfig::mamba2(20, 2, 11);
+ModelConfig config_of(MixerKind mixer) {
+  if (is_recurrent(mixer)) {
+    ModelConfig config = ModelConfig::recurrent(mixer, 20, 2, 11);
+    config.d_inner = 13;
+    return config;
+  }
+  ModelConfig config =
+      mixer == MixerKind::mamba ? ModelConfig::mamba(20, 2, 11) : ModelConfig::mamba2(20, 2, 11);
   config.d_state = 6;
   config.d_conv = 3;
-  if (mixer == 1) {
+  if (mixer == MixerKind::mamba2) {
     config.head_dim = 4;
     config.n_groups = 5;
   } else {
@@ -78,6 +95,8 @@ std::string in_numbers(const std::string& shape, const ModelConfig& c) {
       {"sequences", kSequences},
       {"d_model", c.d_model},
       {"d_inner", c.d_inner},
+      {"3 d_inner", 3 * c.d_inner},
+      {"4 d_inner", 4 * c.d_inner},
       {"d_conv_inner", c.d_conv_inner()},
       {"d_state", c.d_state},
       {"d_conv - 1", c.d_conv - 1},
@@ -86,14 +105,15 @@ std::string in_numbers(const std::string& shape, const ModelConfig& c) {
       {"n_groups d_state", c.n_groups * c.d_state},
       {"n_heads", c.mixer == MixerKind::mamba2 ? c.n_heads() : 0},
       {"vocab", c.vocab()},
-      {"1", 1}};
+      {"1", 1},
+      {"2", 2}};
   Shape out;
   std::istringstream words(shape.substr(1, shape.size() - 2));
   for (std::string word; std::getline(words, word, ',');) out.push_back(sizes.at(trimmed(word)));
   return out.str();
 }
 
-class PointTable : public testing::TestWithParam<int> {};
+class PointTable : public testing::TestWithParam<MixerKind> {};
 
 TEST_P(PointTable, HasTheModelsPointsAndTheirShapes) {
   Device device("ref");
@@ -114,7 +134,7 @@ TEST_P(PointTable, HasTheModelsPointsAndTheirShapes) {
                  {}},
                 nullptr, &points);
   for (const Row& row : read_table()) {
-    const std::string& shape = row.shapes[GetParam()];
+    const std::string& shape = row.shapes[static_cast<size_t>(GetParam())];
     if (shape == "-") continue;
     const bool many = row.point.find("{k}") != std::string::npos;
     for (int64_t k = 0; k < (many ? config.d_conv : 1); ++k) {
@@ -126,7 +146,12 @@ TEST_P(PointTable, HasTheModelsPointsAndTheirShapes) {
   for (const std::string& name : known) ADD_FAILURE() << name << " is not in docs/points.md";
 }
 
-INSTANTIATE_TEST_SUITE_P(Mixers, PointTable, testing::Values(0, 1));
+INSTANTIATE_TEST_SUITE_P(Mixers, PointTable,
+                         testing::Values(MixerKind::mamba, MixerKind::mamba2, MixerKind::rnn,
+                                         MixerKind::lstm, MixerKind::gru),
+                         [](const testing::TestParamInfo<MixerKind>& mixer) {
+                           return std::string(name_of(mixer.param));
+                         });
 
 TEST(PointTable, HasTheOtherNames) {
   std::set<std::string> known;

@@ -23,7 +23,11 @@ constexpr Mode kModes[] = {Mode::training, Mode::prefill, Mode::decoding};
 const std::vector<int64_t> kLengths = {7, 4};
 const std::vector<int64_t> kTokens = {3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5};
 
+constexpr MixerKind kMixers[] = {MixerKind::mamba, MixerKind::mamba2, MixerKind::rnn,
+                                 MixerKind::lstm, MixerKind::gru};
+
 ModelConfig tiny_config(MixerKind mixer = MixerKind::mamba) {
+  if (is_recurrent(mixer)) return ModelConfig::recurrent(mixer, 20, 2, 11);
   ModelConfig config =
       mixer == MixerKind::mamba ? ModelConfig::mamba(20, 2, 11) : ModelConfig::mamba2(20, 2, 11);
   config.d_state = 5;
@@ -124,7 +128,7 @@ class Subject {
     EXPECT_EQ(bits_of(device_, model_.forward_from(tape, 2, last, whole(), &again).value()),
               expected);
     Points early;
-    early.watch("layers.0.mixer.dt");
+    early.watch("layers.0.mixer.out");
     EXPECT_THROW(model_.forward_from(tape, 1, stream, whole(), &again, &early), Error);
     EXPECT_THROW(model_.forward_from(tape, 3, stream, whole(), &again), Error);
     EXPECT_THROW(model_.forward_from(tape, 1, Var(), whole(), &again), Error);
@@ -292,10 +296,17 @@ TEST_P(EveryPoint, DoublingDoesWhatItDoesInRefDouble) {
   }
 }
 
+// Whether a token's value depends on what the edit made of the same point at the token before.
+bool follows_edits_before(MixerKind mixer, const std::string& name) {
+  if (name.ends_with(".h")) return true;
+  const std::string point = name.substr(name.rfind('.') + 1);
+  return is_recurrent(mixer) && name.find(".mixer.") != name.npos && point.size() == 1;
+}
+
 TEST_P(EveryPoint, AddingWhatItIsEqualsDoubling) {
   Subject subject(GetParam().device, GetParam().dtype, GetParam().mixer);
   for (const PointInfo& p : subject.points()) {
-    if (p.name.ends_with(".h")) continue;  // its value depends on the edit of the token before
+    if (follows_edits_before(GetParam().mixer, p.name)) continue;
     const Tensor own = subject.watch(Mode::prefill, p.name).front();
     Points added, doubled;
     added.edit({p.name, EditOp::add, own});
@@ -378,7 +389,7 @@ TEST_P(EveryPoint, SelectionsAreThePartsTheyName) {
 // What a pass of decoding sees of a position, whichever token it comes with.
 TEST_P(EveryPoint, PositionsMeanTheSameWhileDecoding) {
   Subject subject(GetParam().device, GetParam().dtype, GetParam().mixer);
-  const std::string name = "layers.1.mixer.y";
+  const std::string name = is_recurrent(GetParam().mixer) ? "layers.1.mixer.h" : "layers.1.mixer.y";
   const std::vector<Tensor> each = subject.watch(Mode::decoding, name);
   Points points;
   points.watch(name, {.sequences = {1}, .positions = {3}});
@@ -402,7 +413,8 @@ TEST_P(EveryPoint, PositionsMeanTheSameWhileDecoding) {
 // Many edits of one point, each of another token, do what one does with a row for each.
 TEST_P(EveryPoint, EditsOfOnePointAddUp) {
   Subject subject(GetParam().device, GetParam().dtype, GetParam().mixer);
-  for (const char* name : {"layers.0.mixer.out", "layers.1.mixer.dt", "layers.1.resid_pre"}) {
+  const char* inner = is_recurrent(GetParam().mixer) ? "layers.1.mixer.h" : "layers.1.mixer.dt";
+  for (const char* name : {"layers.0.mixer.out", inner, "layers.1.resid_pre"}) {
     const Tensor whole = subject.watch(Mode::prefill, name).front();
     Points together, apart;
     const Tensor two = subject.device().empty(whole.dtype(), {1});
@@ -469,7 +481,7 @@ TEST_P(EveryPoint, GradientsAreThoseInRefDouble) {
 }
 
 TEST(PointGradients, AreThoseOfWhatIsAdded) {
-  for (const MixerKind mixer : {MixerKind::mamba, MixerKind::mamba2}) {
+  for (const MixerKind mixer : kMixers) {
     Subject subject("ref", DType::f64, mixer);
     for (const PointInfo& p : subject.points()) {
       SCOPED_TRACE(p.name);
@@ -485,7 +497,7 @@ TEST_P(EveryPoint, APassFromALayerEndsAsTheWholeDoes) {
 
 std::vector<Kind> kinds() {
   std::vector<Kind> list;
-  for (const MixerKind mixer : {MixerKind::mamba, MixerKind::mamba2}) {
+  for (const MixerKind mixer : kMixers) {
     list.insert(list.end(), {{"ref", DType::f64, mixer}, {"ref", DType::f32, mixer}});
     for (const Backend* backend : backends()) {
       if (backend->name == "cpu") list.push_back({"cpu", DType::f32, mixer});

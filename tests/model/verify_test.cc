@@ -75,6 +75,13 @@ TEST(Verify, Mamba2RunsItsOwnKernels) {
   EXPECT_EQ(device.calls(Op::gated_rms_norm_backward), 2);
 }
 
+TEST(Verify, RecurrentCellsRunTheirOwnKernels) {
+  Device device("cpu", 1);
+  learn_one_token(device, ModelConfig::recurrent(MixerKind::gru, 8, 2, 5));
+  EXPECT_EQ(device.calls(Op::recurrent_forward), 2);
+  EXPECT_EQ(device.calls(Op::recurrent_backward), 2);
+}
+
 TEST(Verify, RefTakesThePlaceOfCpuWhereAsked) {
   Device device("cpu", 1);
   EXPECT_EQ(device.name(), mode() == "ref" ? "ref" : "cpu");

@@ -65,8 +65,7 @@ RecurrentTaps make_taps(Operands& o, const Case& c, Cell cell, Shape shape) {
 Call make_call(Device& device, Operands& o, const Case& c, Cell cell) {
   const Sequences seqs = make_sequences(device, c.lengths, c.starts, c.ends);
   const int64_t tokens = seqs.tokens, gates = gate_count(cell) * c.d_inner;
-  const Shape shape = {tokens, c.d_inner},
-              slots = {seqs.max_slot + 1, state_rows(cell), c.d_inner};
+  const Shape shape = {tokens, c.d_inner}, slots = {seqs.max_slot + 1, state_rows(cell), c.d_inner};
   const bool pooled = seqs.max_slot >= 0;
   Call call;
   auto& [forward, backward] = call;

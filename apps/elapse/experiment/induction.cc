@@ -21,7 +21,7 @@ struct Arguments : ExperimentOptions {
 
 InductionSettings settings_of(const Arguments& args) {
   InductionSettings settings = args.quick ? InductionSettings::quick() : InductionSettings::full();
-  if (args.mixer == "mamba2") settings.model = InductionSettings::model_of(MixerKind::mamba2);
+  settings.model = InductionSettings::model_of(mixer_named(args.mixer));
   settings.seed = args.seed;
   if (args.steps) settings.train.steps = *args.steps;
   settings.train.check();
@@ -34,8 +34,8 @@ void induction(const Arguments& args) {
   Device device(args.device, args.threads);
   fmt::print(
       "Induction heads: a {} of {} layers, d_model {}, trained for {} steps at lengths up to {}.\n",
-      settings.model.mixer == MixerKind::mamba ? "Mamba" : "Mamba-2", settings.model.n_layers,
-      settings.model.d_model, settings.train.steps, settings.longest_trained());
+      title_of(settings.model.mixer), settings.model.n_layers, settings.model.d_model,
+      settings.train.steps, settings.longest_trained());
   std::fflush(stdout);
   StageProgress progress;
   const InductionRun run =
@@ -68,9 +68,9 @@ void add_experiment_induction(CLI::App& verb) {
   task->add_option("--steps", args->steps, "training steps, instead of the published 204800")
       ->check(whole_number(1))
       ->excludes(quick);
-  task->add_option("--mixer", args->mixer, "mamba (the published one) or mamba2")
+  task->add_option("--mixer", args->mixer, "mamba (the published one), mamba2, rnn, lstm or gru")
       ->capture_default_str()
-      ->check(CLI::IsMember({"mamba", "mamba2"}));
+      ->check(CLI::IsMember(mixer_names()));
   add_options(*task, *args, "the initialisation and the data",
               "report.html, result.json, accuracy.svg and the trained model");
   task->footer(

@@ -69,6 +69,7 @@ std::vector<std::string> part_names(const State& state) {
 // One layer's h by channel and state, of the channels with the largest norms.
 HeatMap layer_map(const Arguments& args, Inspection& inspection, const State& state) {
   constexpr size_t kMostChannels = 64;
+  inspection.model().config().expect_mamba("the map of h by channel and state");
   const Tensor& h = state.layers()[static_cast<size_t>(args.layer)].part("h").value();
   const std::vector<double> values = host_values(inspection.device(), h);
   const auto channels = static_cast<size_t>(h.dim(1)), states = static_cast<size_t>(h.dim(2));

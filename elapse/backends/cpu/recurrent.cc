@@ -54,10 +54,12 @@ struct Token {
   int64_t t, n;
 
   void Sigmoids(const float* a, const float* m, float* to) const {
-    Each(n, to, [](V x, V y) HWY_ATTR { return Sigmoid(D(), hn::Add(x, y)); }, a, m);
+    Each(
+        n, to, [](V x, V y) HWY_ATTR { return Sigmoid(D(), hn::Add(x, y)); }, a, m);
   }
   void Tanhs(const float* a, const float* m, float* to) const {
-    Each(n, to, [](V x, V y) HWY_ATTR { return Tanh(D(), hn::Add(x, y)); }, a, m);
+    Each(
+        n, to, [](V x, V y) HWY_ATTR { return Tanh(D(), hn::Add(x, y)); }, a, m);
   }
   // Gate k of `inner`, past its tap, in `gates`.
   void TapGate(int64_t k, const float* inner, float* gates) const {
@@ -79,12 +81,14 @@ struct Token {
       TapGate(k, inner, gates);
     }
     const float *i = gates, *f = gates + n, *g = gates + 2 * n, *o = gates + 3 * n;
-    Each(n, inner + 4 * n, [](V fv, V cv, V iv, V gv) HWY_ATTR {
-      return hn::MulAdd(fv, cv, hn::Mul(iv, gv));
-    }, f, c, i, g);
+    Each(
+        n, inner + 4 * n,
+        [](V fv, V cv, V iv, V gv) HWY_ATTR { return hn::MulAdd(fv, cv, hn::Mul(iv, gv)); }, f, c,
+        i, g);
     std::copy_n(inner + 4 * n, n, c);
     Pass(taps.c, t, n, c);
-    Each(n, h, [](V ov, V cv) HWY_ATTR { return hn::Mul(ov, Tanh(D(), cv)); }, o, c);
+    Each(
+        n, h, [](V ov, V cv) HWY_ATTR { return hn::Mul(ov, Tanh(D(), cv)); }, o, c);
     Pass(taps.h, t, n, h);
   }
 
@@ -94,14 +98,16 @@ struct Token {
       TapGate(k, inner, gates);
     }
     const float *r = gates, *z = gates + n, *candidate = gates + 2 * n;
-    Each(n, inner + 2 * n, [](V av, V rv, V mv) HWY_ATTR {
-      return Tanh(D(), hn::MulAdd(rv, mv, av));
-    }, a + 2 * n, r, m + 2 * n);
+    Each(
+        n, inner + 2 * n,
+        [](V av, V rv, V mv) HWY_ATTR { return Tanh(D(), hn::MulAdd(rv, mv, av)); }, a + 2 * n, r,
+        m + 2 * n);
     TapGate(2, inner, gates);
     std::copy_n(m + 2 * n, n, inner + 3 * n);
-    Each(n, h, [](V zv, V nv, V hv) HWY_ATTR {
-      return hn::MulAdd(zv, hv, hn::NegMulAdd(zv, nv, nv));
-    }, z, candidate, h);
+    Each(
+        n, h,
+        [](V zv, V nv, V hv) HWY_ATTR { return hn::MulAdd(zv, hv, hn::NegMulAdd(zv, nv, nv)); }, z,
+        candidate, h);
     Pass(taps.h, t, n, h);
   }
 
@@ -109,15 +115,17 @@ struct Token {
   template <class Slope>
   void BackThroughGate(int64_t k, const float* inner, float* da, Slope&& slope) const {
     PassBack(taps.gates[static_cast<size_t>(k)], t, n, da + k * n);
-    Each(n, da + k * n, [&](V d, V y) HWY_ATTR { return hn::Mul(d, slope(y)); }, da + k * n,
-         inner + k * n);
+    Each(
+        n, da + k * n, [&](V d, V y) HWY_ATTR { return hn::Mul(d, slope(y)); }, da + k * n,
+        inner + k * n);
   }
 
   // Backward: `dh` of the edited h arrives, and is overwritten with that of the unedited one;
   // dstate (h, c) becomes what this token hands on without what goes through the weights.
   void RnnBack(const float* inner, float* dh, float* da, float* dstate) const {
     PassBack(taps.h, t, n, dh);
-    Each(n, da, [](V d, V y) HWY_ATTR { return hn::Mul(d, SlopeOfTanh(y)); }, dh, inner);
+    Each(
+        n, da, [](V d, V y) HWY_ATTR { return hn::Mul(d, SlopeOfTanh(y)); }, dh, inner);
     std::fill_n(dstate, n, 0.0f);
   }
 
@@ -129,11 +137,14 @@ struct Token {
     float* squashed = gates + 4 * n;
     std::copy_n(inner + 4 * n, n, squashed);
     Pass(taps.c, t, n, squashed);
-    Each(n, squashed, [](V c) HWY_ATTR { return Tanh(D(), c); }, squashed);
+    Each(
+        n, squashed, [](V c) HWY_ATTR { return Tanh(D(), c); }, squashed);
     PassBack(taps.h, t, n, dh);
-    Each(n, dc, [](V d, V dhv, V ov, V y) HWY_ATTR {
-      return hn::MulAdd(hn::Mul(dhv, ov), SlopeOfTanh(y), d);
-    }, dc, dh, o, squashed);
+    Each(
+        n, dc,
+        [](V d, V dhv, V ov, V y)
+            HWY_ATTR { return hn::MulAdd(hn::Mul(dhv, ov), SlopeOfTanh(y), d); },
+        dc, dh, o, squashed);
     PassBack(taps.c, t, n, dc);
     const auto product = [](V x, V y) HWY_ATTR { return hn::Mul(x, y); };
     const auto sigmoid = [](V y) HWY_ATTR { return SlopeOfSigmoid(y); };
@@ -156,13 +167,15 @@ struct Token {
     const auto product = [](V x, V y) HWY_ATTR { return hn::Mul(x, y); };
     const auto sigmoid = [](V y) HWY_ATTR { return SlopeOfSigmoid(y); };
     PassBack(taps.h, t, n, dh);
-    Each(n, da + 2 * n, [](V d, V zv) HWY_ATTR { return hn::NegMulAdd(d, zv, d); }, dh, z);
+    Each(
+        n, da + 2 * n, [](V d, V zv) HWY_ATTR { return hn::NegMulAdd(d, zv, d); }, dh, z);
     BackThroughGate(2, inner, da, [](V y) HWY_ATTR { return SlopeOfTanh(y); });
     Each(n, dm + 2 * n, product, da + 2 * n, r);
     Each(n, da, product, da + 2 * n, inner + 3 * n);
     BackThroughGate(0, inner, da, sigmoid);
-    Each(n, da + n, [](V d, V hv, V nv) HWY_ATTR { return hn::Mul(d, hn::Sub(hv, nv)); }, dh,
-         before, candidate);
+    Each(
+        n, da + n, [](V d, V hv, V nv) HWY_ATTR { return hn::Mul(d, hn::Sub(hv, nv)); }, dh, before,
+        candidate);
     BackThroughGate(1, inner, da, sigmoid);
     std::copy_n(da, 2 * n, dm);
     Each(n, dstate, product, dh, z);
@@ -184,7 +197,8 @@ void BackwardToken(const RecurrentBackward& args, int64_t t, float* gates, float
   const Token token = {args.taps, t, n};
   const float *inner = row(args.inner, t), *before = row(args.before, t);
   float *da = row(args.da, t), *dm = row(args.dm, t);
-  Each(n, dh, [](V x, V y) HWY_ATTR { return hn::Add(x, y); }, row(args.dh, t), dstate);
+  Each(
+      n, dh, [](V x, V y) HWY_ATTR { return hn::Add(x, y); }, row(args.dh, t), dstate);
   if (args.cell == Cell::gru) return token.GruBack(inner, before, gates, dh, da, dm, dstate);
   if (args.cell == Cell::rnn) token.RnnBack(inner, dh, da, dstate);
   else token.LstmBack(inner, before, gates, dh, da, dstate);
@@ -243,12 +257,8 @@ std::vector<Group> groups_of(const Sequences& seqs) {
 void multiply_rows(const Tensor& weight, const float* bias, float* h, int64_t h_row, int64_t count,
                    float* out, int64_t out_row) {
   const Tensor few = Tensor::wrap(h, DType::f32, {count, h_row}).columns(0, weight.dim(1));
-  dots_of_few_rows_here({.few = few,
-                         .many = weight,
-                         .bias = bias,
-                         .out = out,
-                         .out_few = out_row,
-                         .out_many = 1});
+  dots_of_few_rows_here(
+      {.few = few, .many = weight, .bias = bias, .out = out, .out_few = out_row, .out_many = 1});
 }
 
 void forward_group(const RecurrentForward& args, const Group& group) {

@@ -97,7 +97,8 @@ struct Channel {
     for (int k = 0; k < 4; ++k) gate[k] = taps.gates[k](inner[k * d_inner + e], place);
     const T squashed = std::tanh(taps.c(inner[4 * d_inner + e], place));
     const T dh_here = taps.h.back(dh, place);
-    const T dc = taps.c.back(dstate[d_inner + e] + dh_here * gate[3] * slope_of_tanh(squashed), place);
+    const T dc =
+        taps.c.back(dstate[d_inner + e] + dh_here * gate[3] * slope_of_tanh(squashed), place);
     dgate[0] = dc * gate[2];
     dgate[1] = dc * before[d_inner + e];
     dgate[2] = dc * gate[0];
@@ -186,7 +187,8 @@ void recurrent_backward(Device& device, const RecurrentBackward& args) {
         const Channel<T> channel = {taps, d_inner, e, t * d_inner + e};
         const T dh = Matrix<T>(args.dh)(t, e) + dstate[static_cast<size_t>(e)];
         if (args.cell == Cell::rnn) channel.rnn_back(inner, dh, da, dm, dstate.data());
-        else if (args.cell == Cell::lstm) channel.lstm_back(inner, before, dh, da, dm, dstate.data());
+        else if (args.cell == Cell::lstm)
+          channel.lstm_back(inner, before, dh, da, dm, dstate.data());
         else channel.gru_back(inner, before, dh, da, dm, dstate.data());
       }
       for (int64_t k = 0; k < d_inner; ++k) {
