@@ -16,8 +16,8 @@ struct RecurrentConfig {
 //   a = weight_ih u + bias_ih;  h = cell(a, weight_hh, bias_hh);  out = out_proj h
 class Recurrent final : public Mixer {
  public:
-  // Adds its parameters under `prefix`, with PyTorch's names and initialisation, drawn from `random`
-  // in their order; out_proj is divided by sqrt(n_layers), as Mamba's are.
+  // Adds its parameters under `prefix`, with PyTorch's names and initialisation, drawn from
+  // `random` in their order; out_proj is divided by sqrt(n_layers), as Mamba's are.
   Recurrent(Device& device, const RecurrentConfig& config, int64_t n_layers, DType dtype,
             const std::string& prefix, Random& random, Parameters& parameters);
 

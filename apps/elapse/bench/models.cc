@@ -15,9 +15,19 @@ TokenWork mamba2_work(const ModelConfig& config) {
           static_cast<double>(config.n_layers * config.d_inner * config.d_state)};
 }
 
+TokenWork recurrent_work(const ModelConfig& config) {
+  // All but the norms and biases is linear maps.
+  int64_t weights = 0;
+  config.for_each_parameter([&](const std::string& name, const Shape& shape) {
+    if (name.find(".mixer.") != name.npos && shape.rank() == 2) weights += shape.numel();
+  });
+  return {static_cast<double>(weights), static_cast<double>(config.d_model * config.vocab()), 0};
+}
+
 }  // namespace
 
 TokenWork token_work(const ModelConfig& config) {
+  if (is_recurrent(config.mixer)) return recurrent_work(config);
   if (config.mixer == MixerKind::mamba2) return mamba2_work(config);
   const int64_t in_proj = config.d_model * 2 * config.d_inner;
   const int64_t conv = config.d_inner * config.d_conv;

@@ -72,6 +72,13 @@ std::vector<Row> time_mamba_256x4(Context& context, const Benchmark& self) {
   return time_steps(context, self, mamba_256x4(), random_text(), kBatchTokens);
 }
 
+// "train.lstm-256x4"
+std::vector<Row> time_recurrent_256x4(Context& context, const Benchmark& self) {
+  const size_t begin = self.name.find('.') + 1;
+  const MixerKind cell = mixer_named(self.name.substr(begin, self.name.find('-') - begin));
+  return time_steps(context, self, recurrent_256x4(cell), random_text(), kBatchTokens);
+}
+
 constexpr std::string_view kFloor = "multiplications of linear maps and scan, forward and backward";
 
 constexpr Benchmark kBenchmarks[] = {
@@ -79,6 +86,9 @@ constexpr Benchmark kBenchmarks[] = {
      time_induction},
     {"train.mamba-256x4", "step of d_model 256 x 4 layers, vocabulary 256, 8 sequences of 256",
      kFloor, time_mamba_256x4},
+    {"train.rnn-256x4", "the same with recurrent cells, tanh", kFloor, time_recurrent_256x4},
+    {"train.lstm-256x4", "the same, LSTM", kFloor, time_recurrent_256x4},
+    {"train.gru-256x4", "the same, GRU", kFloor, time_recurrent_256x4},
 };
 
 }  // namespace

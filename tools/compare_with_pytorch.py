@@ -1,0 +1,118 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Times training steps of elapse and of PyTorch on the CPU, side by side.
+
+Both train the model of `elapse bench train.<mixer>-256x4`: byte embeddings, 4 residual layers of
+d_model 256 (RMSNorm, mixer, projection), tied head, next-token loss over 8 sequences of 256, clipped
+gradients, AdamW. PyTorch's mixer is its own nn.RNN, nn.LSTM or nn.GRU. The two take turns, and the
+best of each counts, so that both meet the same machine.
+
+    /usr/bin/python3 tools/compare_with_pytorch.py [--threads 2] [--rounds 3] [MIXER ...]
+
+with Debian's python3-torch and libopenblas0-openmp: without it, PyTorch multiplies matrices by the
+reference BLAS, ten times slower. Mixers: rnn, lstm, gru; all of them where none is named.
+"""
+import argparse
+import json
+import pathlib
+import subprocess
+import tempfile
+import time
+
+import torch
+
+ELAPSE = pathlib.Path(__file__).resolve().parent.parent / "build/elapse"
+D_MODEL, LAYERS, VOCAB, SEQUENCES, LENGTH = 256, 4, 256, 8, 256
+MIXERS = {"rnn": torch.nn.RNN, "lstm": torch.nn.LSTM, "gru": torch.nn.GRU}
+SECONDS_A_ROUND = 3
+
+
+class Norm(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(D_MODEL))
+
+    def forward(self, x):
+        return self.weight * x * torch.rsqrt((x * x).mean(-1, keepdim=True) + 1e-5)
+
+
+class Layer(torch.nn.Module):
+    def __init__(self, mixer):
+        super().__init__()
+        self.norm = Norm()
+        self.mixer = mixer(D_MODEL, D_MODEL, batch_first=True)
+        self.out_proj = torch.nn.Linear(D_MODEL, D_MODEL, bias=False)
+
+    def forward(self, x):
+        return x + self.out_proj(self.mixer(self.norm(x))[0])
+
+
+class Model(torch.nn.Module):
+    def __init__(self, mixer):
+        super().__init__()
+        self.embedding = torch.nn.Embedding(VOCAB, D_MODEL)
+        self.layers = torch.nn.Sequential(*(Layer(mixer) for _ in range(LAYERS)))
+        self.norm = Norm()
+
+    def forward(self, tokens):
+        return self.norm(self.layers(self.embedding(tokens))) @ self.embedding.weight.T
+
+
+class Training:
+    def __init__(self, name):
+        torch.manual_seed(0)
+        self.model = Model(MIXERS[name])
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-3, weight_decay=0.1)
+
+    def step(self):
+        tokens = torch.randint(VOCAB, (SEQUENCES, LENGTH + 1))
+        self.optimizer.zero_grad(set_to_none=True)
+        logits = self.model(tokens[:, :-1])
+        torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten()).backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+
+    def best_milliseconds(self):
+        self.step()
+        best, end = float("inf"), time.perf_counter() + SECONDS_A_ROUND
+        while time.perf_counter() < end:
+            begin = time.perf_counter()
+            self.step()
+            best = min(best, time.perf_counter() - begin)
+        return best * 1e3
+
+
+def elapse_milliseconds(name, threads):
+    with tempfile.TemporaryDirectory() as folder:
+        results = pathlib.Path(folder) / "results.json"
+        subprocess.run([ELAPSE, "bench", f"train.{name}-256x4", "--threads", str(threads),
+                        "--json", results], check=True, capture_output=True)
+        (row,) = json.loads(results.read_text())
+        return row["value"]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("mixers", nargs="*", metavar="MIXER")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--rounds", type=int, default=3)
+    args = parser.parse_args()
+    unknown = sorted(set(args.mixers) - set(MIXERS))
+    if unknown:
+        parser.error(f"{unknown[0]}: expected one of {', '.join(MIXERS)}")
+    torch.set_num_threads(args.threads)
+    print(f"PyTorch {torch.__version__}, {args.threads} threads, ms a step\n"
+          f"{'mixer':6} {'elapse':>8} {'PyTorch':>8} {'ratio':>6}")
+    for name in args.mixers or MIXERS:
+        training = Training(name)
+        ours, theirs = [], []
+        for _ in range(args.rounds):
+            ours.append(elapse_milliseconds(name, args.threads))
+            theirs.append(training.best_milliseconds())
+        print(f"{name:6} {min(ours):8.1f} {min(theirs):8.1f} {min(ours) / min(theirs):6.2f}",
+              flush=True)
+
+
+if __name__ == "__main__":
+    main()
