@@ -204,6 +204,19 @@ class Methods(unittest.TestCase):
         self.assertGreater(found["layers.0.mixer.out"]["relative"], 0)
         self.assertGreater(found["norm_f"]["relative"], 0)
 
+    def test_recurrent_cells_are_looked_into_as_far_as_they_go(self):
+        for cell, point in (("rnn", "mixer.h"), ("lstm", "mixer.c"), ("gru", "mixer.z")):
+            model = FIXTURES / cell
+            found = result_of("patch", "--point", point, model=model)
+            self.assertEqual(len(found["score"]), 2 * len(found["columns"]))
+            for method in ("patch", "path", "lens", "attribute"):
+                result_of(method, model=model)
+            for method in ("dla", "hidden-attention", "dt"):
+                done = inspect(method, model=model)
+                self.assertEqual(done.returncode, 1)
+                self.assertIn(f"reads what Mamba mixers alone have: this model's are {cell}",
+                              done.stderr)
+
     def test_edits_do_what_they_say(self):
         edits = FOLDER / "edits.json"
         edits.write_text(json.dumps(

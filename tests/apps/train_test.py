@@ -73,6 +73,29 @@ class Runs(Train):
         for verb in (("generate", "--prompt", "to be", "--max-tokens", 5), ("eval", "--text", text)):
             self.assert_done(run(PROGRAM, verb[0], "--model", out, *verb[1:], errors="replace"))
 
+    def test_trains_recurrent_cells_which_the_other_verbs_read(self):
+        out, text = self.folder / "run", self.folder / "text"
+        text.write_text("to be or not to be " * 40)
+        train = (PROGRAM, "train", "--text", text, "--out", out, "--mixer", "lstm", "--d-model", 8,
+                 "--layers", 1, "--batch-tokens", 64, "--length", 16, "--warmup", 2,
+                 "--eval-length", 16)
+        self.assert_done(run(*train, "--steps", 5))
+        self.assertEqual(json.loads((out / "config.json").read_text())["ssm_cfg"],
+                         {"layer": "lstm", "hidden_size": 8})
+        facts = json.loads(self.assert_done(run(PROGRAM, "info", out, "--json")).stdout)
+        self.assertEqual((facts["architecture"], facts["state_bytes"]), ("lstm", 2 * 8 * 4))
+        self.assertNotIn("d_state", facts)
+        state = self.folder / "kept.state"
+        for verb in (("generate", "--prompt", "to be", "--max-tokens", 5, "--save-state", state),
+                     ("generate", "--load-state", state, "--max-tokens", 5),
+                     ("eval", "--text", text)):
+            self.assert_done(run(PROGRAM, verb[0], "--model", out, *verb[1:], errors="replace"))
+        refused = run(*train, "--d-state", 4)
+        self.assertEqual(refused.returncode, 1)
+        self.assertIn("--d-state: lstm mixers have none", refused.stderr)
+        refused = run(PROGRAM, "convert", out, self.folder / "hf", "--layout", "transformers")
+        self.assertIn("has no lstm mixers", refused.stderr)
+
     def test_the_learning_rate_falls_to_a_tenth_of_its_peak(self):
         def rates(*more):
             log = self.folder / "log"

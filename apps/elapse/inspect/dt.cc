@@ -11,6 +11,7 @@ namespace {
 // Step sizes: a token opens the state where dt is large.
 void run(const OnePrompt& args) {
   Inspection inspection(args);
+  inspection.model().config().expect_mamba("dt");
   const std::vector<int64_t> tokens = chosen(inspection.prompts(), args);
   const LanguageModel& model = inspection.model();
   const int64_t n_layers = model.config().n_layers, n = std::ssize(tokens);

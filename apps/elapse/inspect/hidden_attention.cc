@@ -79,6 +79,7 @@ class Maps {
 
 void run(const Arguments& args) {
   Inspection inspection(args);
+  inspection.model().config().expect_mamba("hidden-attention");
   const std::vector<int64_t> layers = layers_of(args, inspection.model().config().n_layers);
   const Maps maps(args, inspection, layers);
   const std::vector<std::string> names = inspection.token_names(maps.tokens());
