@@ -26,8 +26,8 @@ TRAINING_STEPS = 10
 
 README = """# Fixtures
 
-Tiny random checkpoints in the published layouts (`rnn`, `lstm` and `gru`: in our own), and what a model of each must compute. Made by
-`tools/make_fixtures.py`, which walks token by token in float64 and shares no code with elapse.
+Tiny random checkpoints in the published layouts (`rnn`, `lstm` and `gru`: in our own), and what a
+model of each must compute. Made by `tools/make_fixtures.py`, which walks token by token in float64 and shares no code with elapse.
 Parameters are exact in float32. `expected.safetensors` holds, in float64 but where marked:
 
 | tensor | what it is |
@@ -445,8 +445,8 @@ def expect_training(c, parameters, batch):
 
 def adamw(p):
     def decays(name):
-        return not (name.endswith((".bias", "dt_bias", "A_log", ".D", "_l0")) and "weight_" not in name
-                    or "norm" in name)
+        return not ("norm" in name or "bias_" in name
+                    or name.endswith((".bias", "dt_bias", "A_log", ".D")))
 
     groups = [{"params": [v for n, v in p.items() if decays(n)], "weight_decay": 0.1},
               {"params": [v for n, v in p.items() if not decays(n)], "weight_decay": 0.0}]

@@ -57,12 +57,17 @@ std::unique_ptr<TokenSource> open_source(const TrainArguments& args, const Model
 }
 
 // A lower bound of the bytes that training takes: float32 weights with gradients and two moments,
-// and some values a channel kept for backward: eight or more, or an rnn's four.
+// and some values a channel kept for backward: eight or more; an rnn's in_gates, the h before,
+// the h kept and the h handed on.
 double least_bytes(const ModelConfig& c, int64_t tokens) {
+  const auto d = static_cast<double>(c.d_model), e = static_cast<double>(c.d_inner);
+  const auto layers = static_cast<double>(c.n_layers);
+  const double low = static_cast<double>(c.dt_rank) + 2 * static_cast<double>(c.d_state);
+  const double low_rows = c.mixer == MixerKind::mamba ? e : d;
+  // An rnn has 3 d e as well, and no low rows.
+  const double weights = layers * (3 * d * e + low * low_rows) + static_cast<double>(c.vocab()) * d;
   const double kept = c.mixer == MixerKind::rnn ? 4 : 8;
-  const auto channels = static_cast<double>(c.n_layers * c.d_inner);
-  return sizeof(float) * (4 * static_cast<double>(c.parameter_count()) +
-                          kept * channels * static_cast<double>(tokens));
+  return sizeof(float) * (4 * weights + kept * layers * e * static_cast<double>(tokens));
 }
 
 // Tokens of the largest pass of any step.

@@ -98,7 +98,8 @@ void add_model_options(CLI::App& verb, TrainArguments& args) {
   };
   add_size("--d-model", args.d_model, "Width of the residual stream");
   add_size("--layers", args.n_layers, "Layers");
-  add_size("--d-state", args.d_state, "State size of a channel: 16 unless given, 128 with mamba2");
+  add_size("--d-state", args.d_state,
+           "State size of a channel: 16 unless given, 128 with mamba2; recurrent cells have none");
 }
 
 void add_batch_options(CLI::App& verb, TrainArguments& args) {

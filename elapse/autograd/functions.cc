@@ -546,9 +546,11 @@ Var recurrent(Tape& tape, Cell cell, const Var& a, const Var& weight, const Var&
                         .dpool = pool.needs_grad() ? tape.accumulated_grad(pool) : Tensor()});
     da.commit();
     if (!weight.needs_grad() && !bias.needs_grad()) return;
-    linear_backward_weight(tape.device(),
-                           {dm, before.columns(0, d_inner), tape.accumulated_grad(weight),
-                            tape.accumulated_grad(bias)});
+    const Tensor dweight = weight.needs_grad()
+                               ? tape.accumulated_grad(weight)
+                               : tape.device().zeros(a.dtype(), weight.value().shape());
+    const Tensor dbias = bias.needs_grad() ? tape.accumulated_grad(bias) : Tensor();
+    linear_backward_weight(tape.device(), {dm, before.columns(0, d_inner), dweight, dbias});
   });
   return h;
 }

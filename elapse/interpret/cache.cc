@@ -42,7 +42,9 @@ std::string text_of(const std::vector<int64_t>& numbers) {
 
 std::string_view last_part(std::string_view name) { return name.substr(name.rfind('.') + 1); }
 
-bool is_of_states(std::string_view name) {
+// Of (d_inner, d_state) for each token.
+bool is_of_states(const LanguageModel& model, std::string_view name) {
+  if (is_recurrent(model.config().mixer)) return false;
   return std::find(std::begin(kOfStates), std::end(kOfStates), last_part(name)) !=
          std::end(kOfStates);
 }
@@ -96,7 +98,8 @@ std::vector<std::string> matching_points(const LanguageModel& model, std::string
                quote(pattern));
   std::vector<std::string> names;
   for (const PointInfo& point : model.points()) {
-    const bool too_large = is_of_states(point.name) && last_part(own) != last_part(point.name);
+    const bool too_large =
+        is_of_states(model, point.name) && last_part(own) != last_part(point.name);
     if (!too_large && matches(own, point.name)) names.push_back(point.name);
   }
   ELAPSE_CHECK(!names.empty(), "the model has no point {} (it has {}, from {} to {})",

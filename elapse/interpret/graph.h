@@ -7,9 +7,10 @@
 
 namespace elapse {
 
-// Who reads whom in a pure Mamba. Its nodes are the embedding (0), the layers' mixers (1 to
-// n_layers) and the unembedding (n_layers + 1); each reads the sum of what all before it wrote to
-// the residual stream, so there is an edge from every node to every later one.
+// Who reads whom in a model whose layers meet in the residual stream alone. Its nodes are the
+// embedding (0), the layers' mixers (1 to n_layers) and the unembedding (n_layers + 1); each reads
+// the sum of what all before it wrote to the residual stream, so there is an edge from every node
+// to every later one.
 struct Edge {
   int64_t from, to;
   bool operator==(const Edge&) const = default;

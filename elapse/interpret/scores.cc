@@ -52,9 +52,10 @@ RepetitionScores repetition_scores(
   scores.length = length;
   scores.sequences = sequences;
   scores.nats.assign(static_cast<size_t>(2 * length - 1), 0.0);
-  scores.prefix_matching.assign(static_cast<size_t>(model.config().n_layers), 0.0);
+  // Recurrent cells have no hidden attention.
+  const int64_t n_layers = is_recurrent(model.config().mixer) ? 0 : model.config().n_layers;
+  scores.prefix_matching.assign(static_cast<size_t>(n_layers), 0.0);
   const double share = 1 / static_cast<double>(sequences);
-  const int64_t n_layers = model.config().n_layers;
   int64_t done = 0;  // layers of sequences
   for (const std::vector<int64_t>& tokens : lists) {
     Batch batch = pack(model, {tokens});

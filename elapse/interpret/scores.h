@@ -18,7 +18,7 @@ struct RepetitionScores {
   double in_context = 0;     // second_half - first_half: below 0, the context helps
   // By layer, how much of the hidden attention (mean of sizes over the channels, each query's row
   // summing to 1) of a second-half token rests on the token after its first occurrence. Uniform
-  // attention would give about `by_chance`.
+  // attention would give about `by_chance`. Empty of recurrent mixers.
   std::vector<double> prefix_matching;
   double by_chance = 0;
 };

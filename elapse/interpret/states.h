@@ -11,14 +11,15 @@ namespace elapse {
 // One element of a part of a layer's memory.
 struct StateEntry {
   int64_t channel;
-  int64_t column;  // of "h" the state, of "conv" the place in the window, 0 is the oldest
+  int64_t column;  // of "h" the state; of "conv" the place in the window, 0 is the oldest; of
+                   // "cell" 0: h, 1: c
   double first, second;
 };
 
 // How one part of a layer's memory differs between two states of one sequence each.
 struct StateDifference {
   int64_t layer;
-  std::string part;                 // "h", "conv"
+  std::string part;                 // "h", "conv"; "cell"
   double norm;                      // of the first
   double second_norm;               // of the second
   double difference;                // norm of the second minus the first
@@ -32,8 +33,8 @@ std::vector<StateDifference> difference(Device& device, const State& a, const St
 // a + share (b - a), element by element, at a's position.
 State interpolate(Device& device, const State& a, const State& b, double share);
 
-// Puts a part ("h", "conv"; empty: all of them) of these layers from one state into another. With
-// `channels`, only [begin, end) of the axis that has d_inner.
+// Puts a part ("h", "conv", "cell"; empty: all of them) of these layers from one state into
+// another. With `channels`, only [begin, end) of the axis that has d_inner.
 struct Transplant {
   std::vector<int64_t> layers;
   std::string part = {};

@@ -6,7 +6,7 @@
 #include "elapse/core/random.h"
 #include "elapse/mixers/mixer.h"
 
-// What the Mamba mixers start from: published initial values, and states that somebody looks at.
+// What mixers start from: published initial values, and states that somebody looks at.
 namespace elapse {
 
 using Values = std::vector<double>;

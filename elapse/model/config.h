@@ -26,7 +26,9 @@ std::string_view name_of(MixerKind mixer);  // "mamba2"
 MixerKind mixer_named(std::string_view name);
 const std::vector<std::string>& mixer_names();
 std::string_view title_of(MixerKind mixer);  // "Mamba-2"
-inline bool is_recurrent(MixerKind mixer) { return mixer >= MixerKind::rnn; }
+inline bool is_recurrent(MixerKind mixer) {
+  return mixer == MixerKind::rnn || mixer == MixerKind::lstm || mixer == MixerKind::gru;
+}
 
 // The tokens a published model's tokenizer begins, ends and fills texts with; none where it is not
 // stated, which transformers takes for 0, and as a rule in the original layout.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "elapse/model/config_fields.h"
 
+#include <cassert>
 #include <cmath>
 #include <limits>
 
@@ -85,7 +86,9 @@ MixerKind mixer_of(const Json& ssm_cfg) {
 }
 
 Cell cell_of(MixerKind recurrent) {
-  return static_cast<Cell>(static_cast<int>(recurrent) - static_cast<int>(MixerKind::rnn));
+  assert(is_recurrent(recurrent));
+  if (recurrent == MixerKind::lstm) return Cell::lstm;
+  return recurrent == MixerKind::gru ? Cell::gru : Cell::rnn;
 }
 
 void read_dt_limits(const Json& json, std::string_view key, ModelConfig& config) {

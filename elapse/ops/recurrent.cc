@@ -1,23 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "elapse/ops/recurrent.h"
 
-#include <algorithm>
-
 #include "elapse/ops/check.h"
 
 namespace elapse {
 namespace {
-
-constexpr std::array<int64_t, 3> kGates = {1, 4, 3}, kStateRows = {1, 2, 1}, kInner = {1, 5, 4};
-
-int64_t of(const std::array<int64_t, 3>& counts, Cell cell) {
-  return counts[static_cast<size_t>(cell)];
-}
-
-template <class Is>
-bool any(const RecurrentTaps& taps, Is&& is) {
-  return std::any_of(taps.gates.begin(), taps.gates.end(), is) || is(taps.c) || is(taps.h);
-}
 
 // What forward and backward have in common.
 template <class Args>
@@ -34,17 +21,6 @@ void check_inputs(const ArgumentCheck& check, const Args& args) {
 }
 
 }  // namespace
-
-int64_t gate_count(Cell cell) { return of(kGates, cell); }
-int64_t state_rows(Cell cell) { return of(kStateRows, cell); }
-int64_t inner_rows(Cell cell) { return of(kInner, cell); }
-
-bool any_active_forward(const RecurrentTaps& taps) {
-  return any(taps, [](const Tap& t) { return t.is_active_forward(); });
-}
-bool any_active_backward(const RecurrentTaps& taps) {
-  return any(taps, [](const Tap& t) { return t.is_active_backward(); });
-}
 
 void recurrent_forward(Device& device, const RecurrentForward& args) {
   const ArgumentCheck check(args.kOp, args.a.dtype());

@@ -12,9 +12,14 @@ namespace elapse {
 // unit of Cho et al. (2014) whose reset gate scales the recurrent share of n.
 enum class Cell : uint8_t { rnn, lstm, gru };
 
-int64_t gate_count(Cell cell);  // rnn 1: h; lstm 4: i, f, g, o; gru 3: r, z, n
-int64_t state_rows(Cell cell);  // rows of d_inner that a sequence remembers: h, and lstm's c
-int64_t inner_rows(Cell cell);  // rows of d_inner that backward needs of a token
+// rnn: h; lstm: i, f, g, o; gru: r, z, n
+constexpr int64_t gate_count(Cell cell) {
+  return cell == Cell::lstm ? 4 : cell == Cell::gru ? 3 : 1;
+}
+// Rows of d_inner that a sequence remembers: h, and lstm's c.
+constexpr int64_t state_rows(Cell cell) { return cell == Cell::lstm ? 2 : 1; }
+// Rows of d_inner that backward needs of a token: the gates, lstm's c, gru's share of n in m.
+constexpr int64_t inner_rows(Cell cell) { return gate_count(cell) + (cell == Cell::rnn ? 0 : 1); }
 
 // Values inside, (tokens, d_inner) each: the gates as they stand in the weight, after their
 // nonlinearity (none of rnn); lstm's c; h, which the next token meets as it is after its edits.
@@ -57,9 +62,6 @@ struct RecurrentBackward {
   Tensor dm;  // (tokens, gate_count * d_inner), assigned: of m, whose sums give dweight and dbias
   Tensor dpool;  // (slots, state_rows, d_inner), see Sequences; or empty: not wanted
 };
-
-bool any_active_forward(const RecurrentTaps& taps);
-bool any_active_backward(const RecurrentTaps& taps);
 
 void recurrent_forward(Device& device, const RecurrentForward& args);
 void recurrent_backward(Device& device, const RecurrentBackward& args);

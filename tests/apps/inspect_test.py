@@ -211,7 +211,15 @@ class Methods(unittest.TestCase):
             self.assertEqual(len(found["score"]), 2 * len(found["columns"]))
             for method in ("patch", "path", "lens", "attribute"):
                 result_of(method, model=model)
-            for method in ("dla", "hidden-attention", "dt"):
+            found = result_of("dla", model=model)
+            self.assertAlmostEqual(found["embed"] + sum(found["by_layer"]),
+                                   found["logit_difference"], places=4)
+            scores = result_of("scores", "--length", 4, model=model, prompts=None)
+            self.assertEqual((len(scores["nats"]), scores["prefix_matching"]), (7, []))
+            result_of("cache", "--points", "layers.*.mixer.*", "--save", FOLDER / "c.safetensors",
+                      model=model)
+            self.assertIn(b"layers.1.mixer.h", (FOLDER / "c.safetensors").read_bytes())
+            for method in ("dla --layer 0", "hidden-attention", "dt"):
                 done = inspect(method, model=model)
                 self.assertEqual(done.returncode, 1)
                 self.assertIn(f"reads what Mamba mixers alone have: this model's are {cell}",

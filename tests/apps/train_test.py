@@ -470,6 +470,9 @@ class Errors(Train):
             with self.subTest(flag=flag):
                 result = run(*tiny_training(self.folder / "run", f"{flag}={value}"))
                 self.assert_fails(result, "needs at least")
+        huge = run(PROGRAM, "train", "--task", "induction", "--mixer", "lstm", "--d-model", 2**22,
+                   "--layers", 2**16, "--out", self.folder / "run")
+        self.assert_fails(huge, "needs at least")
         self.assertFalse((self.folder / "run").exists())
 
     def test_an_unknown_device(self):

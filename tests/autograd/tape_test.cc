@@ -42,6 +42,37 @@ TEST_F(TapeTest, SplitColumnsShareTheWholesGradient) {
   EXPECT_EQ(grad(leaf_x), (std::vector<double>{2, 4, 0, 8, 10, 0}));
 }
 
+// Of the recurrent cells' inputs, each alone gets the gradient that it gets among all.
+TEST_F(TapeTest, RecurrentCellsGiveGradientsToThoseThatNeedThem) {
+  const Sequences seqs = make_sequences(device_, {2}, {0}, {0});
+  const std::vector<std::pair<std::vector<double>, Shape>> inputs = {
+      {{0.1, -0.2, 0.3, 0.4, 0.5, -0.6}, {2, 3}},
+      {{0.7, -0.8, 0.9}, {3, 1}},
+      {{0.2, 0.1, -0.3}, {3}},
+      {{0.5}, {1, 1, 1}}};
+  const auto gradients = [&](size_t only) {
+    std::vector<Var> in;
+    for (size_t i = 0; i < inputs.size(); ++i) {
+      in.emplace_back(device_.upload(inputs[i].first, inputs[i].second),
+                      only == inputs.size() || only == i);
+    }
+    Tape tape(device_);
+    tape.backward(total(tape, recurrent(tape, Cell::gru, in[0], in[1], in[2], seqs, in[3])));
+    std::vector<std::vector<double>> list;
+    for (const Var& v : in) list.push_back(v.grad() ? grad(v) : std::vector<double>());
+    return list;
+  };
+  const auto all = gradients(inputs.size());
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    const auto alone = gradients(i);
+    EXPECT_FALSE(all[i].empty());
+    EXPECT_EQ(alone[i], all[i]) << i;
+    for (size_t j = 1; j < inputs.size(); ++j) {
+      EXPECT_EQ(alone[j].empty(), j != i) << i << ", " << j;
+    }
+  }
+}
+
 TEST_F(TapeTest, BroadcastGradientsAreSummed) {
   Tape tape(device_);
   const Var a = leaf({1, 2, 3, 4}, {2, 2});

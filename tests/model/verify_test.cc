@@ -76,10 +76,12 @@ TEST(Verify, Mamba2RunsItsOwnKernels) {
 }
 
 TEST(Verify, RecurrentCellsRunTheirOwnKernels) {
-  Device device("cpu", 1);
-  learn_one_token(device, ModelConfig::recurrent(MixerKind::gru, 8, 2, 5));
-  EXPECT_EQ(device.calls(Op::recurrent_forward), 2);
-  EXPECT_EQ(device.calls(Op::recurrent_backward), 2);
+  for (const MixerKind cell : {MixerKind::rnn, MixerKind::lstm, MixerKind::gru}) {
+    Device device("cpu", 1);
+    learn_one_token(device, ModelConfig::recurrent(cell, 8, 2, 5));
+    EXPECT_EQ(device.calls(Op::recurrent_forward), 2);
+    EXPECT_EQ(device.calls(Op::recurrent_backward), 2);
+  }
 }
 
 TEST(Verify, RefTakesThePlaceOfCpuWhereAsked) {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "elapse/ops/recurrent.h"
 
+#include <bit>
+
 #include "tests/ops/op_test.h"
 
 namespace elapse {
@@ -177,6 +179,67 @@ TEST(Recurrent, WatchingAndSettingToItselfChangeNoBit) {
     recurrent_forward(cpu, forward);
     EXPECT_EQ(values(forward.h), expected);
   }
+}
+
+// Sequence `s` of a batch, and its gradients, have the bits of that sequence alone.
+TEST(Recurrent, WhoElseIsThereChangesNoBit) {
+  Device cpu("cpu", 2);
+  const std::vector<int64_t> lengths = {5, 9, 2, 9, 7, 1};
+  for (const Cell cell : kCells) {
+    Operands o(DType::f32);
+    const Call all = make_call(cpu, o, {lengths, 33}, cell);
+    run(cpu, all);
+    int64_t begin = 0;
+    for (const int64_t length : lengths) {
+      const int64_t end = begin + length;
+      Operands p(DType::f32);
+      Call one = make_call(cpu, p, {{length}, 33}, cell);
+      one.forward.a = all.forward.a.rows(begin, end);
+      one.forward.weight = one.backward.weight = all.forward.weight;
+      one.forward.bias = all.forward.bias;
+      one.backward.dh = all.backward.dh.rows(begin, end);
+      run(cpu, one);
+      EXPECT_EQ(values(one.forward.h), values(all.forward.h.rows(begin, end)));
+      EXPECT_EQ(values(one.backward.da), values(all.backward.da.rows(begin, end)));
+      begin = end;
+    }
+  }
+}
+
+// Weights of 16 bits give what the same numbers in float give.
+TEST(Recurrent, TakesNarrowWeights) {
+  Device cpu("cpu", 2);
+  for (const Cell cell : kCells) {
+    Operands o(DType::f32);
+    Call call = make_call(cpu, o, {{9, 4}, 33}, cell);
+    const Tensor wide = call.forward.weight, narrow = cpu.empty(DType::bf16, wide.shape());
+    for (int64_t i = 0; i < wide.numel(); ++i) {
+      auto bits = std::bit_cast<uint32_t>(wide.data<float>()[i]) & 0xFFFF0000u;
+      wide.data<float>()[i] = std::bit_cast<float>(bits);
+      static_cast<uint16_t*>(narrow.raw())[i] = static_cast<uint16_t>(bits >> 16);
+    }
+    run(cpu, call);
+    const auto h = values(call.forward.h), da = values(call.backward.da);
+    call.forward.weight = call.backward.weight = narrow;
+    run(cpu, call);
+    EXPECT_EQ(values(call.forward.h), h);
+    EXPECT_EQ(values(call.backward.da), da);
+  }
+}
+
+// Near 0 tanh(x) is x, and everywhere odd.
+TEST(Recurrent, SmallValuesStayWhatTheyAre) {
+  Device cpu("cpu", 1);
+  Operands o(DType::f32);
+  const Call call = make_call(cpu, o, {{6}, 1}, Cell::rnn);
+  std::fill_n(call.forward.weight.data<float>(), 1, 0.0f);
+  std::fill_n(call.forward.bias.data<float>(), 1, 0.0f);
+  const float inputs[] = {1e-9f, -1e-9f, 0.2499f, -0.2499f, 0.2501f, -0.2501f};
+  std::copy_n(inputs, 6, call.forward.a.data<float>());
+  recurrent_forward(cpu, call.forward);
+  const float* h = call.forward.h.data<float>();
+  for (int i = 0; i < 6; ++i) EXPECT_NEAR(h[i] / std::tanh(inputs[i]), 1, 1e-6);
+  for (int i = 0; i < 6; i += 2) EXPECT_EQ(h[i], -h[i + 1]);
 }
 
 TEST(Recurrent, RefusesWhatDoesNotFit) {

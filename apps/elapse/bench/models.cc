@@ -16,7 +16,7 @@ TokenWork mamba2_work(const ModelConfig& config) {
 }
 
 TokenWork recurrent_work(const ModelConfig& config) {
-  // All but the norms and biases is linear maps.
+  // The recurrent map counts at the full rate, although a token of it waits for the one before.
   int64_t weights = 0;
   config.for_each_parameter([&](const std::string& name, const Shape& shape) {
     if (name.find(".mixer.") != name.npos && shape.rank() == 2) weights += shape.numel();

@@ -79,7 +79,8 @@ std::vector<Row> time_recurrent_256x4(Context& context, const Benchmark& self) {
   return time_steps(context, self, recurrent_256x4(cell), random_text(), kBatchTokens);
 }
 
-constexpr std::string_view kFloor = "multiplications of linear maps and scan, forward and backward";
+constexpr std::string_view kFloor =
+    "multiplications of linear maps and scan, if there is one, forward and backward";
 
 constexpr Benchmark kBenchmarks[] = {
     {"train.induction", "step of d_model 64 x 2 layers, vocabulary 16, 8 sequences of 256", kFloor,

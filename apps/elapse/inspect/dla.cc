@@ -25,7 +25,9 @@ std::string heading(const Inspection& inspection, const PromptPair& pair, double
 
 void run_whole(const Arguments& args, Inspection& inspection, const PromptPair& pair) {
   const int64_t n_layers = inspection.model().config().n_layers;
-  std::vector<int64_t> layers(static_cast<size_t>(n_layers));
+  // What a layer's state brought from each token is told of Mamba's alone.
+  const bool by_source = !is_recurrent(inspection.model().config().mixer);
+  std::vector<int64_t> layers(static_cast<size_t>(by_source ? n_layers : 0));
   std::iota(layers.begin(), layers.end(), 0);
   const DirectAttribution whole(inspection.model(), pair.clean, pair.answer, layers);
   Table table({{"component", Table::Align::left}, {"adds to the logit difference"}});
@@ -33,14 +35,15 @@ void run_whole(const Arguments& args, Inspection& inspection, const PromptPair& 
   std::vector<double> cells, skips, biases;
   const auto progress = inspection.progress("layer");
   for (int64_t layer = 0; layer < n_layers; ++layer) {
+    table.add_row({fmt::format("layers.{}", layer), whole.by_layer()[static_cast<size_t>(layer)]});
+    progress(layer + 1, n_layers);
+    if (!by_source) continue;
     const LayerAttribution parts = whole.layer(layer);
     const std::vector<double> by_token = parts.by_token();
     cells.insert(cells.end(), by_token.begin(), by_token.end());
     skips.push_back(std::accumulate(parts.by_skip.begin(), parts.by_skip.end(), 0.0));
     biases.push_back(parts.bias);
     cells.push_back(skips.back() + parts.bias);
-    table.add_row({fmt::format("layers.{}", layer), whole.by_layer()[static_cast<size_t>(layer)]});
-    progress(layer + 1, n_layers);
   }
   inspection.end_progress();
   table.add_row(
@@ -50,20 +53,21 @@ void run_whole(const Arguments& args, Inspection& inspection, const PromptPair& 
   columns.push_back("D x, bias");
   const std::string what =
       heading(inspection, pair, whole.total()) +
-      " after the last token: what each component wrote there, and what of it each layer's state "
-      "brought from each token.";
+      " after the last token: what each component wrote there" +
+      (by_source ? ", and what of it each layer's state brought from each token." : ".");
   Report report("Direct logit attribution", what);
-  report
-      .heat_map(
-          {.title =
-               "Share by layer and source token; last: D x of the last token, and out_proj's bias",
-           .row_heading = "layer",
-           .column_heading = "from",
-           .rows = inspection.layer_names(),
-           .columns = columns,
-           .values = cells,
-           .decimals = 4})
-      .table(table);
+  if (by_source) {
+    report.heat_map(
+        {.title =
+             "Share by layer and source token; last: D x of the last token, and out_proj's bias",
+         .row_heading = "layer",
+         .column_heading = "from",
+         .rows = inspection.layer_names(),
+         .columns = columns,
+         .values = cells,
+         .decimals = 4});
+  }
+  report.table(table);
   JsonWriter json;
   json.begin_object()
       .field("method", "direct logit attribution")

@@ -34,10 +34,14 @@ void run(const Arguments& args) {
   plot.add({.name = "mean", .x = places, .y = scores.nats})
       .mark(static_cast<double>(scores.length), "again");
   Report report("Repeated random tokens", what);
-  report.plot(plot).table(table).paragraph(fmt::format(
-      "Prefix matching: the share of a second-half token's hidden attention (mean of sizes over "
-      "channels) on the token after its first occurrence; uniform attention would give {:.4f}.",
-      scores.by_chance));
+  report.plot(plot);
+  const bool matches = !scores.prefix_matching.empty();
+  if (matches) {
+    report.table(table).paragraph(fmt::format(
+        "Prefix matching: the share of a second-half token's hidden attention (mean of sizes over "
+        "channels) on the token after its first occurrence; uniform attention would give {:.4f}.",
+        scores.by_chance));
+  }
   JsonWriter json;
   json.begin_object()
       .field("method", "repetition scores")
@@ -49,8 +53,9 @@ void run(const Arguments& args) {
       .field("prefix_matching", scores.prefix_matching)
       .field("by_chance", scores.by_chance)
       .field("nats", scores.nats);
-  finish(args, fmt::format("{}\n\n{}By chance: {:.4f}\n", what, table.text(), scores.by_chance),
-         report, json);
+  const std::string matched =
+      matches ? fmt::format("\n{}By chance: {:.4f}\n", table.text(), scores.by_chance) : "";
+  finish(args, what + "\n" + matched, report, json);
 }
 
 }  // namespace

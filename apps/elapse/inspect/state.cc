@@ -35,6 +35,9 @@ State one_sequence(const Inspection& inspection, const std::string& path) {
 
 // "channel 3, state 7", of the part's axes.
 std::string place_of(const StateDifference& d, const StateEntry& entry) {
+  if (d.part == "cell") {
+    return fmt::format("channel {}, {}", entry.channel, entry.column == 0 ? "h" : "c");
+  }
   return fmt::format("channel {}, {} {}", entry.channel, d.part == "h" ? "state" : "place",
                      entry.column);
 }
@@ -54,7 +57,10 @@ void write_part(JsonWriter& json, const StateDifference& d) {
   json.key("largest")
       .begin_object()
       .field("channel", most.channel)
-      .field(d.part == "h" ? "state" : "place", most.column)
+      .field(d.part == "h"      ? "state"
+             : d.part == "cell" ? "row"
+                                : "place",
+             most.column)
       .field("first", most.first)
       .field("second", most.second)
       .end_object();
@@ -69,7 +75,6 @@ std::vector<std::string> part_names(const State& state) {
 // One layer's h by channel and state, of the channels with the largest norms.
 HeatMap layer_map(const Arguments& args, Inspection& inspection, const State& state) {
   constexpr size_t kMostChannels = 64;
-  inspection.model().config().expect_mamba("the map of h by channel and state");
   const Tensor& h = state.layers()[static_cast<size_t>(args.layer)].part("h").value();
   const std::vector<double> values = host_values(inspection.device(), h);
   const auto channels = static_cast<size_t>(h.dim(1)), states = static_cast<size_t>(h.dim(2));
@@ -99,6 +104,7 @@ void run_show(const Arguments& args) {
   const LanguageModel& model = inspection.model();
   ELAPSE_CHECK(args.layer < model.config().n_layers, "layer {}: the model has {}", args.layer,
                model.config().n_layers);
+  if (args.layer >= 0) model.config().expect_mamba("the map of h by channel and state");
   const State state = one_sequence(inspection, args.from);
   Table table(
       {{"layer"}, {"part", Table::Align::left}, {"norm"}, {"largest at", Table::Align::left}});
@@ -244,7 +250,8 @@ void add_inspect_state(CLI::App& inspect) {
       add_method(*state, "show", "What a state holds, layer by layer",
                  "state show -m run --from a.state --layer 3 --out out/state", *shown, "");
   add_from(*verb, *shown);
-  verb->add_option("--layer", shown->layer, "Draw this layer's h as well; -1: none")
+  verb->add_option("--layer", shown->layer,
+                   "Draw this layer's h as well, of Mamba mixers; -1: none")
       ->check(whole_number(-1));
   verb->callback([shown] { run_show(*shown); });
   add(*state, "diff", "How two states differ, layer by layer",
@@ -269,7 +276,7 @@ void add_inspect_state(CLI::App& inspect) {
       ->delimiter(',')
       ->expected(2)
       ->check(whole_number(0));
-  verb->add_option("--part", args->part, "h or conv; as a rule both");
+  verb->add_option("--part", args->part, "h or conv, as a rule both; cell of recurrent mixers");
   verb->add_option("--save", args->save, "Where the state goes")
       ->type_name("FILE")
       ->required()
