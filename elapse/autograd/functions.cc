@@ -142,6 +142,8 @@ Var linear(Tape& tape, const Var& x, const Var& weight, const Var& bias) {
       tape.result(device.empty(x.dtype(), {x.dim(0), weight.dim(0)}), {&x, &weight, &bias});
   const Tensor bias_value = bias ? bias.value() : Tensor();
   linear_forward(device, {x.value(), weight.value(), bias_value, y.value()});
+  // What a step holds on to is copied: where nothing needs a gradient, as in decoding, it would
+  // show.
   if (!y.needs_grad()) return y;
   tape.record(y, [&tape, x, weight, bias, y] {
     const Tensor dbias = bias.needs_grad() ? tape.accumulated_grad(bias) : Tensor();

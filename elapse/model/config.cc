@@ -142,13 +142,10 @@ ModelConfig ModelConfig::recurrent(MixerKind cell, int64_t d_model, int64_t n_la
                                    int64_t vocab_size) {
   ModelConfig config;
   config.layout = Layout::original;
-  config.mixer = cell;
   config.d_model = d_model;
   config.n_layers = n_layers;
   config.vocab_size = vocab_size;
-  config.d_inner = d_model;
-  config.d_state = config.d_conv = 0;
-  config.conv_bias = false;
+  make_recurrent(config, cell);
   return config;
 }
 

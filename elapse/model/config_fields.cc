@@ -91,6 +91,13 @@ Cell cell_of(MixerKind recurrent) {
   return recurrent == MixerKind::gru ? Cell::gru : Cell::rnn;
 }
 
+void make_recurrent(ModelConfig& config, MixerKind cell) {
+  config.mixer = cell;
+  config.d_inner = config.d_model;
+  config.d_state = config.d_conv = config.dt_rank = 0;
+  config.conv_bias = false;
+}
+
 void read_dt_limits(const Json& json, std::string_view key, ModelConfig& config) {
   if (!json.has(key)) return;
   const std::vector<Json> limits = json.at(key).items();

@@ -30,6 +30,8 @@ int64_t dt_rank_field(const Json& json, std::string_view key, int64_t automatic)
 int64_t dt_rank_for(int64_t d_model);
 MixerKind mixer_of(const Json& ssm_cfg);
 Cell cell_of(MixerKind recurrent);
+// Clears what Mamba's configurations alone have; as wide inside as the residual stream.
+void make_recurrent(ModelConfig& config, MixerKind cell);
 
 // The limits of dt, [least, most]; the published ones are [0.0, Infinity].
 void read_dt_limits(const Json& json, std::string_view key, ModelConfig& config);

@@ -83,13 +83,8 @@ void read_mamba2_cfg(const Json& ssm, ModelConfig& config) {
 
 void read_recurrent_cfg(const Json& ssm, ModelConfig& config) {
   check_fields(ssm, kRecurrentFields, name_of(config.mixer));
-  const MixerKind cell = config.mixer;
-  ModelConfig read =
-      ModelConfig::recurrent(cell, config.d_model, config.n_layers, config.vocab_size);
-  read.d_inner = size_field(ssm, "hidden_size", config.d_model);
-  read.pad_vocab_multiple = config.pad_vocab_multiple;
-  read.tied_head = config.tied_head;
-  config = read;
+  make_recurrent(config, config.mixer);
+  config.d_inner = size_field(ssm, "hidden_size", config.d_model);
 }
 
 void read_ssm_cfg(const Json& ssm, ModelConfig& config) {

@@ -33,7 +33,7 @@ void induction(const Arguments& args) {
   make_folder(args.out);
   Device device(args.device, args.threads);
   fmt::print(
-      "Induction heads: a {} of {} layers, d_model {}, trained for {} steps at lengths up to {}.\n",
+      "Induction heads: {}, {} layers, d_model {}, trained for {} steps at lengths up to {}.\n",
       title_of(settings.model.mixer), settings.model.n_layers, settings.model.d_model,
       settings.train.steps, settings.longest_trained());
   std::fflush(stdout);

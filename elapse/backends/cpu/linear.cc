@@ -138,25 +138,6 @@ const std::byte* row_bytes(const Tensor& matrix, int64_t r) {
 
 }  // namespace
 
-Tensor transposed(Device& device, const Tensor& matrix) {
-  const int64_t rows = matrix.dim(0), columns = matrix.dim(1);
-  const Tensor out = device.empty(DType::f32, {columns, rows});
-  for (int64_t r = 0; r < rows; ++r) {
-    for (int64_t c = 0; c < columns; ++c) row(out, c)[r] = row(matrix, r)[c];
-  }
-  return out;
-}
-
-Tensor widened(Device& device, const Tensor& weight) {
-  if (weight.dtype() == DType::f32) return weight;
-  const Tensor out = device.empty(DType::f32, weight.shape());
-  for_each_block(device, weight.dim(0), rows_per_block(weight.dim(1)),
-                 [&](int64_t begin, int64_t end) {
-                   widen_rows(weight.rows(begin, end), out.rows(begin, end));
-                 });
-  return out;
-}
-
 void linear_forward(Device& device, const LinearForward& args) {
   const int64_t rows = args.x.dim(0), in = args.x.dim(1), out = args.weight.dim(0);
   const float* bias = args.bias ? args.bias.data<float>() : nullptr;
