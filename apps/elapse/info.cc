@@ -11,6 +11,7 @@
 #include "elapse/io/file.h"
 #include "elapse/io/json_writer.h"
 #include "elapse/model/checkpoint_files.h"
+#include "elapse/model/mixer_form.h"
 #include "elapse/model/state_file.h"
 
 namespace elapse {
@@ -113,10 +114,12 @@ void print_config(const ModelConfig& c) {
   line("architecture", fmt::format("{}, {} layout", c.architecture(), name_of(c.layout)));
   line("layers", c.n_layers);
   line("d_model", c.d_model);
-  line("d_inner", c.d_inner);
-  if (!is_recurrent(c.mixer)) {
+  if (is_mamba(c.mixer)) {
+    line("d_inner", c.d_inner);
     line("d_state", c.d_state);
     line("d_conv", c.d_conv);
+  } else {
+    line("mixer", ssm_cfg_json(c));
   }
   if (c.mixer == MixerKind::mamba) line("dt_rank", c.dt_rank);
   if (c.mixer == MixerKind::mamba2) {
@@ -127,7 +130,7 @@ void print_config(const ModelConfig& c) {
                          ? fmt::format("{}", c.vocab_size)
                          : fmt::format("{}, padded to {}", c.vocab_size, c.vocab()));
   line("head", c.tied_head ? "tied to the embedding" : "its own");
-  if (is_recurrent(c.mixer)) return;
+  if (!is_mamba(c.mixer)) return;
   line("biases", fmt::format("convolution {}, projections {}", c.conv_bias ? "yes" : "no",
                              c.bias ? "yes" : "no"));
 }
@@ -177,14 +180,19 @@ void print_text(const Contents& contents, bool tensors) {
 
 void write_config(JsonWriter& json, const ModelConfig& c) {
   json.field("architecture", c.architecture()).field("layout", name_of(c.layout));
-  json.field("layers", c.n_layers).field("d_model", c.d_model).field("d_inner", c.d_inner);
-  if (!is_recurrent(c.mixer)) {
+  json.field("layers", c.n_layers).field("d_model", c.d_model);
+  if (is_mamba(c.mixer)) {
+    json.field("d_inner", c.d_inner);
     json.field("d_state", c.d_state).field("d_conv", c.d_conv);
     json.field("conv_bias", c.conv_bias).field("bias", c.bias);
   }
   if (c.mixer == MixerKind::mamba) json.field("dt_rank", c.dt_rank);
   if (c.mixer == MixerKind::mamba2) {
     json.field("heads", c.n_heads()).field("head_dim", c.head_dim).field("groups", c.n_groups);
+  }
+  if (!is_mamba(c.mixer)) {
+    json.key("mixer");
+    write_ssm_cfg(json, c);
   }
   json.field("vocab_size", c.vocab_size).field("padded_vocab_size", c.vocab());
   json.field("tied_head", c.tied_head);

@@ -57,17 +57,12 @@ std::unique_ptr<TokenSource> open_source(const TrainArguments& args, const Model
 }
 
 // A lower bound of the bytes that training takes: float32 weights with gradients and two moments,
-// and some values a channel kept for backward: eight or more; an rnn's in_gates, the h before,
-// the h kept and the h handed on.
+// and what each layer keeps of each token for backward: at least the stream that enters it, its
+// norm, and the mixer's output.
 double least_bytes(const ModelConfig& c, int64_t tokens) {
-  const auto d = static_cast<double>(c.d_model), e = static_cast<double>(c.d_inner);
-  const auto layers = static_cast<double>(c.n_layers);
-  const double low = static_cast<double>(c.dt_rank) + 2 * static_cast<double>(c.d_state);
-  const double low_rows = c.mixer == MixerKind::mamba ? e : d;
-  // An rnn has 3 d e as well, and no low rows.
-  const double weights = layers * (3 * d * e + low * low_rows) + static_cast<double>(c.vocab()) * d;
-  const double kept = c.mixer == MixerKind::rnn ? 4 : 8;
-  return sizeof(float) * (4 * weights + kept * layers * e * static_cast<double>(tokens));
+  const double kept = 3 * static_cast<double>(c.n_layers) * static_cast<double>(c.d_model);
+  return sizeof(float) *
+         (4 * static_cast<double>(c.parameter_count()) + kept * static_cast<double>(tokens));
 }
 
 // Tokens of the largest pass of any step.
@@ -93,13 +88,8 @@ void check_memory(const ModelConfig& c, const TrainConfig& train) {
 
 ModelConfig new_config(const TrainArguments& args, int64_t vocab_size) {
   const MixerKind mixer = mixer_named(args.mixer);
-  if (is_recurrent(mixer)) {
-    ELAPSE_CHECK(!args.d_state, "--d-state: {} mixers have none", args.mixer);
-    return ModelConfig::recurrent(mixer, args.d_model, args.n_layers, vocab_size);
-  }
-  ModelConfig config = mixer == MixerKind::mamba
-                           ? ModelConfig::mamba(args.d_model, args.n_layers, vocab_size)
-                           : ModelConfig::mamba2(args.d_model, args.n_layers, vocab_size);
+  ModelConfig config = ModelConfig::of(mixer, args.d_model, args.n_layers, vocab_size);
+  ELAPSE_CHECK(config.d_state > 0 || !args.d_state, "--d-state: {} mixers have none", args.mixer);
   config.d_state = args.d_state.value_or(config.d_state);
   return config;
 }

@@ -90,7 +90,7 @@ void add_model_options(CLI::App& verb, TrainArguments& args) {
   verb.add_option(
           "--mixer", args.mixer,
           "What mixes tokens in a layer: mamba; mamba2, whose heads have 64 channels, or as many "
-          "as divide both 64 and twice --d-model; or the recurrent cells rnn, lstm and gru")
+          "as divide both 64 and twice --d-model; or one of those it is measured against")
       ->check(CLI::IsMember(mixer_names()))
       ->excludes(model);
   const auto add_size = [&](const char* flag, auto& size, const char* text) {
@@ -99,7 +99,7 @@ void add_model_options(CLI::App& verb, TrainArguments& args) {
   add_size("--d-model", args.d_model, "Width of the residual stream");
   add_size("--layers", args.n_layers, "Layers");
   add_size("--d-state", args.d_state,
-           "State size of a channel: 16 unless given, 128 with mamba2; recurrent cells have none");
+           "State size of a channel: 16 unless given, 128 with mamba2; not every mixer has one");
 }
 
 void add_batch_options(CLI::App& verb, TrainArguments& args) {

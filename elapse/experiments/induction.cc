@@ -116,14 +116,9 @@ void look_at_step_sizes(const LanguageModel& model, const InductionTask& task,
 
 ModelConfig InductionSettings::model_of(MixerKind mixer) {
   constexpr int64_t kModel = 64, kLayers = 2;
-  if (is_recurrent(mixer)) {
-    return ModelConfig::recurrent(mixer, kModel, kLayers, InductionTask::kVocabSize);
-  }
-  if (mixer == MixerKind::mamba) {
-    return ModelConfig::mamba(kModel, kLayers, InductionTask::kVocabSize);
-  }
+  ModelConfig config = ModelConfig::of(mixer, kModel, kLayers, InductionTask::kVocabSize);
+  if (mixer != MixerKind::mamba2) return config;
   // Step sizes are a head's: of heads of the usual 64 channels there would be two.
-  ModelConfig config = ModelConfig::mamba2(kModel, kLayers, InductionTask::kVocabSize);
   config.head_dim = 16;
   config.d_state = 32;
   return config;
@@ -192,7 +187,7 @@ InductionRun run_induction(Device& device, const InductionSettings& settings,
   start = Clock::now();
   run.result.rows = test(*run.model, task, settings, progress);
   run.result.testing_seconds = seconds_since(start);
-  if (!is_recurrent(settings.model.mixer)) look_at_step_sizes(*run.model, task, run.result);
+  if (is_mamba(settings.model.mixer)) look_at_step_sizes(*run.model, task, run.result);
   return run;
 }
 

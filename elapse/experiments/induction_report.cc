@@ -94,7 +94,7 @@ Report::Facts facts(const InductionSettings& s, const InductionResult& r) {
       {"Model",
        fmt::format("{}, {} layers, d_model {}{}, {} parameters", title_of(s.model.mixer),
                    s.model.n_layers, s.model.d_model,
-                   is_recurrent(s.model.mixer) ? "" : fmt::format(", d_state {}", s.model.d_state),
+                   s.model.d_state == 0 ? "" : fmt::format(", d_state {}", s.model.d_state),
                    r.parameters)},
       {"Lengths trained", curriculum_text(s.train)},
       {"Tokens a step", fmt::format("{}, or one longer sequence", s.train.batch_tokens)},

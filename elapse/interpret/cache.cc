@@ -44,7 +44,7 @@ std::string_view last_part(std::string_view name) { return name.substr(name.rfin
 
 // Of (d_inner, d_state) for each token.
 bool is_of_states(const LanguageModel& model, std::string_view name) {
-  if (is_recurrent(model.config().mixer)) return false;
+  if (!is_mamba(model.config().mixer)) return false;
   return std::find(std::begin(kOfStates), std::end(kOfStates), last_part(name)) !=
          std::end(kOfStates);
 }

@@ -53,7 +53,7 @@ RepetitionScores repetition_scores(
   scores.sequences = sequences;
   scores.nats.assign(static_cast<size_t>(2 * length - 1), 0.0);
   // Recurrent cells have no hidden attention.
-  const int64_t n_layers = is_recurrent(model.config().mixer) ? 0 : model.config().n_layers;
+  const int64_t n_layers = is_mamba(model.config().mixer) ? model.config().n_layers : 0;
   scores.prefix_matching.assign(static_cast<size_t>(n_layers), 0.0);
   const double share = 1 / static_cast<double>(sequences);
   int64_t done = 0;  // layers of sequences

@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "elapse/model/config.h"
 
-#include <algorithm>
-#include <numeric>
-
 #include "elapse/core/error.h"
 #include "elapse/io/messages.h"
 #include "elapse/model/config_fields.h"
 #include "elapse/model/config_layouts.h"
+#include "elapse/model/mixer_form.h"
 
 namespace elapse {
 namespace {
@@ -28,71 +26,10 @@ void write_tokens(JsonWriter& json, std::string_view key, const std::vector<int6
   }
 }
 
-void visit_mamba2(const ModelConfig& c, const std::string& prefix,
-                  const ModelConfig::VisitParameter& visit) {
-  const int64_t n_heads = c.n_heads(), in_rows = c.d_inner + c.d_conv_inner() + n_heads;
-  visit(prefix + "A_log", {n_heads});
-  visit(prefix + "D", {c.D_by_channel ? c.d_inner : n_heads});
-  visit(prefix + "dt_bias", {n_heads});
-  visit(prefix + "in_proj.weight", {in_rows, c.d_model});
-  if (c.bias) visit(prefix + "in_proj.bias", {in_rows});
-  visit(prefix + "conv1d.weight", {c.d_conv_inner(), 1, c.d_conv});
-  if (c.conv_bias) visit(prefix + "conv1d.bias", {c.d_conv_inner()});
-  visit(prefix + "norm.weight", {c.d_inner});
-  visit(prefix + "out_proj.weight", {c.d_model, c.d_inner});
-  if (c.bias) visit(prefix + "out_proj.bias", {c.d_model});
-}
-
-void visit_recurrent(const ModelConfig& c, const std::string& prefix,
-                     const ModelConfig::VisitParameter& visit) {
-  const int64_t gates = gate_count(cell_of(c.mixer)) * c.d_inner;
-  visit(prefix + "weight_ih_l0", {gates, c.d_model});
-  visit(prefix + "weight_hh_l0", {gates, c.d_inner});
-  visit(prefix + "bias_ih_l0", {gates});
-  visit(prefix + "bias_hh_l0", {gates});
-  visit(prefix + "out_proj.weight", {c.d_model, c.d_inner});
-}
-
-void visit_mixer(const ModelConfig& c, const std::string& prefix,
-                 const ModelConfig::VisitParameter& visit) {
-  if (is_recurrent(c.mixer)) return visit_recurrent(c, prefix, visit);
-  if (c.mixer == MixerKind::mamba2) return visit_mamba2(c, prefix, visit);
-  visit(prefix + "A_log", {c.d_inner, c.d_state});
-  visit(prefix + "D", {c.d_inner});
-  visit(prefix + "in_proj.weight", {2 * c.d_inner, c.d_model});
-  if (c.bias) visit(prefix + "in_proj.bias", {2 * c.d_inner});
-  visit(prefix + "conv1d.weight", {c.d_inner, 1, c.d_conv});
-  if (c.conv_bias) visit(prefix + "conv1d.bias", {c.d_inner});
-  visit(prefix + "x_proj.weight", {c.dt_rank + 2 * c.d_state, c.d_inner});
-  visit(prefix + "dt_proj.weight", {c.d_inner, c.dt_rank});
-  visit(prefix + "dt_proj.bias", {c.d_inner});
-  visit(prefix + "out_proj.weight", {c.d_model, c.d_inner});
-  if (c.bias) visit(prefix + "out_proj.bias", {c.d_model});
-}
-
 }  // namespace
 
 std::string_view name_of(Layout layout) {
   return layout == Layout::original ? "original" : "transformers";
-}
-
-const std::vector<std::string>& mixer_names() {
-  static const std::vector<std::string> names = {"mamba", "mamba2", "rnn", "lstm", "gru"};
-  return names;
-}
-
-std::string_view name_of(MixerKind mixer) { return mixer_names()[static_cast<size_t>(mixer)]; }
-
-std::string_view title_of(MixerKind mixer) {
-  constexpr std::string_view kTitles[] = {"Mamba", "Mamba-2", "RNN", "LSTM", "GRU"};
-  return kTitles[static_cast<size_t>(mixer)];
-}
-
-MixerKind mixer_named(std::string_view name) {
-  const auto found = std::find(mixer_names().begin(), mixer_names().end(), name);
-  ELAPSE_CHECK(found != mixer_names().end(), "mixer {}: expected one of {}", quote(name),
-               fmt::join(mixer_names(), ", "));
-  return static_cast<MixerKind>(found - mixer_names().begin());
 }
 
 std::vector<int64_t> token_numbers(const Json& json, std::string_view key, int64_t vocab) {
@@ -115,38 +52,24 @@ void SpecialTokens::write(JsonWriter& json) const {
   write_tokens(json, "pad_token_id", pad);
 }
 
-ModelConfig ModelConfig::mamba(int64_t d_model, int64_t n_layers, int64_t vocab_size) {
+ModelConfig ModelConfig::of(MixerKind mixer, int64_t d_model, int64_t n_layers,
+                            int64_t vocab_size) {
   ModelConfig config;
+  if (!is_mamba(mixer)) config.layout = Layout::original;
+  config.mixer = mixer;
   config.d_model = d_model;
   config.n_layers = n_layers;
   config.vocab_size = vocab_size;
-  config.d_inner = 2 * d_model;
-  config.dt_rank = dt_rank_for(d_model);
+  form_of(mixer).set_defaults(config);
   return config;
+}
+
+ModelConfig ModelConfig::mamba(int64_t d_model, int64_t n_layers, int64_t vocab_size) {
+  return of(MixerKind::mamba, d_model, n_layers, vocab_size);
 }
 
 ModelConfig ModelConfig::mamba2(int64_t d_model, int64_t n_layers, int64_t vocab_size) {
-  ModelConfig config;
-  config.mixer = MixerKind::mamba2;
-  config.d_model = d_model;
-  config.n_layers = n_layers;
-  config.vocab_size = vocab_size;
-  config.d_inner = 2 * d_model;
-  config.d_state = kMamba2State;
-  config.head_dim = std::gcd(config.d_inner, kMamba2HeadDim);
-  config.chunk = kMamba2Chunk;
-  return config;
-}
-
-ModelConfig ModelConfig::recurrent(MixerKind cell, int64_t d_model, int64_t n_layers,
-                                   int64_t vocab_size) {
-  ModelConfig config;
-  config.layout = Layout::original;
-  config.d_model = d_model;
-  config.n_layers = n_layers;
-  config.vocab_size = vocab_size;
-  make_recurrent(config, cell);
-  return config;
+  return of(MixerKind::mamba2, d_model, n_layers, vocab_size);
 }
 
 ModelConfig ModelConfig::parse(const Json& json) {
@@ -171,7 +94,7 @@ ModelConfig ModelConfig::in_layout(Layout other) const {
 }
 
 void ModelConfig::expect_mamba(std::string_view method) const {
-  ELAPSE_CHECK(!is_recurrent(mixer), "{} reads what Mamba mixers alone have: this model's are {}",
+  ELAPSE_CHECK(is_mamba(mixer), "{} reads what Mamba mixers alone have: this model's are {}",
                method, name_of(mixer));
 }
 
@@ -188,7 +111,7 @@ void ModelConfig::for_each_parameter(const VisitParameter& visit) const {
   for (int64_t i = 0; i < n_layers; ++i) {
     const std::string layer = fmt::format("backbone.layers.{}.", i);
     visit(layer + "norm.weight", {d_model});
-    visit_mixer(*this, layer + "mixer.", visit);
+    form_of(mixer).visit(*this, i, layer + "mixer.", visit);
   }
   visit("backbone.norm_f.weight", {d_model});
   if (!tied_head) visit("lm_head.weight", {vocab(), d_model});
@@ -201,11 +124,9 @@ int64_t ModelConfig::parameter_count() const {
 }
 
 int64_t ModelConfig::state_bytes() const {
-  if (is_recurrent(mixer)) {
-    return n_layers * state_rows(cell_of(mixer)) * d_inner * size_of(DType::f32);
-  }
-  const int64_t floats = n_layers * (d_inner * d_state + d_conv_inner() * (d_conv - 1));
-  return floats * size_of(DType::f32);
+  int64_t numbers = 0;
+  for (int64_t i = 0; i < n_layers; ++i) numbers += form_of(mixer).state_size(*this, i);
+  return numbers * size_of(DType::f32);
 }
 
 }  // namespace elapse

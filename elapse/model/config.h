@@ -20,12 +20,17 @@ std::vector<int64_t> token_numbers(const Json& json, std::string_view key, int64
 enum class Layout { original, transformers };
 std::string_view name_of(Layout layout);  // "original"
 
+// What each adds to a configuration is in mixer_form.h.
 enum class MixerKind : uint8_t { mamba, mamba2, rnn, lstm, gru };
+inline constexpr size_t kMixerKinds = 5;
 std::string_view name_of(MixerKind mixer);  // "mamba2"
 // The mixer of that name. Throws Error listing them all.
 MixerKind mixer_named(std::string_view name);
-const std::vector<std::string>& mixer_names();
-std::string_view title_of(MixerKind mixer);  // "Mamba-2"
+const std::vector<std::string>& mixer_names();  // in the order of MixerKind
+std::string_view title_of(MixerKind mixer);     // "Mamba-2"
+inline bool is_mamba(MixerKind mixer) {
+  return mixer == MixerKind::mamba || mixer == MixerKind::mamba2;
+}
 inline bool is_recurrent(MixerKind mixer) {
   return mixer == MixerKind::rnn || mixer == MixerKind::lstm || mixer == MixerKind::gru;
 }
@@ -41,8 +46,8 @@ struct SpecialTokens {
   bool operator==(const SpecialTokens&) const = default;
 };
 
-// A language model's shape, as config.json of either layout states it. Of the recurrent mixers,
-// which have no published layout, the original one is a form of our own.
+// A language model's shape, as config.json of either layout states it. For mixers that have no
+// published layout, the original one has a form of our own.
 struct ModelConfig {
   Layout layout = Layout::transformers;
   MixerKind mixer = MixerKind::mamba;
@@ -51,11 +56,11 @@ struct ModelConfig {
   int64_t vocab_size = 0;          // classes that mean something
   int64_t pad_vocab_multiple = 1;  // rows of the embedding are padded to a multiple of this
   int64_t d_inner = 0;
-  int64_t d_state = 16;
-  int64_t d_conv = 4;
+  int64_t d_state = 0;
+  int64_t d_conv = 0;
   int64_t dt_rank = 0;  // Mamba-1's
   bool bias = false;    // of in_proj and out_proj
-  bool conv_bias = true;
+  bool conv_bias = false;
   bool tied_head = true;
   double norm_eps = 1e-5;
   double mixer_norm_eps = 0;  // Falcon-Mamba's weightless norms on dt, B and C; 0: there are none
@@ -68,14 +73,13 @@ struct ModelConfig {
   double dt_max = std::numeric_limits<double>::infinity();
   SpecialTokens special_tokens;
 
-  // Mamba-1 with the published defaults: expand 2, dt_rank ceil(d_model / 16).
+  // A model of that mixer with the defaults of its form: Mamba's are the published ones, expand 2,
+  // dt_rank ceil(d_model / 16); Mamba-2's too, d_state 128, one group, heads of 64 channels, or of
+  // as many as divide both 64 and d_inner; recurrent cells are as wide inside as the residual
+  // stream.
+  static ModelConfig of(MixerKind mixer, int64_t d_model, int64_t n_layers, int64_t vocab_size);
   static ModelConfig mamba(int64_t d_model, int64_t n_layers, int64_t vocab_size);
-  // Mamba-2 with the published defaults: expand 2, d_state 128, one group, heads of 64 channels, or
-  // of as many as divide both 64 and d_inner.
   static ModelConfig mamba2(int64_t d_model, int64_t n_layers, int64_t vocab_size);
-  // rnn, lstm or gru, as wide inside as the residual stream.
-  static ModelConfig recurrent(MixerKind cell, int64_t d_model, int64_t n_layers,
-                               int64_t vocab_size);
   // Throws Error naming the file and the field that is missing, mistyped, contradicts another, or
   // asks for what elapse does not have.
   static ModelConfig parse(const Json& json);
@@ -87,7 +91,7 @@ struct ModelConfig {
   void expect_mamba(std::string_view method) const;
 
   std::string_view architecture() const;  // "falcon_mamba", or the mixer's name
-  int64_t n_heads() const { return d_inner / head_dim; }
+  int64_t n_heads() const { return head_dim == 0 ? 0 : d_inner / head_dim; }
   int64_t d_conv_inner() const {  // channels that are convolved: Mamba-2's B and C are
     return mixer == MixerKind::mamba2 ? d_inner + 2 * n_groups * d_state : d_inner;
   }

@@ -72,30 +72,23 @@ int64_t dt_rank_field(const Json& json, std::string_view key, int64_t automatic)
 
 int64_t dt_rank_for(int64_t d_model) { return (d_model + 15) / 16; }
 
-MixerKind mixer_of(const Json& ssm_cfg) {
-  const std::string layer = ssm_cfg.text("layer", kMamba1Layer);
-  if (layer == kMamba1Layer) return MixerKind::mamba;
-  if (layer == kMamba2Layer) return MixerKind::mamba2;
-  for (const MixerKind cell : {MixerKind::rnn, MixerKind::lstm, MixerKind::gru}) {
-    if (layer == name_of(cell)) return cell;
-  }
-  fail(
-      "{}: expected \"Mamba1\", \"Mamba2\", \"rnn\", \"lstm\" or \"gru\" (the mixers known), found "
-      "{}",
-      ssm_cfg.at("layer").where(), quote(layer));
-}
-
 Cell cell_of(MixerKind recurrent) {
   assert(is_recurrent(recurrent));
   if (recurrent == MixerKind::lstm) return Cell::lstm;
   return recurrent == MixerKind::gru ? Cell::gru : Cell::rnn;
 }
 
-void make_recurrent(ModelConfig& config, MixerKind cell) {
-  config.mixer = cell;
-  config.d_inner = config.d_model;
-  config.d_state = config.d_conv = config.dt_rank = 0;
-  config.conv_bias = false;
+void read_block(const Json& ssm_cfg, ModelConfig& c) {
+  c.d_inner = size_field(ssm_cfg, "expand", 2) * c.d_model;
+  c.d_conv = size_field(ssm_cfg, "d_conv", c.d_conv);
+  c.bias = ssm_cfg.boolean("bias", c.bias);
+  c.conv_bias = ssm_cfg.boolean("conv_bias", c.conv_bias);
+}
+
+void write_block(JsonWriter& json, const ModelConfig& c) {
+  json.field("d_state", c.d_state).field("d_conv", c.d_conv);
+  json.field("expand", c.d_inner / c.d_model);
+  json.field("bias", c.bias).field("conv_bias", c.conv_bias);
 }
 
 void read_dt_limits(const Json& json, std::string_view key, ModelConfig& config) {

@@ -10,7 +10,6 @@ namespace elapse {
 // No published model comes near; sizes beyond are mistakes, and would overflow products of them.
 inline constexpr int64_t kMaxSize = int64_t{1} << 24;
 inline constexpr int64_t kMamba2State = 128, kMamba2HeadDim = 64, kMamba2Chunk = 256;
-inline constexpr std::string_view kMamba1Layer = "Mamba1", kMamba2Layer = "Mamba2";
 
 int64_t size_field(const Json& json, std::string_view key);
 int64_t size_field(const Json& json, std::string_view key, int64_t fallback);
@@ -28,10 +27,11 @@ std::string stated(const Json& json, std::string_view key, int64_t value);
 
 int64_t dt_rank_field(const Json& json, std::string_view key, int64_t automatic);  // or "auto"
 int64_t dt_rank_for(int64_t d_model);
-MixerKind mixer_of(const Json& ssm_cfg);
 Cell cell_of(MixerKind recurrent);
-// Clears what Mamba's configurations alone have; as wide inside as the residual stream.
-void make_recurrent(ModelConfig& config, MixerKind cell);
+
+// What both Mamba blocks have in ssm_cfg: expand, d_conv, bias and conv_bias.
+void read_block(const Json& ssm_cfg, ModelConfig& c);
+void write_block(JsonWriter& json, const ModelConfig& c);
 
 // The limits of dt, [least, most]; the published ones are [0.0, Infinity].
 void read_dt_limits(const Json& json, std::string_view key, ModelConfig& config);

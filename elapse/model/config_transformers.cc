@@ -5,6 +5,7 @@
 #include "elapse/io/messages.h"
 #include "elapse/model/config_fields.h"
 #include "elapse/model/config_layouts.h"
+#include "elapse/model/mixer_form.h"
 
 namespace elapse {
 namespace {
@@ -168,7 +169,7 @@ std::string transformers_json(const ModelConfig& c, DType weights) {
 
 void check_transformers_can_state(const ModelConfig& c) {
   ELAPSE_CHECK(
-      !is_recurrent(c.mixer),
+      is_mamba(c.mixer),
       "the transformers layout has no {} mixers: such a model stays in the original layout",
       name_of(c.mixer));
   ELAPSE_CHECK(!c.D_by_channel,

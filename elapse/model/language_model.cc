@@ -4,11 +4,8 @@
 #include <cmath>
 
 #include "elapse/core/hash.h"
-#include "elapse/mixers/mamba.h"
-#include "elapse/mixers/mamba2.h"
-#include "elapse/mixers/recurrent.h"
 #include "elapse/model/by_tokens.h"
-#include "elapse/model/config_fields.h"
+#include "elapse/model/make_mixer.h"
 
 namespace elapse {
 namespace {
@@ -38,42 +35,6 @@ Tensor ones(Device& device, DType dtype, Shape shape) {
   const Tensor t = device.empty(dtype, shape);
   fill(device, {t, 1});
   return t;
-}
-
-MambaConfig mamba_config(const ModelConfig& c) {
-  return {c.d_model, c.d_inner, c.d_state,   c.d_conv,
-          c.dt_rank, c.bias,    c.conv_bias, c.mixer_norm_eps};
-}
-
-Mamba2Config mamba2_config(const ModelConfig& c) {
-  return {.d_model = c.d_model,
-          .d_inner = c.d_inner,
-          .d_state = c.d_state,
-          .d_conv = c.d_conv,
-          .head_dim = c.head_dim,
-          .n_groups = c.n_groups,
-          .bias = c.bias,
-          .conv_bias = c.conv_bias,
-          .D_by_channel = c.D_by_channel,
-          .dt_min = c.dt_min,
-          .dt_max = c.dt_max,
-          .norm_eps = c.norm_eps};
-}
-
-std::unique_ptr<Mixer> make_mixer(Device& device, const ModelConfig& config, DType dtype,
-                                  const std::string& prefix, Random& random,
-                                  Parameters& parameters) {
-  if (is_recurrent(config.mixer)) {
-    const RecurrentConfig recurrent = {cell_of(config.mixer), config.d_model, config.d_inner};
-    return std::make_unique<Recurrent>(device, recurrent, config.n_layers, dtype, prefix, random,
-                                       parameters);
-  }
-  if (config.mixer == MixerKind::mamba2) {
-    return std::make_unique<Mamba2>(device, mamba2_config(config), config.n_layers, dtype, prefix,
-                                    random, parameters);
-  }
-  return std::make_unique<Mamba>(device, mamba_config(config), config.n_layers, dtype, prefix,
-                                 random, parameters);
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "elapse/core/error.h"
+#include "elapse/model/mixer_form.h"
 
 namespace elapse {
 namespace {
@@ -25,7 +26,7 @@ void put_choices(Settings& into, const ModelConfig& c) {
   put(into, "mixer", name_of(c.mixer));
   put(into, "d_model", c.d_model);
   put(into, "layers", c.n_layers);
-  if (!is_recurrent(c.mixer)) put(into, "d_state", c.d_state);
+  if (is_mamba(c.mixer)) put(into, "d_state", c.d_state);
 }
 
 void put_mamba2(Settings& into, const ModelConfig& c) {
@@ -37,10 +38,12 @@ void put_mamba2(Settings& into, const ModelConfig& c) {
 
 void put_consequences(Settings& into, const ModelConfig& c) {
   put(into, "vocab_size", c.vocab_size);
-  put(into, "d_inner", c.d_inner);
-  if (!is_recurrent(c.mixer)) {
+  if (is_mamba(c.mixer)) {
+    put(into, "d_inner", c.d_inner);
     put(into, "d_conv", c.d_conv);
     put(into, "dt_rank", c.dt_rank);
+  } else {
+    put(into, "ssm_cfg", ssm_cfg_json(c));
   }
   if (c.mixer == MixerKind::mamba2) put_mamba2(into, c);
   put(into, "norm_eps", c.norm_eps);

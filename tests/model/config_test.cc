@@ -132,7 +132,7 @@ TEST(ModelConfig, recurrent_cells_in_a_form_of_our_own) {
   expect_error([&] { c.in_layout(Layout::transformers); }, "no lstm mixers");
   expect_error([&] { c.expect_mamba("this"); }, "this reads what Mamba mixers alone have");
   expect_refused(original(R"(, "ssm_cfg": {"layer": "rnn", "d_state": 16})"),
-                 "\"d_state\" is no field of a rnn mixer");
+                 "\"d_state\" is no field of rnn mixers");
   expect_refused(original(R"(, "ssm_cfg": {"layer": "rnn", "hidden_size": 0})"), "hidden_size");
   EXPECT_EQ(mixer_named("gru"), MixerKind::gru);
   expect_error([] { mixer_named("grue"); }, "expected one of mamba, mamba2, rnn, lstm, gru");
@@ -180,7 +180,7 @@ TEST(ModelConfig, names_the_architecture_it_does_not_know) {
   const std::string mamba3 = R"(, "ssm_cfg": {"layer": "Mamba3"})";
   expect_refused(
       original(mamba3),
-      "expected \"Mamba1\", \"Mamba2\", \"rnn\", \"lstm\" or \"gru\" (the mixers known), "
+      "expected one of \"Mamba1\", \"Mamba2\", \"rnn\", \"lstm\", \"gru\" (the mixers known), "
       "found \"Mamba3\"");
   expect_refused(transformers(mamba3), "found \"Mamba3\"");
   expect_refused(transformers(R"(, "ssm_cfg": {"layer": "Mamba2"})"),
@@ -193,8 +193,7 @@ TEST(ModelConfig, refuses_what_it_does_not_have) {
   expect_refused(original(R"(, "d_intermediate": 32)"), "\"d_intermediate\": only 0 (no MLP)");
   expect_refused(original(R"(, "attn_layer_idx": [1])"),
                  "\"attn_layer_idx\": only an empty list (no attention layers)");
-  expect_refused(original(R"(, "ssm_cfg": {"headdim": 64})"),
-                 "\"headdim\" is no field of a Mamba1");
+  expect_refused(original(R"(, "ssm_cfg": {"headdim": 64})"), "\"headdim\" is no field of Mamba1");
   expect_refused(transformers(R"(, "hidden_act": "gelu")"), "expected \"silu\", found \"gelu\"");
   EXPECT_EQ(parsed(original(R"(, "attn_layer_idx": [], "attn_cfg": {}, "d_intermediate": 0)")),
             parsed(original("")));
@@ -204,7 +203,7 @@ TEST(ModelConfig, refuses_what_mamba2_cannot_be) {
   const auto refused = [](const std::string& more, const std::string& part) {
     expect_refused(original(R"(, "ssm_cfg": {"layer": "Mamba2", "headdim": 4)" + more + "}"), part);
   };
-  refused(R"(, "dt_rank": 2)", "\"dt_rank\" is no field of a Mamba2");
+  refused(R"(, "dt_rank": 2)", "\"dt_rank\" is no field of Mamba2");
   refused(R"(, "rmsnorm": false)", "\"ssm_cfg.rmsnorm\": only true is supported");
   refused(R"(, "norm_before_gate": true)", "only false is supported");
   refused(R"(, "d_ssm": 8)", "\"ssm_cfg.d_ssm\": 8 contradicts the inner width 16");

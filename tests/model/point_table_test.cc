@@ -2,6 +2,7 @@
 // docs/points.md against the models: every point with its shapes, every other name.
 #include <gtest/gtest.h>
 
+#include <array>
 #include <fstream>
 #include <map>
 #include <set>
@@ -14,8 +15,9 @@ namespace elapse {
 namespace {
 
 struct Row {
-  std::string point;      // "layers.{i}.mixer.dt"
-  std::string shapes[5];  // by MixerKind, "-": there is none
+  std::string point;  // "layers.{i}.mixer.dt"
+  // By MixerKind; "-", or "": there is none.
+  std::array<std::string, kMixerKinds> shapes;
   std::vector<std::string> aliases;
 };
 
@@ -34,28 +36,38 @@ std::vector<std::string> names_in(const std::string& cell) {
   return names;
 }
 
+std::vector<std::string> cells_in(const std::string& line) {
+  std::vector<std::string> cells;
+  std::istringstream parts(line.substr(1));
+  for (std::string cell; std::getline(parts, cell, '|');) cells.push_back(trimmed(cell));
+  return cells;
+}
+
+// Of a point within mixers each column is a mixer's, by the table's head; the points around them,
+// which stand in the first table, are every model's.
+Row read_row(const std::vector<std::string>& head, const std::vector<std::string>& cells) {
+  Row row = {names_in(cells.at(0)).at(0), {}, {}};
+  const bool in_mixer = row.point.starts_with("layers.{i}.mixer.");
+  for (size_t mixer = 0; mixer < kMixerKinds; ++mixer) {
+    if (!in_mixer) row.shapes[mixer] = cells.at(1);
+    for (size_t i = 1; i < head.size(); ++i) {
+      if (head[i] == title_of(static_cast<MixerKind>(mixer))) row.shapes[mixer] = cells.at(i);
+    }
+  }
+  for (size_t i = 1; i < head.size(); ++i) {
+    if (head[i] != "MambaLens" && head[i] != "TransformerLens") continue;
+    for (const std::string& alias : names_in(cells.at(i))) row.aliases.push_back(alias);
+  }
+  return row;
+}
+
 std::vector<Row> read_table() {
   std::ifstream file("docs/points.md");
   std::vector<Row> rows;
-  bool of_cells = false;
+  std::vector<std::string> head;
   for (std::string line; std::getline(file, line);) {
-    of_cells = of_cells || line.starts_with("Mixers of recurrent cells");
-    if (!line.starts_with("| `")) continue;
-    std::vector<std::string> cells;
-    std::istringstream parts(line.substr(1));
-    for (std::string cell; std::getline(parts, cell, '|');) cells.push_back(trimmed(cell));
-    const std::string point = names_in(cells.at(0)).at(0);
-    if (of_cells) {
-      rows.push_back({point, {"-", "-", cells.at(1), cells.at(2), cells.at(3)}, {}});
-      continue;
-    }
-    const bool in_mixer = point.starts_with("layers.{i}.mixer.");
-    const std::string everywhere = in_mixer ? "-" : cells.at(1);
-    Row row = {point,
-               {cells.at(1), cells.at(2), everywhere, everywhere, everywhere},
-               names_in(cells.at(4))};
-    for (const std::string& alias : names_in(cells.at(5))) row.aliases.push_back(alias);
-    rows.push_back(std::move(row));
+    if (line.starts_with("| point ")) head = cells_in(line);
+    if (line.starts_with("| `")) rows.push_back(read_row(head, cells_in(line)));
   }
   return rows;
 }
@@ -67,20 +79,16 @@ std::string replaced(std::string text, const std::string& what, const std::strin
 
 // Sizes that all differ.
 ModelConfig config_of(MixerKind mixer) {
-  if (is_recurrent(mixer)) {
-    ModelConfig config = ModelConfig::recurrent(mixer, 20, 2, 11);
-    config.d_inner = 13;
-    return config;
+  ModelConfig config = ModelConfig::of(mixer, 20, 2, 11);
+  if (is_recurrent(mixer)) config.d_inner = 13;
+  if (is_mamba(mixer)) {
+    config.d_state = 6;
+    config.d_conv = 3;
   }
-  ModelConfig config =
-      mixer == MixerKind::mamba ? ModelConfig::mamba(20, 2, 11) : ModelConfig::mamba2(20, 2, 11);
-  config.d_state = 6;
-  config.d_conv = 3;
+  if (mixer == MixerKind::mamba) config.dt_rank = 7;
   if (mixer == MixerKind::mamba2) {
     config.head_dim = 4;
     config.n_groups = 5;
-  } else {
-    config.dt_rank = 7;
   }
   return config;
 }
@@ -89,35 +97,34 @@ constexpr int64_t kLength = 9, kSequences = 3, kTokens = kLength * kSequences;
 
 // "(tokens, n_groups d_state)" in numbers; a size is a word, "d_conv - 1" or a product of two.
 std::string in_numbers(const std::string& shape, const ModelConfig& c) {
-  const std::map<std::string, int64_t> sizes = {
-      {"tokens", kTokens},
-      {"rows", kTokens},
-      {"sequences", kSequences},
-      {"d_model", c.d_model},
-      {"d_inner", c.d_inner},
-      {"3 d_inner", 3 * c.d_inner},
-      {"4 d_inner", 4 * c.d_inner},
-      {"d_conv_inner", c.d_conv_inner()},
-      {"d_state", c.d_state},
-      {"d_conv - 1", c.d_conv - 1},
-      {"dt_rank", c.dt_rank},
-      {"n_groups", c.n_groups},
-      {"n_groups d_state", c.n_groups * c.d_state},
-      {"n_heads", c.mixer == MixerKind::mamba2 ? c.n_heads() : 0},
-      {"vocab", c.vocab()},
-      {"1", 1},
-      {"2", 2}};
+  const std::map<std::string, int64_t> sizes = {{"tokens", kTokens},
+                                                {"rows", kTokens},
+                                                {"sequences", kSequences},
+                                                {"d_model", c.d_model},
+                                                {"d_inner", c.d_inner},
+                                                {"3 d_inner", 3 * c.d_inner},
+                                                {"4 d_inner", 4 * c.d_inner},
+                                                {"d_conv_inner", c.d_conv_inner()},
+                                                {"d_state", c.d_state},
+                                                {"d_conv - 1", c.d_conv - 1},
+                                                {"dt_rank", c.dt_rank},
+                                                {"n_groups", c.n_groups},
+                                                {"n_groups d_state", c.n_groups * c.d_state},
+                                                {"n_heads", c.n_heads()},
+                                                {"vocab", c.vocab()},
+                                                {"1", 1},
+                                                {"2", 2}};
   Shape out;
   std::istringstream words(shape.substr(1, shape.size() - 2));
   for (std::string word; std::getline(words, word, ',');) out.push_back(sizes.at(trimmed(word)));
   return out.str();
 }
 
-class PointTable : public testing::TestWithParam<MixerKind> {};
+class PointTable : public testing::TestWithParam<std::string> {};
 
 TEST_P(PointTable, HasTheModelsPointsAndTheirShapes) {
   Device device("ref");
-  const ModelConfig config = config_of(GetParam());
+  const ModelConfig config = config_of(mixer_named(GetParam()));
   const LanguageModel model(device, config, DType::f32, 1);
   std::set<std::string> known;
   Points points;
@@ -134,8 +141,8 @@ TEST_P(PointTable, HasTheModelsPointsAndTheirShapes) {
                  {}},
                 nullptr, &points);
   for (const Row& row : read_table()) {
-    const std::string& shape = row.shapes[static_cast<size_t>(GetParam())];
-    if (shape == "-") continue;
+    const std::string& shape = row.shapes[static_cast<size_t>(config.mixer)];
+    if (shape.empty() || shape == "-") continue;
     const bool many = row.point.find("{k}") != std::string::npos;
     for (int64_t k = 0; k < (many ? config.d_conv : 1); ++k) {
       const std::string name = replaced(replaced(row.point, "{i}", "1"), "{k}", std::to_string(k));
@@ -146,12 +153,8 @@ TEST_P(PointTable, HasTheModelsPointsAndTheirShapes) {
   for (const std::string& name : known) ADD_FAILURE() << name << " is not in docs/points.md";
 }
 
-INSTANTIATE_TEST_SUITE_P(Mixers, PointTable,
-                         testing::Values(MixerKind::mamba, MixerKind::mamba2, MixerKind::rnn,
-                                         MixerKind::lstm, MixerKind::gru),
-                         [](const testing::TestParamInfo<MixerKind>& mixer) {
-                           return std::string(name_of(mixer.param));
-                         });
+INSTANTIATE_TEST_SUITE_P(Mixers, PointTable, testing::ValuesIn(mixer_names()),
+                         [](const auto& mixer) { return mixer.param; });
 
 TEST(PointTable, HasTheOtherNames) {
   std::set<std::string> known;

@@ -23,14 +23,15 @@ constexpr Mode kModes[] = {Mode::training, Mode::prefill, Mode::decoding};
 const std::vector<int64_t> kLengths = {7, 4};
 const std::vector<int64_t> kTokens = {3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5};
 
-constexpr MixerKind kMixers[] = {MixerKind::mamba, MixerKind::mamba2, MixerKind::rnn,
-                                 MixerKind::lstm, MixerKind::gru};
+std::vector<MixerKind> all_mixers() {
+  std::vector<MixerKind> mixers;
+  for (const std::string& name : mixer_names()) mixers.push_back(mixer_named(name));
+  return mixers;
+}
 
 ModelConfig tiny_config(MixerKind mixer = MixerKind::mamba) {
-  if (is_recurrent(mixer)) return ModelConfig::recurrent(mixer, 20, 2, 11);
-  ModelConfig config =
-      mixer == MixerKind::mamba ? ModelConfig::mamba(20, 2, 11) : ModelConfig::mamba2(20, 2, 11);
-  config.d_state = 5;
+  ModelConfig config = ModelConfig::of(mixer, 20, 2, 11);
+  if (is_mamba(mixer)) config.d_state = 5;
   if (mixer == MixerKind::mamba2) {
     config.head_dim = 10;
     config.n_groups = 2;
@@ -481,7 +482,7 @@ TEST_P(EveryPoint, GradientsAreThoseInRefDouble) {
 }
 
 TEST(PointGradients, AreThoseOfWhatIsAdded) {
-  for (const MixerKind mixer : kMixers) {
+  for (const MixerKind mixer : all_mixers()) {
     Subject subject("ref", DType::f64, mixer);
     for (const PointInfo& p : subject.points()) {
       SCOPED_TRACE(p.name);
@@ -497,7 +498,7 @@ TEST_P(EveryPoint, APassFromALayerEndsAsTheWholeDoes) {
 
 std::vector<Kind> kinds() {
   std::vector<Kind> list;
-  for (const MixerKind mixer : kMixers) {
+  for (const MixerKind mixer : all_mixers()) {
     list.insert(list.end(), {{"ref", DType::f64, mixer}, {"ref", DType::f32, mixer}});
     for (const Backend* backend : backends()) {
       if (backend->name == "cpu") list.push_back({"cpu", DType::f32, mixer});

@@ -78,7 +78,7 @@ TEST(Verify, Mamba2RunsItsOwnKernels) {
 TEST(Verify, RecurrentCellsRunTheirOwnKernels) {
   for (const MixerKind cell : {MixerKind::rnn, MixerKind::lstm, MixerKind::gru}) {
     Device device("cpu", 1);
-    learn_one_token(device, ModelConfig::recurrent(cell, 8, 2, 5));
+    learn_one_token(device, ModelConfig::of(cell, 8, 2, 5));
     EXPECT_EQ(device.calls(Op::recurrent_forward), 2);
     EXPECT_EQ(device.calls(Op::recurrent_backward), 2);
   }

@@ -15,8 +15,9 @@ TokenWork mamba2_work(const ModelConfig& config) {
           static_cast<double>(config.n_layers * config.d_inner * config.d_state)};
 }
 
-TokenWork recurrent_work(const ModelConfig& config) {
-  // The recurrent map counts at the full rate, although a token of it waits for the one before.
+// Of mixers that are their matrices.
+TokenWork matrix_work(const ModelConfig& config) {
+  // A recurrent map counts at the full rate, although a token of it waits for the one before.
   int64_t weights = 0;
   config.for_each_parameter([&](const std::string& name, const Shape& shape) {
     if (name.find(".mixer.") != name.npos && shape.rank() == 2) weights += shape.numel();
@@ -27,7 +28,7 @@ TokenWork recurrent_work(const ModelConfig& config) {
 }  // namespace
 
 TokenWork token_work(const ModelConfig& config) {
-  if (is_recurrent(config.mixer)) return recurrent_work(config);
+  if (!is_mamba(config.mixer)) return matrix_work(config);
   if (config.mixer == MixerKind::mamba2) return mamba2_work(config);
   const int64_t in_proj = config.d_model * 2 * config.d_inner;
   const int64_t conv = config.d_inner * config.d_conv;

@@ -26,7 +26,7 @@ std::string heading(const Inspection& inspection, const PromptPair& pair, double
 void run_whole(const Arguments& args, Inspection& inspection, const PromptPair& pair) {
   const int64_t n_layers = inspection.model().config().n_layers;
   // What a layer's state brought from each token is told of Mamba's alone.
-  const bool by_source = !is_recurrent(inspection.model().config().mixer);
+  const bool by_source = is_mamba(inspection.model().config().mixer);
   std::vector<int64_t> layers(static_cast<size_t>(by_source ? n_layers : 0));
   std::iota(layers.begin(), layers.end(), 0);
   const DirectAttribution whole(inspection.model(), pair.clean, pair.answer, layers);

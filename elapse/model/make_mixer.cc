@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "elapse/model/make_mixer.h"
+
+#include "elapse/core/error.h"
+#include "elapse/mixers/mamba.h"
+#include "elapse/mixers/mamba2.h"
+#include "elapse/mixers/recurrent.h"
+#include "elapse/model/config_fields.h"
+
+namespace elapse {
+namespace {
+
+MambaConfig mamba_config(const ModelConfig& c) {
+  return {c.d_model, c.d_inner, c.d_state,   c.d_conv,
+          c.dt_rank, c.bias,    c.conv_bias, c.mixer_norm_eps};
+}
+
+Mamba2Config mamba2_config(const ModelConfig& c) {
+  return {.d_model = c.d_model,
+          .d_inner = c.d_inner,
+          .d_state = c.d_state,
+          .d_conv = c.d_conv,
+          .head_dim = c.head_dim,
+          .n_groups = c.n_groups,
+          .bias = c.bias,
+          .conv_bias = c.conv_bias,
+          .D_by_channel = c.D_by_channel,
+          .dt_min = c.dt_min,
+          .dt_max = c.dt_max,
+          .norm_eps = c.norm_eps};
+}
+
+RecurrentConfig recurrent_config(const ModelConfig& c) {
+  return {cell_of(c.mixer), c.d_model, c.d_inner};
+}
+
+}  // namespace
+
+std::unique_ptr<Mixer> make_mixer(Device& device, const ModelConfig& config, DType dtype,
+                                  const std::string& prefix, Random& random,
+                                  Parameters& parameters) {
+  const int64_t n = config.n_layers;
+  switch (config.mixer) {
+    case MixerKind::mamba:
+      return std::make_unique<Mamba>(device, mamba_config(config), n, dtype, prefix, random,
+                                     parameters);
+    case MixerKind::mamba2:
+      return std::make_unique<Mamba2>(device, mamba2_config(config), n, dtype, prefix, random,
+                                      parameters);
+    case MixerKind::rnn:
+    case MixerKind::lstm:
+    case MixerKind::gru:
+      return std::make_unique<Recurrent>(device, recurrent_config(config), n, dtype, prefix, random,
+                                         parameters);
+  }
+  fail("no mixer of number {}", static_cast<int>(config.mixer));
+}
+
+}  // namespace elapse

@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include "elapse/model/mixer_form.h"
+
+namespace elapse {
+
+// One to each file form_*.cc, or to each kind of cell.
+extern const MixerForm kMambaForm, kMamba2Form;
+extern const MixerForm kRnnForm, kLstmForm, kGruForm;
+
+}  // namespace elapse
