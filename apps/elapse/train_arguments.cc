@@ -42,6 +42,7 @@ const std::vector<FieldFlag> kFlags = {{"steps", "--steps"},
                                        {"batch_tokens", "--batch-tokens"},
                                        {"accumulate", "--accumulate"},
                                        {"curriculum", "--curriculum"},
+                                       {"truncate", "--truncate"},
                                        {"peak_lr", "--lr"},
                                        {"min_lr", "--min-lr"},
                                        {"warmup_steps", "--warmup"},
@@ -114,6 +115,10 @@ void add_batch_options(CLI::App& verb, TrainArguments& args) {
                   "Sequences of other lengths first, with as many tokens a step: "
                   "LENGTH:STEPS,...")
       ->type_name("LIST");
+  verb.add_option("--truncate", args.train.truncate,
+                  "Tokens that gradients go back through; sequences run in stretches of as many, "
+                  "with the state carried on (truncated backpropagation through time)")
+      ->check(whole_number(1));
 }
 
 void add_optimizer_options(CLI::App& verb, TrainArguments& args) {

@@ -95,6 +95,7 @@ void TrainConfig::check() const {
   constexpr int64_t kMaxSteps = int64_t{1} << 32, kMaxSequences = int64_t{1} << 24;  // streams.h
   ELAPSE_CHECK(steps >= 1 && steps < kMaxSteps, "steps: expected 1 to {}, found {}", kMaxSteps - 1,
                steps);
+  ELAPSE_CHECK(truncate >= 0, "truncate: expected at least 0, found {}", truncate);
   ELAPSE_CHECK(accumulate >= 1, "accumulate: expected at least 1, found {}", accumulate);
   int64_t planned = 0;
   for (const Phase& phase : curriculum) {
@@ -123,6 +124,7 @@ Settings settings(const TrainConfig& train, const ModelConfig& model, const std:
   put(all, "accumulate", train.accumulate);
   put(all, "curriculum", text_of(train.curriculum));
   put(all, "length", train.length);
+  if (train.truncate > 0) put(all, "truncate", train.truncate);
   put_schedule(all, train.schedule, train.steps);
   put_adamw(all, train.adamw);
   put_consequences(all, model);

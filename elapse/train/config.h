@@ -23,6 +23,9 @@ struct TrainConfig {
   int64_t accumulate = 1;         // passes that a step's sequences are spread over
   std::vector<Phase> curriculum;  // first these, in this order,
   int64_t length = 256;           // then sequences of this many tokens to the end
+  int64_t truncate = 0;           // tokens that gradients go back through, 0: all. Longer sequences
+                                  // are run in stretches of as many, the state carried on:
+                                  // truncated backpropagation through time
   Schedule schedule;
   AdamWConfig adamw;
   std::string start = "random weights";  // what tells the first weights from others, where the

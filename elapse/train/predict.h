@@ -2,6 +2,7 @@
 #pragma once
 #include "elapse/data/token_source.h"
 #include "elapse/model/language_model.h"
+#include "elapse/train/stretches.h"
 
 namespace elapse {
 
@@ -13,6 +14,9 @@ struct Prediction {
 // The model run over a batch, every sequence from an empty state.
 Prediction predict(Tape& tape, const LanguageModel& model, const TokenBatch& batch,
                    Points* points = nullptr);
+// The same over a stretch, each sequence from the state in the slot of its number, which takes the
+// state it ends in; no gradient goes back through them.
+Prediction predict(Tape& tape, const LanguageModel& model, const Stretch& stretch, State& state);
 
 // The one element of a float32 or float64 tensor; waits for the device.
 double scalar(Device& device, const Tensor& t);

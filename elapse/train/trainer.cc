@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "elapse/train/trainer.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 
 #include "elapse/train/checkpoint.h"
 #include "elapse/train/non_finite.h"
 #include "elapse/train/predict.h"
+#include "elapse/train/stretches.h"
 
 namespace elapse {
 namespace {
@@ -50,29 +52,49 @@ std::vector<TokenBatch> Trainer::passes(int64_t step) const {
   return passes;
 }
 
-// Adds up the gradients of the mean over all passes; returns each pass's mean loss.
-std::vector<Tensor> Trainer::backward(const std::vector<TokenBatch>& passes) {
-  Device& device = model_.device();
+// Adds up the gradients of the mean over all passes.
+std::vector<Trainer::Share> Trainer::backward(const std::vector<TokenBatch>& passes) {
   const int64_t targets = targets_of(passes);
-  model_.parameters().zero_grad(device);
-  std::vector<Tensor> losses;
+  model_.parameters().zero_grad(model_.device());
+  std::vector<Share> shares;
   for (const TokenBatch& pass : passes) {
-    Tape tape(device);
-    const Var loss = predict(tape, model_, pass).loss;
-    tape.backward(loss, share(pass, targets));
-    losses.push_back(loss.value());
+    const int64_t longest = *std::max_element(pass.lengths.begin(), pass.lengths.end());
+    if (config_.truncate == 0 || longest <= config_.truncate) {
+      backward(pass, share(pass, targets), shares);
+    } else {
+      backward_in_stretches(pass, share(pass, targets), shares);
+    }
   }
-  return losses;
+  return shares;
 }
 
-double Trainer::mean_loss(const std::vector<TokenBatch>& passes,
-                          const std::vector<Tensor>& losses) const {
-  const int64_t targets = targets_of(passes);
+void Trainer::backward(const TokenBatch& pass, double weight, std::vector<Share>& shares) {
+  Tape tape(model_.device());
+  const Var loss = predict(tape, model_, pass).loss;
+  tape.backward(loss, weight);
+  shares.push_back({loss.value(), weight, &pass});
+}
+
+void Trainer::backward_in_stretches(const TokenBatch& pass, double weight,
+                                    std::vector<Share>& shares) {
+  State state = model_.make_state(std::ssize(pass.lengths));
+  for (const Stretch& stretch : stretches_of(pass, config_.truncate)) {
+    const bool counts = stretch.batch.counted_targets() > 0;
+    Tape tape(model_.device(), counts);
+    const Var loss = predict(tape, model_, stretch, state).loss;
+    if (!counts) continue;
+    const double of_stretch = weight * share(stretch.batch, pass.counted_targets());
+    tape.backward(loss, of_stretch);
+    shares.push_back({loss.value(), of_stretch, &pass});
+  }
+}
+
+double Trainer::mean_loss(const std::vector<Share>& shares) const {
   double mean = 0;
-  for (size_t i = 0; i < passes.size(); ++i) {
-    const double loss = scalar(model_.device(), losses[i]);
-    if (!std::isfinite(loss)) stop("the loss", loss, passes[i]);
-    mean += loss * share(passes[i], targets);
+  for (const Share& share : shares) {
+    const double loss = scalar(model_.device(), share.loss);
+    if (!std::isfinite(loss)) stop("the loss", loss, *share.pass);
+    mean += loss * share.weight;
   }
   return mean;
 }
@@ -86,9 +108,9 @@ StepReport Trainer::step() {
   report.lr = config_.schedule.lr(steps_done(), config_.steps);
 
   const std::vector<TokenBatch> batches = passes(steps_done());
-  const std::vector<Tensor> losses = backward(batches);
+  const std::vector<Share> shares = backward(batches);
   optimizer_.measure_gradients();
-  report.loss = mean_loss(batches, losses);
+  report.loss = mean_loss(shares);
   report.gradient_norm = optimizer_.gradient_norm();
   if (!std::isfinite(report.gradient_norm)) {
     stop("the gradients' norm", report.gradient_norm, batches.back());

@@ -48,8 +48,16 @@ class Trainer {
 
  private:
   std::vector<TokenBatch> passes(int64_t step) const;
-  std::vector<Tensor> backward(const std::vector<TokenBatch>& passes);
-  double mean_loss(const std::vector<TokenBatch>& passes, const std::vector<Tensor>& losses) const;
+  // A mean over some of a step's targets, and how much it counts in the mean over all.
+  struct Share {
+    Tensor loss;  // (1)
+    double weight;
+    const TokenBatch* pass;
+  };
+  std::vector<Share> backward(const std::vector<TokenBatch>& passes);
+  void backward(const TokenBatch& pass, double weight, std::vector<Share>& shares);
+  void backward_in_stretches(const TokenBatch& pass, double weight, std::vector<Share>& shares);
+  double mean_loss(const std::vector<Share>& shares) const;
   Settings run_settings() const;
   [[noreturn]] void stop(std::string_view what, double value, const TokenBatch& batch) const;
 

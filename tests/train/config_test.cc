@@ -47,6 +47,7 @@ TEST(TrainConfig, names_the_field_that_makes_no_run) {
   broken([](TrainConfig&) {})();
   expect_error(broken([](auto& c) { c.steps = 0; }), "steps: expected 1 to");
   expect_error(broken([](auto& c) { c.accumulate = 0; }), "accumulate");
+  expect_error(broken([](auto& c) { c.truncate = -1; }), "truncate");
   expect_error(broken([](auto& c) { c.accumulate = 7; }), "expected 7 to");
   expect_error(broken([](auto& c) { c.length = 0; }), "multiple of the length 0");
   expect_error(broken([](auto& c) { c.length = 9; }), "multiple of the length 9, found 48");
@@ -71,6 +72,7 @@ TEST(Settings, tell_apart_runs_with_other_numbers) {
   EXPECT_TRUE(changed([](auto& c) { c.steps = 11; }));
   EXPECT_TRUE(changed([](auto& c) { c.batch_tokens = 96; }));
   EXPECT_TRUE(changed([](auto& c) { c.accumulate = 2; }));
+  EXPECT_TRUE(changed([](auto& c) { c.truncate = 2; }));
   EXPECT_TRUE(changed([](auto& c) { c.curriculum = {{4, 1}}; }));
   EXPECT_TRUE(changed([](auto& c) { c.length = 4; }));
   EXPECT_TRUE(changed([](auto& c) { c.schedule.peak_lr = 0.0100000000000001; }));
