@@ -9,7 +9,10 @@
 #include "apps/elapse/train_arguments.h"
 #include "apps/elapse/train_log.h"
 #include "apps/elapse/verbs.h"
+#include "elapse/data/associative_recall.h"
 #include "elapse/data/induction.h"
+#include "elapse/data/mqar.h"
+#include "elapse/data/selective_copying.h"
 #include "elapse/data/text_data.h"
 #include "elapse/generate/model_text.h"
 #include "elapse/io/file.h"
@@ -48,12 +51,25 @@ std::unique_ptr<TokenSource> open_text(const TrainArguments& args, const ModelCo
       TextData::open(args.texts, args.seed, bytes ? nullptr : text.tokenizer.get()));
 }
 
-// `start`: of the checkpoint to start from, if there is one.
-std::unique_ptr<TokenSource> open_source(const TrainArguments& args, const ModelConfig* start) {
-  if (args.task.empty()) return open_text(args, start);
+std::unique_ptr<TokenSource> make_task(const TrainArguments& args) {
+  if (args.task == "selective-copying") {
+    return std::make_unique<SelectiveCopyingTask>(args.seed, args.data_tokens,
+                                                  args.task_vocab.value_or(16));
+  }
+  if (args.task == "associative-recall") {
+    return std::make_unique<AssociativeRecallTask>(args.seed, args.keys);
+  }
+  if (args.task == "mqar") {
+    return std::make_unique<MqarTask>(args.seed, args.pairs, args.task_vocab.value_or(8192));
+  }
   const auto loss = args.induction_loss == "last" ? InductionTask::Loss::last_token
                                                   : InductionTask::Loss::all_tokens;
   return std::make_unique<InductionTask>(args.seed, loss, args.ordinary_tokens);
+}
+
+// `start`: of the checkpoint to start from, if there is one.
+std::unique_ptr<TokenSource> open_source(const TrainArguments& args, const ModelConfig* start) {
+  return args.task.empty() ? open_text(args, start) : make_task(args);
 }
 
 // A lower bound of the bytes that training takes: float32 weights with gradients and two moments,

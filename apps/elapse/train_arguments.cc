@@ -67,7 +67,8 @@ void add_data_options(CLI::App& verb, TrainArguments& args) {
       ->type_name("FILE")
       ->check(not_empty())
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
-  data->add_option("--task", args.task, "A synthetic task")->check(CLI::IsMember({"induction"}));
+  data->add_option("--task", args.task, "A synthetic task")
+      ->check(CLI::IsMember({"induction", "selective-copying", "associative-recall", "mqar"}));
   data->require_option(1);
   verb.add_option("--induction-loss", args.induction_loss,
                   "Train on the answer (last) or on every token (all)")
@@ -75,6 +76,17 @@ void add_data_options(CLI::App& verb, TrainArguments& args) {
   verb.add_option("--ordinary-tokens", args.ordinary_tokens,
                   "Ordinary tokens among the 16 of the task: 14 or 15")
       ->check(whole_number(14, 15));
+  constexpr int64_t kMaxVocab = int64_t{1} << 24;
+  verb.add_option("--data-tokens", args.data_tokens,
+                  "selective-copying: tokens to remember, at most half of --length")
+      ->check(whole_number(1));
+  verb.add_option("--keys", args.keys, "associative-recall: tokens that are keys, and values")
+      ->check(whole_number(1, kMaxVocab));
+  verb.add_option("--pairs", args.pairs, "mqar: keys with a value, at most a quarter of --length")
+      ->check(whole_number(1, kMaxVocab));
+  verb.add_option("--task-vocab", args.task_vocab,
+                  "Different tokens: of selective-copying 16 unless given, of mqar 8192")
+      ->check(whole_number(3, kMaxVocab));
 }
 
 void add_model_options(CLI::App& verb, TrainArguments& args) {

@@ -19,6 +19,10 @@ struct TrainArguments {
   std::vector<std::string> texts;
   std::string induction_loss = "last";
   int64_t ordinary_tokens = 14;
+  int64_t data_tokens = 16;           // of selective copying
+  int64_t keys = 10;                  // of associative recall
+  int64_t pairs = 8;                  // of mqar
+  std::optional<int64_t> task_vocab;  // of selective copying and mqar
   std::string mixer = "mamba";
   int64_t d_model = 192, n_layers = 3;
   std::optional<int64_t> d_state;

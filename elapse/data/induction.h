@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
-#include "elapse/core/random.h"
-#include "elapse/data/token_source.h"
+#include "elapse/data/drawn_task.h"
 
 namespace elapse {
 
@@ -13,8 +12,8 @@ namespace elapse {
 // 0 .. length - 3, and last. The target of the last token is the ordinary token that stands after
 // the first prefix. Token 14 is ordinary if n_ordinary is 15; with 14, as in the code the task
 // stems from (HazyResearch/safari, synthetics.py: two of the 16 are special), it never occurs.
-// Every training sequence is drawn afresh.
-class InductionTask final : public TokenSource {
+// Held-out sequences have the answer as the only target.
+class InductionTask final : public DrawnTask {
  public:
   enum class Loss : uint8_t {
     last_token,  // the answer alone
@@ -23,7 +22,6 @@ class InductionTask final : public TokenSource {
   static constexpr int64_t kVocabSize = 16;
   static constexpr int64_t kPrefix = 15;
   static constexpr int64_t kMinLength = 3;
-  static constexpr int64_t kHeldOutSequences = 512;
 
   // Throws Error unless n_ordinary is 14 or 15.
   InductionTask(uint64_t seed, Loss loss, int64_t n_ordinary = 14);
@@ -31,18 +29,12 @@ class InductionTask final : public TokenSource {
   int64_t vocab_size() const override { return kVocabSize; }
   std::string description() const override;
   void check_length(int64_t length) const override;
-  TokenBatch training_batch(int64_t step, int64_t first, int64_t count,
-                            int64_t length) const override;
-  // kHeldOutSequences sequences of exactly `length`, with the answer as the only target.
-  int64_t held_out_batches(int64_t length) const override;
-  TokenBatch held_out_batch(int64_t index, int64_t length) const override;
 
  private:
+  void append_example(Random random, Draw draw, int64_t length, TokenBatch& batch) const override;
   // Returns the answer.
   int64_t append_sequence(Random random, int64_t length, std::vector<int64_t>& tokens) const;
-  void append_example(Random random, int64_t length, Loss loss, TokenBatch& batch) const;
 
-  uint64_t seed_;
   Loss loss_;
   int64_t n_ordinary_;
 };

@@ -475,6 +475,30 @@ class Errors(Train):
         self.assert_fails(huge, "needs at least")
         self.assertFalse((self.folder / "run").exists())
 
+    def test_every_task_is_trained_and_tested(self):
+        for task, more, targets in (("selective-copying", ["--data-tokens", 3], 3 * 512),
+                                    ("selective-copying", ["--task-vocab", 5], 16 * 512),
+                                    ("associative-recall", ["--keys", 4], 512),
+                                    ("mqar", ["--pairs", 2, "--task-vocab", 64], 2 * 512)):
+            with self.subTest(task=task, more=more):
+                out = self.folder / "-".join([task, *map(str, more)])
+                result = run(PROGRAM, "train", "--task", task, *more, "--out", out, "--steps", 3,
+                             "--length", 32, "--batch-tokens", 64, "--warmup", 1, "--d-model", 8,
+                             "--layers", 1, "--eval-length", 32)
+                self.assert_done(result)
+                self.assertIn(f"over {targets} targets in sequences of up to 32 tokens",
+                              result.stdout)
+
+    def test_a_task_that_cannot_be_drawn(self):
+        for task, more, says in (("selective-copying", ["--data-tokens", 17], "at least 34"),
+                                 ("associative-recall", ["--length", 33], "an even length"),
+                                 ("mqar", ["--pairs", 9], "an even length of at least 36"),
+                                 ("mqar", ["--task-vocab", 17], "a vocabulary of at least 18")):
+            with self.subTest(task=task, more=more):
+                result = run(PROGRAM, "train", "--task", task, "--out", self.folder / "run",
+                             "--length", 32, "--batch-tokens", 32 * 33, *more)
+                self.assert_fails(result, says)
+
     def test_an_unknown_device(self):
         result = run(*tiny_training(self.folder / "run", "--device", "abacus"))
         self.assert_fails(result, 'unknown device "abacus"')

@@ -73,31 +73,6 @@ TEST(InductionTask, on_all_tokens_every_token_predicts_the_next) {
   EXPECT_EQ(all.counted_targets(), 45);
 }
 
-TEST(InductionTask, a_step_cut_into_passes_has_the_same_sequences) {
-  const InductionTask task(4, Loss::last_token);
-  const TokenBatch whole = task.training_batch(9, 0, 6, 12);
-  Tokens tokens, targets;
-  for (const auto& [first, count] : {std::pair(0, 1), {1, 3}, {4, 2}}) {
-    const TokenBatch part = task.training_batch(9, first, count, 12);
-    tokens.insert(tokens.end(), part.tokens.begin(), part.tokens.end());
-    targets.insert(targets.end(), part.targets.begin(), part.targets.end());
-  }
-  EXPECT_EQ(tokens, whole.tokens);
-  EXPECT_EQ(targets, whole.targets);
-}
-
-TEST(InductionTask, sequences_differ_by_step_place_seed_and_purpose) {
-  const InductionTask task(4, Loss::last_token);
-  std::set<Tokens> seen;
-  for (int64_t step = 0; step < 20; ++step) {
-    const TokenBatch batch = task.training_batch(step, 0, 5, 40);
-    for (int64_t s = 0; s < 5; ++s) seen.insert(sequence(batch, s));
-  }
-  seen.insert(sequence(InductionTask(5, Loss::last_token).training_batch(0, 0, 1, 40), 0));
-  seen.insert(sequence(task.held_out_batch(0, 40), 0));
-  EXPECT_EQ(seen.size(), 102U);
-}
-
 TEST(InductionTask, holds_out_the_same_number_of_sequences_at_every_length) {
   const InductionTask task(4, Loss::all_tokens);
   for (const int64_t length : {3, 100, 256, 10000}) {
