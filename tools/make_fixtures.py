@@ -26,8 +26,8 @@ TRAINING_STEPS = 10
 
 README = """# Fixtures
 
-Tiny random checkpoints in the published layouts (`rnn`, `lstm` and `gru`: in our own), and what a
-model of each must compute. Made by `tools/make_fixtures.py`, which walks token by token in float64 and shares no code with elapse.
+Tiny random checkpoints in the published layouts (`rnn`, `lstm`, `gru` and Mambas that are not
+selective throughout: in our own), and what a model of each must compute. Made by `tools/make_fixtures.py`, which walks token by token in float64 and shares no code with elapse.
 Parameters are exact in float32. `expected.safetensors` holds, in float64 but where marked:
 
 | tensor | what it is |
@@ -49,7 +49,7 @@ Parameters are exact in float32. `expected.safetensors` holds, in float64 but wh
 The state of recurrent mixers has one part, `cell`, in place of `h` and `conv`.
 
 Points of (tokens, d_inner, d_state) are those of layer 1 in the packed case, for size. AdamW: lr
-1e-3, betas 0.9 0.95, eps 1e-8, decay 0.1 but none on A_log, D, biases and norms, gradient norm
+1e-3, betas 0.9 0.95, eps 1e-8, decay 0.1 but none on A_log, B, C, D, biases and norms, gradient norm
 clipped to 1. In float32 compare the losses, not the trained parameters: AdamW amplifies the
 rounding of near-zero gradients.
 
@@ -73,6 +73,8 @@ class Config:
     conv_bias: bool = True
     tied: bool = True
     mixer_norm_eps: float = 0  # of weightless norms on dt_low, B and C; 0: none
+    selective: tuple = ("dt", "B", "C")  # those of them that depend on the token
+    gate: bool = True
     # Mamba-2's; head_dim 0: Mamba-1
     head_dim: int = 0
     n_groups: int = 1
@@ -90,6 +92,12 @@ class Config:
         """Names of the parts of a layer's state, and of the points where they start."""
         return (("cell", "cell_start"),) if self.cell else (("conv", "conv_state"),
                                                             ("h", "h_start"))
+
+    @property
+    def selected_rows(self):
+        """Rows of x_proj, in their order."""
+        rows = {"dt": self.dt_rank, "B": self.d_state, "C": self.d_state}
+        return {name: rows[name] for name in rows if name in self.selective}
 
     @property
     def n_heads(self):
@@ -122,18 +130,24 @@ def random_parameters(c, generator):
 
 def random_mixer(c, prefix, normal):
     """Steps of all sizes, so that states neither vanish nor stay."""
-    e, low = c.d_inner, c.dt_rank + 2 * c.d_state
+    e, low = c.d_inner, sum(c.selected_rows.values())
+    in_rows = 2 * e if c.gate else e
     log_n = torch.log(torch.arange(1, c.d_state + 1, dtype=torch.float64))
     p = {"A_log": log_n + normal(e, c.d_state, scale=0.2),
          "D": 1 + normal(e, scale=0.3),
-         "in_proj.weight": normal(2 * e, c.d_model, scale=c.d_model ** -0.5),
-         "conv1d.weight": normal(e, 1, c.d_conv, scale=c.d_conv ** -0.5),
-         "x_proj.weight": normal(low, e, scale=1.5 * e ** -0.5),
-         "dt_proj.weight": normal(e, c.dt_rank, scale=c.dt_rank ** -0.5),
-         "dt_proj.bias": -2 + normal(e, scale=1),
-         "out_proj.weight": normal(c.d_model, e, scale=e ** -0.5)}
+         "in_proj.weight": normal(in_rows, c.d_model, scale=c.d_model ** -0.5),
+         "conv1d.weight": normal(e, 1, c.d_conv, scale=c.d_conv ** -0.5)}
+    if low:
+        p["x_proj.weight"] = normal(low, e, scale=1.5 * e ** -0.5)
+    if "dt" in c.selective:
+        p["dt_proj.weight"] = normal(e, c.dt_rank, scale=c.dt_rank ** -0.5)
+    p["dt_proj.bias"] = -2 + normal(e, scale=1)
+    p["out_proj.weight"] = normal(c.d_model, e, scale=e ** -0.5)
+    for name in ("B", "C"):
+        if name not in c.selective:
+            p[name] = normal(c.d_state, scale=1)
     if c.bias:
-        p["in_proj.bias"] = normal(2 * e, scale=0.2)
+        p["in_proj.bias"] = normal(in_rows, scale=0.2)
         p["out_proj.bias"] = normal(c.d_model, scale=0.2)
     if c.conv_bias:
         p["conv1d.bias"] = normal(e, scale=0.3)
@@ -205,15 +219,21 @@ def mixer(c, p, prefix, u, state, point):
         return p.get(prefix + name, 0)
 
     conv_state, h = state
-    in_x, in_z = (p[prefix + "in_proj.weight"] @ u + bias_of("in_proj.bias")).split(c.d_inner)
-    in_x, z = point("in_x", in_x), point("in_z", in_z)
+    inner = p[prefix + "in_proj.weight"] @ u + bias_of("in_proj.bias")
+    in_x = point("in_x", inner[:c.d_inner])
+    z = point("in_z", inner[c.d_inner:]) if c.gate else None
     window = torch.cat([conv_state, in_x[None]])
     x = point("x", silu(convolved(c, p, prefix, window, bias_of("conv1d.bias"), point)))
-    low = p[prefix + "x_proj.weight"] @ x
-    parts = low.split([c.dt_rank, c.d_state, c.d_state])
-    dt_low, B, C = (weightless_norm(c, part) for part in parts)
-    dt_low, B, C = point("dt_low", dt_low), point("B", B), point("C", C)
-    dt_pre = point("dt_pre", p[prefix + "dt_proj.weight"] @ dt_low + p[prefix + "dt_proj.bias"])
+    selected = {}
+    if c.selective:
+        parts = (p[prefix + "x_proj.weight"] @ x).split(list(c.selected_rows.values()))
+        selected = {name: weightless_norm(c, part) for name, part in zip(c.selected_rows, parts)}
+    dt_pre = p[prefix + "dt_proj.bias"]
+    if "dt" in selected:
+        dt_pre = p[prefix + "dt_proj.weight"] @ point("dt_low", selected["dt"]) + dt_pre
+    B, C = (point(name, selected[name] if name in selected else p[prefix + name])
+            for name in ("B", "C"))
+    dt_pre = point("dt_pre", dt_pre)
     dt = point("dt", torch.nn.functional.softplus(dt_pre))[:, None]
     A = point("A", -torch.exp(p[prefix + "A_log"]))
     decay = point("decay", torch.exp(dt * A))
@@ -221,7 +241,7 @@ def mixer(c, p, prefix, u, state, point):
     h = point("h", decay * h + point("write", B_bar * x[:, None]))
     y = point("y", point("readout_h", h) @ C)
     ssm_out = point("ssm_out", y + p[prefix + "D"] * x)
-    gated = point("gated", ssm_out * point("gate", silu(z)))
+    gated = point("gated", ssm_out * point("gate", silu(z)) if c.gate else ssm_out)
     out = point("out", p[prefix + "out_proj.weight"] @ gated + bias_of("out_proj.bias"))
     return out, (window[1:], h)
 
@@ -446,7 +466,7 @@ def expect_training(c, parameters, batch):
 def adamw(p):
     def decays(name):
         return not ("norm" in name or "bias_" in name
-                    or name.endswith((".bias", "dt_bias", "A_log", ".D")))
+                    or name.endswith((".bias", "dt_bias", "A_log", ".B", ".C", ".D")))
 
     groups = [{"params": [v for n, v in p.items() if decays(n)], "weight_decay": 0.1},
               {"params": [v for n, v in p.items() if not decays(n)], "weight_decay": 0.0}]
@@ -640,6 +660,15 @@ def main():
                 vocab=32, conv_bias=False, head_dim=5, D_by_channel=True), write_original_pickle,
          {"layer": "Mamba2", "expand": 3, "d_state": 6, "headdim": 5, "conv_bias": False,
           "D_has_hdim": True})
+    for seed, name, selective, gate in ((11, "time-invariant", (), True),
+                                        (12, "selective-dt-C", ("dt", "C"), True),
+                                        (13, "selective-B-no-gate", ("B",), False)):
+        ssm_cfg = {"d_state": 3, "d_conv": 2, "expand": 1, "dt_rank": 2, "bias": not gate}
+        ssm_cfg.update({f"selective_{part}": part in selective for part in ("dt", "B", "C")})
+        make(name, seed,
+             Config(d_model=7, n_layers=2, vocab_size=17, expand=1, d_state=3, d_conv=2,
+                    dt_rank=2, vocab=24, bias=not gate, selective=selective, gate=gate),
+             write_original, {**ssm_cfg, "gate": gate})
     for seed, cell in ((8, "rnn"), (9, "lstm"), (10, "gru")):
         make(cell, seed,
              Config(d_model=11, n_layers=2, vocab_size=21, expand=0, d_state=0, d_conv=0,

@@ -122,6 +122,12 @@ void print_config(const ModelConfig& c) {
     line("mixer", ssm_cfg_json(c));
   }
   if (c.mixer == MixerKind::mamba) line("dt_rank", c.dt_rank);
+  if (!c.has_published_selection()) {
+    const auto depends = [](bool is) { return is ? "by token" : "constant"; };
+    line("selection",
+         fmt::format("dt {}, B {}, C {}, {}", depends(c.selective_dt), depends(c.selective_B),
+                     depends(c.selective_C), c.gate ? "gate" : "no gate"));
+  }
   if (c.mixer == MixerKind::mamba2) {
     line("heads", fmt::format("{} of {} channels, in {} group{}", c.n_heads(), c.head_dim,
                               c.n_groups, c.n_groups == 1 ? "" : "s"));
@@ -187,6 +193,10 @@ void write_config(JsonWriter& json, const ModelConfig& c) {
     json.field("conv_bias", c.conv_bias).field("bias", c.bias);
   }
   if (c.mixer == MixerKind::mamba) json.field("dt_rank", c.dt_rank);
+  if (!c.has_published_selection()) {
+    json.field("selective_dt", c.selective_dt).field("selective_B", c.selective_B);
+    json.field("selective_C", c.selective_C).field("gate", c.gate);
+  }
   if (c.mixer == MixerKind::mamba2) {
     json.field("heads", c.n_heads()).field("head_dim", c.head_dim).field("groups", c.n_groups);
   }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <map>
 
@@ -107,6 +108,12 @@ ModelConfig new_config(const TrainArguments& args, int64_t vocab_size) {
   ModelConfig config = ModelConfig::of(mixer, args.d_model, args.n_layers, vocab_size);
   ELAPSE_CHECK(config.d_state > 0 || !args.d_state, "--d-state: {} mixers have none", args.mixer);
   config.d_state = args.d_state.value_or(config.d_state);
+  if (args.selective.empty() && !args.no_gate) return config;
+  const auto is_selective = [&](const char* name) {
+    const auto& names = args.selective;
+    return names.empty() || std::find(names.begin(), names.end(), name) != names.end();
+  };
+  config.choose_selection(is_selective("dt"), is_selective("B"), is_selective("C"), !args.no_gate);
   return config;
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "apps/elapse/train_arguments.h"
 
+#include <algorithm>
 #include <charconv>
 
 #include "apps/elapse/checks.h"
@@ -113,6 +114,15 @@ void add_model_options(CLI::App& verb, TrainArguments& args) {
   add_size("--layers", args.n_layers, "Layers");
   add_size("--d-state", args.d_state,
            "State size of a channel: 16 unless given, 128 with mamba2; not every mixer has one");
+  verb.add_option(
+          "--selective", args.selective,
+          "Which of a mamba mixer's dt, B and C depend on the token, with commas between, or "
+          "none; all unless given")
+      ->type_name("LIST")
+      ->delimiter(',')
+      ->check(CLI::IsMember({"dt", "B", "C", "none"}))
+      ->excludes(model);
+  verb.add_flag("--no-gate", args.no_gate, "A mamba mixer without its gate z")->excludes(model);
 }
 
 void add_batch_options(CLI::App& verb, TrainArguments& args) {
@@ -209,8 +219,25 @@ std::shared_ptr<TrainArguments> add_train_arguments(CLI::App& verb) {
   return args;
 }
 
+namespace {
+
+void check_selection(const TrainArguments& args) {
+  if (args.selective.empty() && !args.no_gate) return;
+  if (args.mixer != "mamba") {
+    throw CLI::ValidationError(args.no_gate ? "--no-gate" : "--selective",
+                               fmt::format("{} mixers have no such choice, mamba has", args.mixer));
+  }
+  const bool none = std::count(args.selective.begin(), args.selective.end(), "none") > 0;
+  if (none && args.selective.size() > 1) {
+    throw CLI::ValidationError("--selective", "expected none alone, or some of dt, B and C");
+  }
+}
+
+}  // namespace
+
 TrainConfig train_config(const CLI::App& verb, const TrainArguments& args) {
   check_log(args);
+  check_selection(args);
   TrainConfig config = args.train;
   config.curriculum = parse_curriculum(args.curriculum);
   config.schedule.kind = schedule_kind(args.schedule);

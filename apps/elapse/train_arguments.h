@@ -26,6 +26,8 @@ struct TrainArguments {
   std::string mixer = "mamba";
   int64_t d_model = 192, n_layers = 3;
   std::optional<int64_t> d_state;
+  std::vector<std::string> selective;  // of dt, B and C; empty: all, of mamba mixers
+  bool no_gate = false;
   std::string model, tokenizer;  // the checkpoint to start from, and what reads text for it
   std::string curriculum;
   std::string schedule = "cosine";

@@ -44,6 +44,10 @@ std::vector<double> base_direction(const LanguageModel& model, const Answer& ans
   return base;
 }
 
+bool has_gate(const ModelConfig& config) {
+  return config.mixer == MixerKind::mamba2 || config.gate;
+}
+
 }  // namespace
 
 double LayerAttribution::share() const { return sum(by_source) + sum(by_skip) + bias; }
@@ -75,7 +79,7 @@ DirectAttribution::DirectAttribution(const LanguageModel& model, const std::vect
   for (int64_t i = 0; i < n_layers; ++i) points_.watch(point(i, "out"), last);
   for (const int64_t i : detailed) {
     HiddenAttention::watch(points_, i);
-    points_.watch(point(i, "gate"));
+    if (has_gate(model.config())) points_.watch(point(i, "gate"));
     if (model.config().mixer == MixerKind::mamba2) points_.watch(point(i, "scale"));
   }
   Tape tape(model.device(), false);
@@ -112,7 +116,10 @@ std::vector<double> DirectAttribution::slopes(int64_t layer, int64_t first) cons
   const auto rows_of = [&](const char* name) {
     return host_values(model_.device(), points_.value(point(layer, name)).rows(first, tokens_));
   };
-  std::vector<double> slopes = rows_of("gate");
+  std::vector<double> slopes =
+      has_gate(model_.config())
+          ? rows_of("gate")
+          : std::vector<double>(static_cast<size_t>(tokens_ - first) * width, 1);
   for (size_t i = 0; i < slopes.size(); ++i) {
     slopes[i] *= by_channel[i % width] / scales_[static_cast<size_t>(first) + i / width];
   }

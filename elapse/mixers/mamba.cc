@@ -25,7 +25,9 @@ Values A_log_values(int64_t d_inner, int64_t d_state) {
 Mamba::Mamba(Device& device, const MambaConfig& config, int64_t n_layers, DType dtype,
              const std::string& prefix, Random& random, Parameters& parameters)
     : config_(config), dtype_(dtype) {
-  const auto [d_model, d_inner, d_state, d_conv, dt_rank, bias, conv_bias, norm_eps] = config;
+  const int64_t d_model = config.d_model, d_inner = config.d_inner, d_state = config.d_state;
+  const int64_t d_conv = config.d_conv, dt_rank = config.dt_rank;
+  const int64_t in_rows = config.gate ? 2 * d_inner : d_inner;
   using Use = ParameterUse;
   const auto add = [&](const char* name, Shape shape, Use use, auto&& start) {
     return parameters.add(prefix + name, shape, use, [&] {
@@ -42,28 +44,39 @@ Mamba::Mamba(Device& device, const MambaConfig& config, int64_t n_layers, DType 
   A_log_ = add("A_log", {d_inner, d_state}, Use::other,
                [&](int64_t) { return A_log_values(d_inner, d_state); });
   D_ = add("D", {d_inner}, Use::other, constant(1));
-  in_proj_ = add("in_proj.weight", {2 * d_inner, d_model}, Use::matrix,
-                 uniform_within(linear_bound(d_model)));
-  if (bias) in_proj_bias_ = add("in_proj.bias", {2 * d_inner}, Use::other, constant(0));
+  in_proj_ =
+      add("in_proj.weight", {in_rows, d_model}, Use::matrix, uniform_within(linear_bound(d_model)));
+  if (config.bias) in_proj_bias_ = add("in_proj.bias", {in_rows}, Use::other, constant(0));
   conv_weight_ = add("conv1d.weight", {d_inner, 1, d_conv}, Use::convolution,
                      uniform_within(linear_bound(d_conv)));
-  if (conv_bias) {
+  if (config.conv_bias) {
     conv_bias_ = add("conv1d.bias", {d_inner}, Use::other, uniform_within(linear_bound(d_conv)));
   }
-  x_proj_ = add("x_proj.weight", {dt_rank + 2 * d_state, d_inner}, Use::matrix,
-                uniform_within(linear_bound(d_inner)));
-  dt_proj_ =
-      add("dt_proj.weight", {d_inner, dt_rank}, Use::matrix, uniform_within(linear_bound(dt_rank)));
+  if (config.selective_rows() > 0) {
+    x_proj_ = add("x_proj.weight", {config.selective_rows(), d_inner}, Use::matrix,
+                  uniform_within(linear_bound(d_inner)));
+  }
+  if (config.selective_dt) {
+    dt_proj_ = add("dt_proj.weight", {d_inner, dt_rank}, Use::matrix,
+                   uniform_within(linear_bound(dt_rank)));
+  }
   dt_bias_ = add("dt_proj.bias", {d_inner}, Use::other,
                  [&](int64_t count) { return dt_bias_values(random, count); });
+  // As S4D starts them (Gu et al., 2022, "On the parameterization and initialization of diagonal
+  // state space models").
+  if (!config.selective_B) B_ = add("B", {d_state}, Use::other, constant(1));
+  if (!config.selective_C) {
+    C_ = add("C", {d_state}, Use::other,
+             [&random](int64_t count) { return normal_values(random, count); });
+  }
   out_proj_ = add("out_proj.weight", {d_model, d_inner}, Use::matrix,
                   uniform_within(linear_bound(d_inner) / std::sqrt(static_cast<double>(n_layers))));
-  if (bias) out_proj_bias_ = add("out_proj.bias", {d_model}, Use::other, constant(0));
+  if (config.bias) out_proj_bias_ = add("out_proj.bias", {d_model}, Use::other, constant(0));
   if (!A_log_.needs_grad()) {
     Tape tape(device, false);
     frozen_A_ = neg_exp(tape, A_log_);
   }
-  if (norm_eps > 0) {
+  if (config.norm_eps > 0) {
     dt_ones_ =
         Var(upload_rounded(device, dtype, Values(static_cast<size_t>(dt_rank), 1.0), {dt_rank}));
     state_ones_ =
@@ -73,28 +86,66 @@ Mamba::Mamba(Device& device, const MambaConfig& config, int64_t n_layers, DType 
 
 Var Mamba::forward(Tape& tape, const Var& u, const Sequences& seqs, const LayerState* state,
                    const PointScope& points) const {
-  const Var xz = linear(tape, u, in_proj_, in_proj_bias_);
-  const std::vector<Var> halves = split(tape, xz, {config_.d_inner, config_.d_inner});
+  const Var in = linear(tape, u, in_proj_, in_proj_bias_);
+  std::vector<Var> halves = {in, Var()};
+  if (config_.gate) halves = split(tape, in, {config_.d_inner, config_.d_inner});
   const Var in_x = points.pass(tape, "in_x", halves[0]);
-  const Var in_z = points.pass(tape, "in_z", halves[1]);
+  const Var in_z =
+      config_.gate ? points.pass(tape, "in_z", halves[1]) : open_gate(tape, seqs.tokens);
   const Var x = points.pass(
       tape, "x", convolve(tape, *this, in_x, conv_weight_, conv_bias_, seqs, state, points));
   const Var gated = points.pass(tape, "gated", scan(tape, x, in_z, seqs, state, points));
   return points.pass(tape, "out", linear(tape, gated, out_proj_, out_proj_bias_));
 }
 
+// What the scan, which always has a z, is given where there is none: the z at which silu is 1.
+Var Mamba::open_gate(Tape& tape, int64_t tokens) const {
+  constexpr double kOpen = 1.2784645427610738;
+  const Tensor z = tape.device().empty(dtype_, {tokens, config_.d_inner});
+  fill(tape.device(), {z, kOpen});
+  return Var(z);
+}
+
+// A row (columns) for every token.
+Var Mamba::same_at(Tape& tape, int64_t tokens, const Var& constant) const {
+  const int64_t columns = constant.dim(0);
+  return add(tape, Var(tape.device().zeros(dtype_, {tokens, columns})),
+             reshape(tape, constant, {1, columns}));
+}
+
+Mamba::Selection Mamba::select(Tape& tape, const Var& x, const PointScope& points) const {
+  const int64_t tokens = x.dim(0);
+  std::vector<int64_t> widths;
+  if (config_.selective_dt) widths.push_back(config_.dt_rank);
+  if (config_.selective_B) widths.push_back(config_.d_state);
+  if (config_.selective_C) widths.push_back(config_.d_state);
+  std::vector<Var> parts;
+  if (x_proj_) parts = split(tape, linear(tape, x, x_proj_, Var()), widths);
+  auto next = parts.begin();
+  Selection s;
+  if (config_.selective_dt) {
+    const Var dt_low = points.pass(tape, "dt_low", normed(tape, *next++, dt_ones_));
+    s.dt_raw = linear(tape, dt_low, dt_proj_, Var());
+  } else {
+    s.dt_raw = Var(tape.device().zeros(dtype_, {tokens, config_.d_inner}));
+  }
+  const auto row = [&](const Var& constant) {
+    return constant ? same_at(tape, tokens, constant) : normed(tape, *next++, state_ones_);
+  };
+  s.B = points.pass(tape, "B", row(B_));
+  s.C = points.pass(tape, "C", row(C_));
+  return s;
+}
+
 Var Mamba::scan(Tape& tape, const Var& x, const Var& z, const Sequences& seqs,
                 const LayerState* state, const PointScope& points) const {
-  const Var low = linear(tape, x, x_proj_, Var());
-  const std::vector<Var> parts =
-      split(tape, low, {config_.dt_rank, config_.d_state, config_.d_state});
-  const Var dt_low = points.pass(tape, "dt_low", normed(tape, parts[0], dt_ones_));
+  const Selection selection = select(tape, x, points);
   const ScanVars in = {.x = x,
-                       .dt_raw = linear(tape, dt_low, dt_proj_, Var()),
+                       .dt_raw = selection.dt_raw,
                        .dt_bias = dt_bias_,
                        .A = points.pass(tape, "A", frozen_A_ ? frozen_A_ : neg_exp(tape, A_log_)),
-                       .B = points.pass(tape, "B", normed(tape, parts[1], state_ones_)),
-                       .C = points.pass(tape, "C", normed(tape, parts[2], state_ones_)),
+                       .B = selection.B,
+                       .C = selection.C,
                        .D = D_,
                        .z = z};
   const ScanTaps taps = scan_taps(tape, seqs.tokens, points);
@@ -122,6 +173,7 @@ ScanTaps Mamba::scan_taps(Tape& tape, int64_t tokens, const PointScope& points) 
   const Shape states = {tokens, config_.d_inner, config_.d_state};
   ScanTaps taps;
   for (size_t i = 0; i < taps.size(); ++i) {
+    if (!config_.gate && static_cast<ScanPoint>(i) == ScanPoint::gate) continue;
     const bool state = is_per_state(static_cast<ScanPoint>(i));
     taps[i] = points.tap(tape, kScanPointNames[i], dtype_, state ? states : channels);
   }
@@ -139,13 +191,17 @@ LayerState Mamba::make_state(Device& device, int64_t slots, bool needs_grad) con
 
 std::vector<PointInfo> Mamba::points() const {
   using Axis = PointInfo::Axis;
-  std::vector<PointInfo> list = {{"in_x"}, {"in_z"}};
+  std::vector<PointInfo> list = {{"in_x"}};
+  if (config_.gate) list.push_back({"in_z"});
   for (PointInfo& point : convolution_points(config_.d_conv)) list.push_back(std::move(point));
-  for (const char* name : {"x", "dt_low"}) list.push_back({name});
+  list.push_back({"x"});
+  if (config_.selective_dt) list.push_back({"dt_low"});
   list.push_back({"A", Axis::none});
   for (const char* name : {"B", "C"}) list.push_back({name});
   list.push_back({"h_start", Axis::sequence});
-  for (const char* name : kScanPointNames) list.push_back({name});
+  for (const std::string_view name : kScanPointNames) {
+    if (config_.gate || name != "gate") list.push_back({std::string(name)});
+  }
   list.push_back({"gated"});
   list.push_back({"out"});
   return list;

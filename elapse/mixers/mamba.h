@@ -16,6 +16,17 @@ struct MambaConfig {
   bool bias = false;    // of in_proj and out_proj
   bool conv_bias = true;
   double norm_eps = 0;  // of weightless RMSNorms on dt_low, B and C; 0: there are none
+  // Which of them depend on the token (Gu and Dao, 2023, Algorithms 1 and 2). What does not is
+  // learned: a step size for each channel, a number for each state in B and C.
+  bool selective_dt = true;
+  bool selective_B = true;
+  bool selective_C = true;
+  bool gate = true;  // whether there is z
+
+  // Rows of x_proj: those of dt, B and C that are selective.
+  int64_t selective_rows() const {
+    return (selective_dt ? dt_rank : 0) + (selective_B ? d_state : 0) + (selective_C ? d_state : 0);
+  }
 };
 
 // The selective state-space mixer of Gu and Dao, 2023 (Mamba-1):
@@ -23,6 +34,11 @@ struct MambaConfig {
 //   dt = softplus(dt_proj dt_low + dt_bias);  out = out_proj (selective_scan(x, dt, A, B, C, D, z))
 // With norm_eps each of dt_low, B and C is divided by its root mean square before it is used, and
 // its named point is the quotient (transformers, models/falcon_mamba).
+//
+// Without selection dt = softplus(dt_bias), and B and C are the same at every token: with none
+// selective the scan is a time-invariant state-space model with the real diagonal A of S4D-real,
+// whose B and C, as the selective ones, all channels share. Without a gate there is no z and
+// out = out_proj (selective_scan(x, dt, A, B, C, D)).
 class Mamba final : public Mixer {
  public:
   // Adds its parameters under `prefix` ("backbone.layers.0.mixer."), with the published
@@ -37,6 +53,14 @@ class Mamba final : public Mixer {
   std::vector<PointInfo> points() const override;
 
  private:
+  // What the scan reads of the tokens.
+  struct Selection {
+    Var dt_raw;  // (tokens, d_inner)
+    Var B, C;    // (tokens, d_state)
+  };
+  Selection select(Tape& tape, const Var& x, const PointScope& points) const;
+  Var same_at(Tape& tape, int64_t tokens, const Var& constant) const;
+  Var open_gate(Tape& tape, int64_t tokens) const;
   Var scan(Tape& tape, const Var& x, const Var& z, const Sequences& seqs, const LayerState* state,
            const PointScope& points) const;
   Var normed(Tape& tape, const Var& part, const Var& ones) const;
@@ -44,16 +68,18 @@ class Mamba final : public Mixer {
 
   MambaConfig config_;
   DType dtype_;
-  Var in_proj_;        // (2 d_inner, d_model): rows of x, then of z
-  Var in_proj_bias_;   // (2 d_inner) or empty
+  Var in_proj_;        // (2 d_inner, d_model): rows of x, then of z; without a gate of x alone
+  Var in_proj_bias_;   // as many, or empty
   Var conv_weight_;    // (d_inner, 1, d_conv), as published
   Var conv_bias_;      // (d_inner) or empty
-  Var x_proj_;         // (dt_rank + 2 d_state, d_inner): rows of dt, B, C
-  Var dt_proj_;        // (d_inner, dt_rank)
+  Var x_proj_;         // (selective_rows, d_inner): rows of dt, B, C; empty where none is selective
+  Var dt_proj_;        // (d_inner, dt_rank); or empty
   Var dt_bias_;        // (d_inner)
   Var A_log_;          // (d_inner, d_state)
   Var frozen_A_;       // (d_inner, d_state): -exp(A_log) where that is not trained, and so never
                        // written; or empty
+  Var B_;              // (d_state), where B is not selective; or empty
+  Var C_;              // (d_state)
   Var D_;              // (d_inner)
   Var out_proj_;       // (d_model, d_inner)
   Var out_proj_bias_;  // (d_model) or empty

@@ -21,6 +21,12 @@ Values uniform_values(Random& random, int64_t count, double bound) {
   return values;
 }
 
+Values normal_values(Random& random, int64_t count) {
+  Values values(static_cast<size_t>(count));
+  for (double& v : values) v = random.normal();
+  return values;
+}
+
 Values dt_bias_values(Random& random, int64_t count) {
   Values values(static_cast<size_t>(count));
   for (double& v : values) {

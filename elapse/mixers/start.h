@@ -13,6 +13,8 @@ using Values = std::vector<double>;
 
 Values uniform_values(Random& random, int64_t count, double bound);  // within -bound to bound
 
+Values normal_values(Random& random, int64_t count);  // mean 0, variance 1
+
 // softplus(value) is log-uniform over the published range of step sizes, 1e-3 to 0.1.
 Values dt_bias_values(Random& random, int64_t count);
 

@@ -85,6 +85,16 @@ ModelConfig ModelConfig::parse(const Json& json) {
   return config;
 }
 
+void ModelConfig::choose_selection(bool dt, bool B, bool C, bool with_gate) {
+  ELAPSE_CHECK(mixer == MixerKind::mamba,
+               "selection and gate are a choice of mamba mixers, not of {}", name_of(mixer));
+  selective_dt = dt;
+  selective_B = B;
+  selective_C = C;
+  gate = with_gate;
+  if (!has_published_selection()) layout = Layout::original;
+}
+
 ModelConfig ModelConfig::in_layout(Layout other) const {
   if (other == Layout::original) check_original_can_state(*this);
   else check_transformers_can_state(*this);

@@ -64,6 +64,11 @@ struct ModelConfig {
   bool tied_head = true;
   double norm_eps = 1e-5;
   double mixer_norm_eps = 0;  // Falcon-Mamba's weightless norms on dt, B and C; 0: there are none
+  // Mamba-1's: which of dt, B and C depend on the token, and whether there is z (mixers/mamba.h).
+  bool selective_dt = false;
+  bool selective_B = false;
+  bool selective_C = false;
+  bool gate = false;
   // Mamba-2's:
   int64_t head_dim = 0;  // divides d_inner
   int64_t n_groups = 1;
@@ -83,6 +88,12 @@ struct ModelConfig {
   // Throws Error naming the file and the field that is missing, mistyped, contradicts another, or
   // asks for what elapse does not have.
   static ModelConfig parse(const Json& json);
+  // Of a Mamba-1: what is selective, and whether there is a gate. What is not the published choice
+  // is in the original layout, which alone can state it.
+  void choose_selection(bool dt, bool B, bool C, bool with_gate);
+  bool has_published_selection() const {
+    return mixer != MixerKind::mamba || (selective_dt && selective_B && selective_C && gate);
+  }
   // The same model in another layout, whose configurations may be unable to state it: Error.
   ModelConfig in_layout(Layout other) const;
   std::string json(DType weights = DType::f32) const;  // config.json in `layout`

@@ -121,7 +121,10 @@ ModelConfig parse_transformers(const Json& json) {
       size_field(json, "intermediate_size", size_field(json, "expand", 2) * config.d_model);
   config.d_state = size_field(json, "state_size", mamba2 ? kMamba2State : 16);
   config.d_conv = size_field(json, "conv_kernel", 4);
-  if (!mamba2) config.dt_rank = dt_rank_field(json, "time_step_rank", dt_rank_for(config.d_model));
+  if (!mamba2) {
+    config.dt_rank = dt_rank_field(json, "time_step_rank", dt_rank_for(config.d_model));
+    config.selective_dt = config.selective_B = config.selective_C = config.gate = true;
+  }
   config.bias = json.boolean("use_bias", false);
   config.conv_bias = json.boolean("use_conv_bias", true);
   config.tied_head = json.boolean("tie_word_embeddings", !mamba2);
@@ -175,6 +178,9 @@ void check_transformers_can_state(const ModelConfig& c) {
   ELAPSE_CHECK(!c.D_by_channel,
                "the transformers layout has one number of D for each head: a model with D_has_hdim "
                "stays in the original layout");
+  ELAPSE_CHECK(c.has_published_selection(),
+               "the transformers layout has no Mamba whose dt, B or C is not selective, or without "
+               "a gate: such a model stays in the original layout");
 }
 
 }  // namespace elapse

@@ -11,8 +11,18 @@ namespace elapse {
 namespace {
 
 MambaConfig mamba_config(const ModelConfig& c) {
-  return {c.d_model, c.d_inner, c.d_state,   c.d_conv,
-          c.dt_rank, c.bias,    c.conv_bias, c.mixer_norm_eps};
+  return {.d_model = c.d_model,
+          .d_inner = c.d_inner,
+          .d_state = c.d_state,
+          .d_conv = c.d_conv,
+          .dt_rank = c.dt_rank,
+          .bias = c.bias,
+          .conv_bias = c.conv_bias,
+          .norm_eps = c.mixer_norm_eps,
+          .selective_dt = c.selective_dt,
+          .selective_B = c.selective_B,
+          .selective_C = c.selective_C,
+          .gate = c.gate};
 }
 
 Mamba2Config mamba2_config(const ModelConfig& c) {

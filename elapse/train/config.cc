@@ -27,6 +27,11 @@ void put_choices(Settings& into, const ModelConfig& c) {
   put(into, "d_model", c.d_model);
   put(into, "layers", c.n_layers);
   if (is_mamba(c.mixer)) put(into, "d_state", c.d_state);
+  if (c.has_published_selection()) return;
+  put(into, "selective_dt", c.selective_dt);
+  put(into, "selective_B", c.selective_B);
+  put(into, "selective_C", c.selective_C);
+  put(into, "gate", c.gate);
 }
 
 void put_mamba2(Settings& into, const ModelConfig& c) {

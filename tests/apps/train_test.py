@@ -489,6 +489,25 @@ class Errors(Train):
                 self.assertIn(f"over {targets} targets in sequences of up to 32 tokens",
                               result.stdout)
 
+    def test_selection_and_gate_are_chosen(self):
+        for more, has, has_not in ((["--selective", "none", "--no-gate"], ["B", "C"],
+                                    ["x_proj.weight", "dt_proj.weight"]),
+                                   (["--selective", "dt,C"], ["B", "x_proj.weight"], ["C"])):
+            with self.subTest(more=more):
+                out = self.folder / "-".join(more)
+                self.assert_done(run(*tiny_training(out, *more, steps=9)))
+                header = (out / "model.safetensors").read_bytes()[:4096].decode(errors="ignore")
+                for name in has:
+                    self.assertIn(f'"backbone.layers.0.mixer.{name}"', header)
+                for name in has_not:
+                    self.assertNotIn(f'"backbone.layers.0.mixer.{name}"', header)
+                self.assert_done(run(PROGRAM, "train", "--task", "induction", "--model", out,
+                                     "--out", f"{out}-on", "--steps", 2, "--warmup", 1,
+                                     "--batch-tokens", 32, "--length", 8, "--eval-length", 8))
+        for more in (["--selective", "dt", "--mixer", "gru"], ["--no-gate", "--mixer", "mamba2"],
+                     ["--selective", "none,dt"], ["--selective", "A"]):
+            self.assert_fails(run(*tiny_training(self.folder / "run", *more)), status=2)
+
     def test_a_task_that_cannot_be_drawn(self):
         for task, more, says in (("selective-copying", ["--data-tokens", 17], "at least 34"),
                                  ("associative-recall", ["--length", 33], "an even length"),

@@ -19,6 +19,7 @@ ModelConfig config_of(MixerKind mixer, int64_t n_groups = 1) {
   ModelConfig config =
       mixer == MixerKind::mamba ? ModelConfig::mamba(20, 3, 8) : ModelConfig::mamba2(20, 3, 8);
   config.d_state = 4;
+  if (n_groups == 0) config.choose_selection(false, true, false, false);
   if (mixer == MixerKind::mamba2) {
     config.head_dim = 10;
     config.n_groups = n_groups;
@@ -225,7 +226,8 @@ TEST_P(Reading, TheLensEndsAsTheModelDoes) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Mixers, Reading,
-                         testing::Values(std::tuple{MixerKind::mamba, int64_t{1}},
+                         testing::Values(std::tuple{MixerKind::mamba, int64_t{0}},
+                                         std::tuple{MixerKind::mamba, int64_t{1}},
                                          std::tuple{MixerKind::mamba2, int64_t{1}},
                                          std::tuple{MixerKind::mamba2, int64_t{2}}));
 

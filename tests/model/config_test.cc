@@ -122,6 +122,27 @@ TEST(ModelConfig, mamba2_comes_back_with_every_field_set) {
   expect_error([&] { c.in_layout(Layout::transformers); }, "one number of D for each head");
 }
 
+TEST(ModelConfig, selection_and_gate_are_choices_of_the_original_layout) {
+  const ModelConfig published = parsed(original(R"(, "ssm_cfg": {"d_state": 4})"));
+  EXPECT_TRUE(published.has_published_selection());
+  EXPECT_EQ(published.json().find("selective"), std::string::npos);
+  const ModelConfig c =
+      parsed(original(R"(, "ssm_cfg": {"d_state": 4, "selective_B": false, "gate": false})"));
+  EXPECT_TRUE(c.selective_dt && c.selective_C);
+  EXPECT_FALSE(c.selective_B || c.gate);
+  EXPECT_EQ(parsed(c.json()), c);
+  const int64_t fewer = c.n_layers * (c.d_inner * c.d_model + c.d_inner * 4 - 4);
+  EXPECT_EQ(c.parameter_count(), published.parameter_count() - fewer);
+  EXPECT_EQ(c.state_bytes(), published.state_bytes());
+  expect_error([&] { c.in_layout(Layout::transformers); }, "stays in the original layout");
+  expect_refused(original(R"(, "ssm_cfg": {"layer": "Mamba2", "gate": false})"), "gate");
+  ModelConfig chosen = ModelConfig::mamba(16, 2, 11);
+  chosen.choose_selection(false, false, false, true);
+  EXPECT_EQ(chosen.layout, Layout::original);
+  expect_error([] { ModelConfig::mamba2(16, 2, 11).choose_selection(true, true, true, false); },
+               "a choice of mamba mixers");
+}
+
 TEST(ModelConfig, recurrent_cells_in_a_form_of_our_own) {
   const ModelConfig c = parsed(original(R"(, "ssm_cfg": {"layer": "lstm", "hidden_size": 12})"));
   EXPECT_EQ(c.architecture(), "lstm");
