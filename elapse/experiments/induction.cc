@@ -2,19 +2,15 @@
 #include "elapse/experiments/induction.h"
 
 #include <algorithm>
-#include <chrono>
+#include <limits>
 
+#include "elapse/data/induction.h"
 #include "elapse/experiments/recall.h"
-#include "elapse/train/trainer.h"
+#include "elapse/experiments/task_model.h"
+#include "elapse/model/checkpoint.h"
 
 namespace elapse {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
 
 std::vector<InductionSettings::Test> tests_up_to(int64_t log2_length) {
   std::vector<InductionSettings::Test> tests;
@@ -22,32 +18,49 @@ std::vector<InductionSettings::Test> tests_up_to(int64_t log2_length) {
   return tests;
 }
 
-std::vector<double> train(const LanguageModel& model, const InductionTask& task,
-                          const TrainConfig& config, const OnExperimentProgress& progress) {
-  Trainer trainer(model, task, config);
-  std::vector<double> losses;
-  for (int64_t step = 0; step < config.steps; ++step) {
-    losses.push_back(trainer.step().loss);
-    progress({"train", step + 1, config.steps,
-              fmt::format("length {}, loss {:.4f}", config.length_at(step), losses.back())});
-  }
-  return losses;
+Evaluation test_at(const LanguageModel& model, const TokenSource& task,
+                   const InductionSettings::Test& test, const OnExperimentProgress& progress) {
+  const std::string stage = fmt::format("test at {}", test.length);
+  const int64_t tokens = test.length * test.sequences;
+  const int64_t right = count_recalled(model, task, test.length, test.sequences, [&](double share) {
+    progress({stage, static_cast<int64_t>(share * static_cast<double>(tokens)), tokens, ""});
+  });
+  progress({stage, tokens, tokens, fmt::format("{} of {} right", right, test.sequences)});
+  return {.loss = std::numeric_limits<double>::quiet_NaN(),
+          .accuracy = static_cast<double>(right) / static_cast<double>(test.sequences),
+          .targets = test.sequences,
+          .length = test.length};
 }
 
-std::vector<InductionResult::Row> test(const LanguageModel& model, const InductionTask& task,
-                                       const InductionSettings& settings,
-                                       const OnExperimentProgress& progress) {
-  std::vector<InductionResult::Row> rows;
+RunTests tests_of(const InductionSettings& settings) {
+  std::string what;
   for (const auto& [length, sequences] : settings.tests) {
-    const std::string stage = fmt::format("test at {}", length);
-    const int64_t tokens = length * sequences;
-    const int64_t right = count_recalled(model, task, length, sequences, [&](double share) {
-      progress({stage, static_cast<int64_t>(share * static_cast<double>(tokens)), tokens, ""});
-    });
-    rows.push_back({length, right, sequences});
-    progress({stage, tokens, tokens, fmt::format("{} of {} right", right, sequences)});
+    what += fmt::format("{}{} of {}", what.empty() ? "" : ", ", sequences, length);
   }
-  return rows;
+  return {what, [tests = settings.tests](const LanguageModel& model, const TokenSource& task,
+                                         const OnExperimentProgress& progress) {
+            std::vector<Evaluation> rows;
+            for (const auto& test : tests) rows.push_back(test_at(model, task, test, progress));
+            return rows;
+          }};
+}
+
+std::shared_ptr<const InductionTask> task_of(uint64_t seed) {
+  return std::make_shared<InductionTask>(seed, InductionTask::Loss::last_token);
+}
+
+std::vector<ComparedModel> models(const InductionSettings& settings) {
+  std::vector<ComparedModel> list;
+  for (const ModelConfig& model : settings.models) {
+    list.push_back({.name = std::string(name_of(model.mixer)),
+                    .row = std::string(title_of(model.mixer)),
+                    .column = "induction heads",
+                    .model = model,
+                    .train = settings.train,
+                    .source = task_of,
+                    .tests = tests_of(settings)});
+  }
+  return list;
 }
 
 // The channel that opens most at token `at`, against its mean over the sequence.
@@ -112,21 +125,25 @@ void look_at_step_sizes(const LanguageModel& model, const InductionTask& task,
   }
 }
 
+bool has_step_sizes(const LanguageModel& model) {
+  const auto& points = model.points();
+  return std::any_of(points.begin(), points.end(),
+                     [](const PointInfo& p) { return p.name == "layers.0.mixer.dt"; });
+}
+
+std::string folder_of(const ModelConfig& model, const Seeds& seeds, const std::string& folder) {
+  return run_folder(folder, run_name(std::string(name_of(model.mixer)), seeds.first));
+}
+
 }  // namespace
 
 ModelConfig InductionSettings::model_of(MixerKind mixer) {
-  constexpr int64_t kModel = 64, kLayers = 2;
-  ModelConfig config = ModelConfig::of(mixer, kModel, kLayers, InductionTask::kVocabSize);
-  if (mixer != MixerKind::mamba2) return config;
-  // Step sizes are a head's: of heads of the usual 64 channels there would be two.
-  config.head_dim = 16;
-  config.d_state = 32;
-  return config;
+  return task_model(mixer, 64, 2, InductionTask::kVocabSize);
 }
 
 InductionSettings InductionSettings::quick() {
   InductionSettings s;
-  s.model = model_of(MixerKind::mamba);
+  s.models = {model_of(MixerKind::mamba)};
   // Short sequences teach what to look for within seconds, ever longer ones to keep the step size
   // shut at everything else; the last steps refresh the short ones at a falling learning rate.
   s.train.batch_tokens = 8192;
@@ -146,7 +163,7 @@ InductionSettings InductionSettings::quick() {
 
 InductionSettings InductionSettings::full() {
   InductionSettings s;
-  s.model = model_of(MixerKind::mamba);
+  s.models = {model_of(MixerKind::mamba)};
   s.train.batch_tokens = 2048;
   s.train.length = 256;
   s.train.steps = 204800;
@@ -172,23 +189,22 @@ std::string InductionSettings::unlike_published() const {
       train.schedule.peak_lr, published.train.schedule.peak_lr);
 }
 
-InductionRun run_induction(Device& device, const InductionSettings& settings,
-                           const OnExperimentProgress& progress) {
-  InductionRun run;
-  run.model = std::make_unique<LanguageModel>(device, settings.model, DType::f32, settings.seed);
-  const InductionTask task(settings.seed, InductionTask::Loss::last_token);
-  run.result.device =
-      fmt::format("{} ({}, {} threads)", device.name(), device.describe(), device.threads());
-  run.result.parameters = run.model->parameters().count();
-  auto start = Clock::now();
-  run.result.losses = train(*run.model, task, settings.train, progress);
-  run.result.training_seconds = seconds_since(start);
-  device.pool().trim();
-  start = Clock::now();
-  run.result.rows = test(*run.model, task, settings, progress);
-  run.result.testing_seconds = seconds_since(start);
-  if (is_mamba(settings.model.mixer)) look_at_step_sizes(*run.model, task, run.result);
-  return run;
+InductionResult run_induction(Device& device, const InductionSettings& settings,
+                              const std::string& folder, const OnExperimentProgress& progress) {
+  InductionResult result;
+  result.comparison = compare(device, models(settings), settings.seeds, folder, progress);
+  for (const ModelConfig& config : settings.models) {
+    const auto model = load_model(device, folder_of(config, settings.seeds, folder), DType::f32);
+    if (!has_step_sizes(*model)) continue;
+    look_at_step_sizes(*model, *task_of(settings.seeds.first), result);
+    result.looked_at = title_of(config.mixer);
+    break;
+  }
+  return result;
+}
+
+std::string induction_model_folder(const InductionSettings& settings, const std::string& folder) {
+  return folder_of(settings.models.front(), settings.seeds, folder);
 }
 
 }  // namespace elapse

@@ -3,30 +3,24 @@
 #include <string>
 #include <vector>
 
-#include "elapse/experiments/progress.h"
-#include "elapse/model/language_model.h"
-#include "elapse/report/plot.h"
-#include "elapse/report/report.h"
-#include "elapse/report/table.h"
-#include "elapse/train/config.h"
+#include "elapse/experiments/comparison.h"
 
 namespace elapse {
 
-// Induction heads (Gu and Dao, 2023, section 4.1.2, appendix E.1 and Table 11): a model of two
-// layers learns to recall what followed a special token, and is tested at lengths up to 2^20.
+// Induction heads (Gu and Dao, 2023, section 4.1.2, appendix E.1 and Table 11): models of two
+// layers learn to recall what followed a special token, and are tested at lengths up to 2^20.
 struct InductionSettings {
   struct Test {
     int64_t length = 0;
     int64_t sequences = 0;
   };
 
-  ModelConfig model;
+  std::vector<ModelConfig> models;  // of different mixers
   TrainConfig train;
   std::vector<Test> tests;
-  uint64_t seed = 1;
+  Seeds seeds;
 
-  // Two layers of d_model 64, as published for Mamba; Mamba-2 with 8 heads of 16 channels, 32
-  // states.
+  // Two layers of d_model 64, as published for Mamba; the rest as task_model.h says.
   static ModelConfig model_of(MixerKind mixer);
   static InductionSettings quick();  // minutes on two cores
   static InductionSettings full();   // the published protocol
@@ -36,12 +30,6 @@ struct InductionSettings {
 };
 
 struct InductionResult {
-  struct Row {
-    int64_t length = 0;
-    int64_t right = 0;
-    int64_t sequences = 0;
-    double accuracy() const { return static_cast<double>(right) / static_cast<double>(sequences); }
-  };
   // The step sizes of one sequence, mean over channels (heads, in Mamba-2) and of the channel that
   // opens most at the token after the prefix, against its own mean.
   struct StepSizes {
@@ -51,22 +39,18 @@ struct InductionResult {
     std::vector<double> selective;  // (len)
   };
 
-  std::vector<double> losses;  // (steps), nats
-  std::vector<Row> rows;
+  Comparison comparison;  // a run's tests are those of the settings
+  // Of the first model that has a step size, from the first seed:
+  std::string looked_at;              // "Mamba"; empty: there is none
   int64_t prefix = 0;                 // where it stands in the sequence of `step_sizes`
   std::vector<StepSizes> step_sizes;  // by layer
-  int64_t parameters = 0;
-  double training_seconds = 0;
-  double testing_seconds = 0;
-  std::string device;
 };
 
-struct InductionRun {
-  InductionResult result;
-  std::unique_ptr<LanguageModel> model;
-};
-InductionRun run_induction(Device& device, const InductionSettings& settings,
-                           const OnExperimentProgress& progress);
+// Folders and progress: runs.h.
+InductionResult run_induction(Device& device, const InductionSettings& settings,
+                              const std::string& folder, const OnExperimentProgress& progress);
+// The folder of the first model, from the first seed.
+std::string induction_model_folder(const InductionSettings& settings, const std::string& folder);
 
 // Ours beside the published rows.
 Table induction_table(const InductionSettings& settings, const InductionResult& result);

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "elapse/experiments/induction.h"
+#include "elapse/experiments/spread.h"
 #include "elapse/io/json_writer.h"
 
 namespace elapse {
@@ -30,28 +31,29 @@ constexpr Published kPublished[] = {
     {"Mamba", "74K", {P, P, P, P, P, P, P, P, P, P, P, P, P, P, P}},
 };
 
-std::vector<double> smoothed(const std::vector<double>& values, int64_t window) {
-  std::vector<double> out;
-  double sum = 0;
-  for (int64_t i = 0; i < std::ssize(values); ++i) {
-    sum += values[static_cast<size_t>(i)];
-    if (i >= window) sum -= values[static_cast<size_t>(i - window)];
-    out.push_back(sum / static_cast<double>(std::min(i + 1, window)));
-  }
-  return out;
-}
-
 std::vector<double> counting(size_t n, double first) {
   std::vector<double> x;
   for (size_t i = 0; i < n; ++i) x.push_back(first + static_cast<double>(i));
   return x;
 }
 
+using Models = std::vector<ComparedRuns>;
+
+const Models& models_of(const InductionResult& result) { return result.comparison.models; }
+
+bool is_one_run(const InductionResult& result) {
+  return models_of(result).size() == 1 && result.comparison.seeds.count == 1;
+}
+
+// Of the first seed.
 Plot loss_plot(const InductionSettings& settings, const InductionResult& result) {
-  const std::vector<double> steps = counting(result.losses.size(), 1);
   Plot plot("Loss while training", {"step"}, {"cross-entropy of the answer, nats", Scale::log10});
-  plot.add({"mean of 50 steps", steps, smoothed(result.losses, 50)});
-  plot.add({"each step", steps, result.losses});
+  for (const ComparedRuns& m : models_of(result)) {
+    const std::vector<double>& losses = m.runs.front().losses;
+    const std::string name = is_one_run(result) ? "" : m.what.row + ", ";
+    plot.add({name + "mean of 50 steps", counting(losses.size(), 1), smoothed(losses, 50)});
+    if (is_one_run(result)) plot.add({"each step", counting(losses.size(), 1), losses});
+  }
   int64_t step = 0;
   for (const Phase& phase : settings.train.curriculum) {
     step += phase.steps;
@@ -61,17 +63,18 @@ Plot loss_plot(const InductionSettings& settings, const InductionResult& result)
 }
 
 // What has a step size of its own.
-std::string_view unit(const InductionSettings& settings) {
-  return settings.model.mixer == MixerKind::mamba ? "channel" : "head";
+std::string_view unit(const InductionResult& result) {
+  return result.looked_at == title_of(MixerKind::mamba2) ? "head" : "channel";
 }
 
-Plot step_size_plot(const InductionSettings& settings, const InductionResult& result) {
-  Plot plot("The step size dt along one sequence of 256 tokens", {"token"}, {"dt", Scale::log10});
+Plot step_size_plot(const InductionResult& result) {
+  Plot plot(fmt::format("{}: the step size dt along one sequence of 256 tokens", result.looked_at),
+            {"token"}, {"dt", Scale::log10});
   for (const auto& sizes : result.step_sizes) {
     const std::vector<double> tokens = counting(sizes.mean.size(), 0);
-    plot.add({fmt::format("layer {}, {} {}", sizes.layer, unit(settings), sizes.channel), tokens,
+    plot.add({fmt::format("layer {}, {} {}", sizes.layer, unit(result), sizes.channel), tokens,
               sizes.selective});
-    plot.add({fmt::format("layer {}, mean of {}s", sizes.layer, unit(settings)), tokens, sizes.mean,
+    plot.add({fmt::format("layer {}, mean of {}s", sizes.layer, unit(result)), tokens, sizes.mean,
               Plot::Style::dashed});
   }
   plot.mark(static_cast<double>(result.prefix + 1), "the token after the prefix");
@@ -88,46 +91,86 @@ std::string curriculum_text(const TrainConfig& train) {
   return text + fmt::format("{} for {} steps", train.length, train.steps - steps);
 }
 
+std::string model_text(const ComparedRuns& m) {
+  const ModelConfig& c = m.what.model;
+  return fmt::format("{}, {} layers, d_model {}{}, {} parameters", m.what.row, c.n_layers,
+                     c.d_model, c.d_state == 0 ? "" : fmt::format(", d_state {}", c.d_state),
+                     m.runs.front().parameters);
+}
+
+double training_seconds(const InductionResult& r) {
+  double sum = 0;
+  for (const ComparedRuns& m : models_of(r)) {
+    for (const RunResult& run : m.runs) sum += run.training_seconds;
+  }
+  return sum;
+}
+
 Report::Facts facts(const InductionSettings& s, const InductionResult& r) {
   const AdamWConfig& adamw = s.train.adamw;
-  return {
-      {"Model",
-       fmt::format("{}, {} layers, d_model {}{}, {} parameters", title_of(s.model.mixer),
-                   s.model.n_layers, s.model.d_model,
-                   s.model.d_state == 0 ? "" : fmt::format(", d_state {}", s.model.d_state),
-                   r.parameters)},
+  const Seeds& seeds = r.comparison.seeds;
+  Report::Facts list;
+  for (const ComparedRuns& m : models_of(r)) {
+    list.emplace_back(models_of(r).size() == 1 ? "Model" : m.what.row, model_text(m));
+  }
+  const Report::Facts common = {
       {"Lengths trained", curriculum_text(s.train)},
       {"Tokens a step", fmt::format("{}, or one longer sequence", s.train.batch_tokens)},
       {"Optimiser", fmt::format("AdamW, learning rate {}, betas {} {}, weight decay {}, gradient "
                                 "norm clipped to {}",
                                 s.train.schedule.peak_lr, adamw.beta1, adamw.beta2,
                                 adamw.weight_decay, adamw.max_norm)},
-      {"Seed", std::to_string(s.seed)},
-      {"Device", r.device},
-      {"Training", fmt::format("{} steps in {:.0f} s", r.losses.size(), r.training_seconds)},
-      {"Testing", fmt::format("{:.0f} s", r.testing_seconds)},
+      {seeds.count == 1 ? "Seed" : "Seeds", seeds.text()},
+      {"Device", r.comparison.device},
+      {"Training", fmt::format("{} steps each, {:.0f} s", s.train.steps, training_seconds(r))},
+      {"Testing", fmt::format("{:.0f} s", r.comparison.seconds() - training_seconds(r))},
   };
+  list.insert(list.end(), common.begin(), common.end());
+  return list;
 }
 
-std::string longest_perfect(const InductionResult& result) {
+// Up to which every answer was right, from every seed; 0: none.
+int64_t longest_perfect(const ComparedRuns& m) {
   int64_t longest = 0;
-  for (const auto& row : result.rows) {
-    if (row.right < row.sequences) break;
-    longest = row.length;
+  for (size_t row = 0; row < m.runs.front().tests.size(); ++row) {
+    for (const RunResult& run : m.runs) {
+      if (run.tests[row].accuracy < 1) return longest;
+    }
+    longest = m.runs.front().tests[row].length;
   }
-  return longest == 0 ? "No length was answered without a mistake."
-                      : fmt::format("Every answer was right at every length up to {}.", longest);
+  return longest;
 }
 
-std::string how_measured(const InductionSettings& settings, const InductionResult& result) {
-  std::string text = settings.unlike_published();
-  if (!text.empty()) text += " ";
-  text += fmt::format("{} test sequences at each length", result.rows.front().sequences);
-  for (const auto& row : result.rows) {
-    if (row.sequences == result.rows.front().sequences) continue;
-    return text + fmt::format(", {} from length {} on.", row.sequences, row.length);
+std::string summary(const InductionResult& result) {
+  if (models_of(result).size() == 1) {
+    const int64_t longest = longest_perfect(models_of(result).front());
+    return longest == 0 ? "No length was answered without a mistake."
+                        : fmt::format("Every answer was right at every length up to {}.", longest);
+  }
+  std::string text = "Every answer was right up to";
+  for (const ComparedRuns& m : models_of(result)) {
+    const int64_t longest = longest_perfect(m);
+    text += fmt::format("{} {} {}", &m == &models_of(result).front() ? "" : ",",
+                        longest == 0 ? "no length" : std::to_string(longest), m.what.row);
   }
   return text + ".";
+}
+
+std::string how_measured(const InductionSettings& settings) {
+  std::string text = settings.unlike_published();
+  if (!text.empty()) text += " ";
+  text += fmt::format("{} test sequences at each length", settings.tests.front().sequences);
+  for (const auto& test : settings.tests) {
+    if (test.sequences == settings.tests.front().sequences) continue;
+    return text + fmt::format(", {} from length {} on.", test.sequences, test.length);
+  }
+  return text + ".";
+}
+
+// In percent, over the seeds.
+Spread accuracy(const ComparedRuns& m, size_t row) {
+  return spread_of(
+      m.over_seeds([&](const RunResult& run) { return kPerfect * run.tests[row].accuracy; }));
 }
 
 std::string percent(double accuracy) {
@@ -135,44 +178,61 @@ std::string percent(double accuracy) {
   return accuracy == kPerfect ? "✓" : fmt::format("{:.1f}", accuracy);
 }
 
+std::string percent(const Spread& s) {
+  if (s.least == s.largest) return percent(s.median);
+  return fmt::format("{} [{}, {}]", percent(s.median), percent(s.least), percent(s.largest));
+}
+
 }  // namespace
 
 Table induction_table(const InductionSettings& settings, const InductionResult& result) {
   std::vector<Table::Column> columns = {{"accuracy, %", Table::Align::left}};
-  for (const auto& row : result.rows) {
-    columns.push_back({fmt::format("2^{}", std::lround(std::log2(row.length)))});
+  for (const auto& test : settings.tests) {
+    columns.push_back({fmt::format("2^{}", std::lround(std::log2(test.length)))});
   }
+  const bool several = result.comparison.seeds.count > 1;
   Table table(columns,
               fmt::format("✓ every answer right, ✗ out of memory; chance is 6.25. This run "
                           "trained at up to {} tokens; published (Gu and Dao, 2023, Table "
-                          "11): at 256.",
-                          settings.longest_trained()));
-  std::vector<Table::Cell> ours = {fmt::format("{}, this run", title_of(settings.model.mixer))};
-  for (const auto& row : result.rows) ours.push_back(percent(kPerfect * row.accuracy()));
+                          "11): at 256.{}",
+                          settings.longest_trained(),
+                          several ? fmt::format(" Of {} seeds the median, and the least and the "
+                                                "largest in brackets where they differ.",
+                                                result.comparison.seeds.count)
+                                  : ""));
   for (const Published& published : kPublished) {
     std::vector<Table::Cell> cells = {fmt::format("{}, published", published.name)};
-    for (const auto& row : result.rows) {
-      const auto k = static_cast<size_t>(std::lround(std::log2(row.length)) - kFirstLog2);
+    for (const auto& test : settings.tests) {
+      const auto k = static_cast<size_t>(std::lround(std::log2(test.length)) - kFirstLog2);
       cells.push_back(percent(published.accuracy.at(k)));
     }
     table.add_row(std::move(cells));
   }
-  table.add_row(std::move(ours));
+  for (const ComparedRuns& m : models_of(result)) {
+    std::vector<Table::Cell> cells = {fmt::format("{}, this run", m.what.row)};
+    for (size_t row = 0; row < settings.tests.size(); ++row)
+      cells.push_back(percent(accuracy(m, row)));
+    table.add_row(std::move(cells));
+  }
   return table;
 }
 
 Plot induction_accuracy_plot(const InductionSettings& settings, const InductionResult& result) {
-  const int64_t longest_trained = settings.longest_trained();
   Plot plot("Induction heads: accuracy against length",
             {"length of the test sequence", Scale::log2},
             {.label = "accuracy, %", .lo = 0, .hi = 100});
-  std::vector<double> lengths, ours;
-  for (const auto& row : result.rows) {
-    lengths.push_back(static_cast<double>(row.length));
-    ours.push_back(kPerfect * row.accuracy());
+  for (const ComparedRuns& m : models_of(result)) {
+    Plot::Series ours = {fmt::format("{}, this run", m.what.row), {}, {}, Plot::Style::marked_line};
+    for (size_t row = 0; row < settings.tests.size(); ++row) {
+      const Spread spread = accuracy(m, row);
+      ours.x.push_back(static_cast<double>(settings.tests[row].length));
+      ours.y.push_back(spread.median);
+      if (m.runs.size() == 1) continue;
+      ours.lo.push_back(spread.least);
+      ours.hi.push_back(spread.largest);
+    }
+    plot.add(std::move(ours));
   }
-  plot.add({fmt::format("{}, this run", title_of(settings.model.mixer)), lengths, ours,
-            Plot::Style::marked_line});
   std::vector<double> published_lengths;
   for (int k = kFirstLog2; k <= kLastLog2; ++k) published_lengths.push_back(std::exp2(k));
   for (const Published& published : kPublished) {
@@ -182,16 +242,16 @@ Plot induction_accuracy_plot(const InductionSettings& settings, const InductionR
               Plot::Style::dashed});
   }
   plot.mark(256, "published: trained here");
-  plot.mark(static_cast<double>(longest_trained), "this run: up to here");
+  plot.mark(static_cast<double>(settings.longest_trained()), "this run: up to here");
   return plot;
 }
 
 Report induction_report(const InductionSettings& settings, const InductionResult& result) {
-  Report report("Induction heads", longest_perfect(result));
+  Report report("Induction heads", summary(result));
   report.section("Result")
       .plot(induction_accuracy_plot(settings, result))
       .table(induction_table(settings, result));
-  report.paragraph(how_measured(settings, result));
+  report.paragraph(how_measured(settings));
   report.section("The task")
       .paragraph(
           "A sequence of random tokens holds one special token, the prefix, somewhere inside; the "
@@ -206,8 +266,8 @@ Report induction_report(const InductionSettings& settings, const InductionResult
             "the state passes the token by untouched; where dt is large the token is "
             "written. Here are the mean over each layer's {0}s, and "
             "the {0} that opens most at the token after the prefix.",
-            unit(settings)))
-        .plot(step_size_plot(settings, result));
+            unit(result)))
+        .plot(step_size_plot(result));
   }
   report.section("Training").plot(loss_plot(settings, result)).facts(facts(settings, result));
   return report;
@@ -216,20 +276,28 @@ Report induction_report(const InductionSettings& settings, const InductionResult
 std::string induction_json(const InductionSettings& settings, const InductionResult& result) {
   JsonWriter json;
   json.begin_object().field("experiment", "induction").key("rows").begin_array();
-  for (const auto& row : result.rows) {
-    json.begin_object().field("mixer", name_of(settings.model.mixer)).field("length", row.length);
-    json.field("accuracy", row.accuracy()).field("sequences", row.sequences).end_object();
+  for (const ComparedRuns& m : models_of(result)) {
+    for (size_t i = 0; i < m.runs.size(); ++i) {
+      for (const Evaluation& test : m.runs[i].tests) {
+        json.begin_object().field("mixer", name_of(m.what.model.mixer));
+        json.field("seed", result.comparison.seeds.first + i).field("length", test.length);
+        json.field("accuracy", test.accuracy).field("sequences", test.targets).end_object();
+      }
+    }
+  }
+  json.end_array().key("runs").begin_array();
+  for (const ComparedRuns& m : models_of(result)) {
+    for (size_t i = 0; i < m.runs.size(); ++i) {
+      const RunResult& run = m.runs[i];
+      json.begin_object().field("mixer", name_of(m.what.model.mixer));
+      json.field("seed", result.comparison.seeds.first + i).field("parameters", run.parameters);
+      json.field("final_loss", run.final_loss()).field("training_seconds", run.training_seconds);
+      json.field("testing_seconds", run.testing_seconds).end_object();
+    }
   }
   json.end_array().key("settings").begin_object();
   for (const auto& [name, value] : facts(settings, result)) json.field(name, value);
-  return json.end_object()
-      .field("steps", settings.train.steps)
-      .field("seed", settings.seed)
-      .field("final_loss", smoothed(result.losses, 50).back())
-      .field("training_seconds", result.training_seconds)
-      .field("testing_seconds", result.testing_seconds)
-      .end_object()
-      .text();
+  return json.end_object().field("steps", settings.train.steps).end_object().text();
 }
 
 }  // namespace elapse

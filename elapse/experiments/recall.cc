@@ -15,7 +15,7 @@ struct Example {
   int64_t answer;
 };
 
-std::vector<Example> examples(const InductionTask& task, int64_t length, int64_t count) {
+std::vector<Example> examples(const TokenSource& task, int64_t length, int64_t count) {
   std::vector<Example> list;
   for (int64_t b = 0; b < task.held_out_batches(length) && std::ssize(list) < count; ++b) {
     const TokenBatch batch = task.held_out_batch(b, length);
@@ -82,7 +82,7 @@ int64_t count_in_group(const LanguageModel& model, const std::vector<Example>& g
 
 }  // namespace
 
-int64_t count_recalled(const LanguageModel& model, const InductionTask& task, int64_t length,
+int64_t count_recalled(const LanguageModel& model, const TokenSource& task, int64_t length,
                        int64_t sequences, const std::function<void(double)>& progress) {
   ELAPSE_CHECK(model.dtype() == DType::f32, "induction: expected a model in f32, found {}",
                name_of(model.dtype()));

@@ -28,13 +28,14 @@ const char* measured_before(const UniversalAndSettings::Construction& s, int64_t
   return "–";
 }
 
-// One figure, or the median with the least and the largest of several seeds.
+std::vector<double> over_seeds(const UniversalAndResult& result, const FigureOfSeed& figure) {
+  std::vector<double> values;
+  for (const UniversalAndResult::OfSeed& run : result.seeds) values.push_back(figure(run));
+  return values;
+}
+
 Table::Cell cell(const UniversalAndResult& result, int decimals, const FigureOfSeed& figure) {
-  const Spread s = spread_of(result, figure);
-  if (!std::isfinite(s.median)) return kNone;
-  if (result.seeds.size() == 1) return fmt::format("{:.{}f}", s.median, decimals);
-  return fmt::format("{:.{}f} [{:.{}f}, {:.{}f}]", s.median, decimals, s.least, decimals, s.largest,
-                     decimals);
+  return spread_text(over_seeds(result, figure), decimals);
 }
 
 Table construction_table(const UniversalAndSettings& settings, const UniversalAndResult& result) {
@@ -213,15 +214,7 @@ Table net_table(const UniversalAndSettings& settings, const UniversalAndResult& 
 }  // namespace
 
 Spread spread_of(const UniversalAndResult& result, const FigureOfSeed& figure) {
-  std::vector<double> values;
-  for (const UniversalAndResult::OfSeed& run : result.seeds) {
-    const double value = figure(run);
-    if (std::isfinite(value)) values.push_back(value);
-  }
-  if (values.empty()) return {kNone, kNone, kNone};
-  std::sort(values.begin(), values.end());
-  const size_t n = values.size();
-  return {(values[(n - 1) / 2] + values[n / 2]) / 2, values.front(), values.back()};
+  return spread_of(over_seeds(result, figure));
 }
 
 double balanced_mean_square(const ClassErrors& errors) {

@@ -2,15 +2,13 @@
 #pragma once
 #include <functional>
 
+#include "elapse/experiments/spread.h"
 #include "elapse/experiments/universal_and.h"
 
 namespace elapse {
 
 // A figure of one seed, over the seeds of a result. NaN: not there.
 using FigureOfSeed = std::function<double(const UniversalAndResult::OfSeed&)>;
-struct Spread {
-  double median, least, largest;
-};
 Spread spread_of(const UniversalAndResult& result, const FigureOfSeed& figure);
 
 // Mean over the three classes, each counting as much as another.

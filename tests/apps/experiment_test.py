@@ -2,8 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """`elapse experiment` from outside: what it says before it begins. What it finds, tests/experiments
 look at."""
+import json
 import pathlib
+import signal
+import subprocess
 import tempfile
+import time
 import unittest
 
 from program import PROGRAM, run
@@ -55,10 +59,69 @@ class Mistakes(unittest.TestCase):
             result = run(PROGRAM, "experiment", "superposition", *more, timeout=60)
             self.assertEqual(result.returncode, 2, more)
 
+    def test_wrong_usage_of_comparisons(self):
+        for name in ("selective-copying", "mqar"):
+            for more in (["--seeds", 0], ["--mixer", "grue"], ["--mixer", "mamba,"],
+                         ["--steps", 0], ["--out", ""]):
+                self.assertEqual(run(PROGRAM, "experiment", name, *more).returncode, 2, more)
+        for more in ([], ["--text", ""], ["--text", "t", "--seeds", 0]):
+            self.assertEqual(run(PROGRAM, "experiment", "ablations", *more).returncode, 2, more)
+
     def test_an_unknown_experiment(self):
         result = run(PROGRAM, "experiment", "inductoin")
         self.assertEqual(result.returncode, 2)
         self.assertIn('found "inductoin"; did you mean "induction"', result.stderr)
+
+
+class SeveralRuns(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = pathlib.Path(folder.name)
+
+    @staticmethod
+    def command(out, steps):
+        return [PROGRAM, "experiment", "selective-copying", "--quick", "--length", "32",
+                "--mixer", "gru,mamba", "--seeds", "2", "--seed", "4", "--steps", str(steps),
+                "--threads", "1", "--out", str(out)]
+
+    @staticmethod
+    def rows(out):
+        """Those of result.json, without the times."""
+        rows = json.loads((out / "result.json").read_text())["rows"]
+        return [{name: value for name, value in row.items() if "seconds" not in name}
+                for row in rows]
+
+    def test_what_is_finished_is_not_run_again(self):
+        out = self.folder / "out"
+        first = run(*self.command(out, 2))
+        self.assertEqual(first.returncode, 0, first.stderr)
+        self.assertIn("Mamba (S6), published", first.stdout)
+        self.assertIn("Of 2 seeds the median", first.stdout)
+        self.assertIn("report.html", [file.name for file in out.iterdir()])
+        self.assertEqual(sorted(folder.name for folder in (out / "runs").iterdir()),
+                         ["gru-seed-4", "gru-seed-5", "mamba-seed-4", "mamba-seed-5"])
+        report = (out / "report.html").read_bytes()
+        again = run(*self.command(out, 2))
+        self.assertEqual(again.stdout, first.stdout)
+        self.assertEqual((out / "report.html").read_bytes(), report)
+        other = run(*self.command(out, 3))
+        self.assertEqual(other.returncode, 1)
+        self.assertIn('"steps" was "2", is "3"', other.stderr)
+
+    def test_a_stopped_and_a_killed_experiment_go_on(self):
+        whole, out = self.folder / "whole", self.folder / "out"
+        self.assertEqual(run(*self.command(whole, 40)).returncode, 0)
+        for number in (signal.SIGINT, signal.SIGKILL):
+            process = subprocess.Popen(self.command(out, 40), stderr=subprocess.PIPE, text=True)
+            time.sleep(0.7)
+            process.send_signal(number)
+            said = process.communicate()[1]
+            if number == signal.SIGINT and process.returncode != 0:  # else it was done by then
+                self.assertEqual(process.returncode, 128 + signal.SIGINT, said)
+                self.assertIn("the same command goes on", said)
+        self.assertEqual(run(*self.command(out, 40)).returncode, 0)
+        self.assertEqual(self.rows(out), self.rows(whole))
 
 
 if __name__ == "__main__":

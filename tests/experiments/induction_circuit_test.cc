@@ -5,6 +5,8 @@
 
 #include "elapse/experiments/induction.h"
 #include "elapse/io/json.h"
+#include "elapse/model/checkpoint.h"
+#include "tests/io/temporary_folder.h"
 
 namespace elapse {
 namespace {
@@ -32,7 +34,7 @@ TEST(InductionCircuit, RefusesModelsOfOtherTasks) {
 TEST(InductionCircuit, IsFoundInAModelThatDoes) {
   Device device("cpu", 1);
   InductionSettings training = InductionSettings::quick();
-  training.model.d_state = 8;
+  training.models.front().d_state = 8;
   training.train.curriculum = {};
   training.train.length = 10;
   training.train.steps = 300;
@@ -40,12 +42,15 @@ TEST(InductionCircuit, IsFoundInAModelThatDoes) {
   training.train.schedule = {.peak_lr = 4e-3, .warmup_steps = 30};
   training.tests = {{10, 8}};
   const auto quiet = [](const ExperimentProgress&) {};
-  const InductionRun run = run_induction(device, training, quiet);
+  const TemporaryFolder folder;
+  run_induction(device, training, folder.path(), quiet);
+  const auto model =
+      load_model(device, induction_model_folder(training, folder.path()), DType::f32);
   InductionCircuitSettings settings;
   settings.length = 10;
   settings.sequences = 64;
   settings.rounds = 3;
-  const InductionCircuit found = run_induction_circuit(*run.model, settings, quiet);
+  const InductionCircuit found = run_induction_circuit(*model, settings, quiet);
   ASSERT_GE(found.accuracy, 0.95);
   EXPECT_EQ(found.swaps.size(), 12u);
   double most = 0;

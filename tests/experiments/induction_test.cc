@@ -5,16 +5,17 @@
 
 #include <algorithm>
 
+#include "elapse/data/induction.h"
 #include "elapse/experiments/recall.h"
 #include "elapse/io/json.h"
-#include "elapse/train/trainer.h"
+#include "tests/io/temporary_folder.h"
 
 namespace elapse {
 namespace {
 
 InductionSettings tiny() {
   InductionSettings s = InductionSettings::quick();
-  s.model = ModelConfig::mamba(16, 2, InductionTask::kVocabSize);
+  s.models = {ModelConfig::mamba(16, 2, InductionTask::kVocabSize)};
   s.train.batch_tokens = 64;
   s.train.curriculum = {{8, 2}};
   s.train.length = 16;
@@ -24,37 +25,41 @@ InductionSettings tiny() {
   return s;
 }
 
-InductionRun run(const InductionSettings& settings, int threads) {
+InductionResult run(const InductionSettings& settings, int threads) {
+  const TemporaryFolder folder;
   Device device("cpu", threads);
-  InductionRun finished = run_induction(device, settings, [](const ExperimentProgress& now) {
+  return run_induction(device, settings, folder.path(), [](const ExperimentProgress& now) {
     EXPECT_LE(now.done, now.total) << now.stage;
   });
-  finished.model.reset();  // belongs to the device
-  return finished;
+}
+
+const RunResult& only_run(const InductionResult& result) {
+  return result.comparison.models.front().runs.front();
 }
 
 TEST(Induction, MeasuresEveryLengthAndKeepsEveryLoss) {
-  const InductionResult result = run(tiny(), 2).result;
-  ASSERT_EQ(result.rows.size(), 2U);
-  EXPECT_EQ(result.rows[1].length, 128);
-  EXPECT_EQ(result.rows[1].sequences, 3);
-  EXPECT_LE(result.rows[1].right, 3);
-  EXPECT_EQ(result.losses.size(), 4U);
+  const InductionResult result = run(tiny(), 2);
+  const RunResult& only = only_run(result);
+  ASSERT_EQ(only.tests.size(), 2U);
+  EXPECT_EQ(only.tests[1].length, 128);
+  EXPECT_EQ(only.tests[1].targets, 3);
+  EXPECT_LE(only.tests[1].accuracy, 1);
+  EXPECT_EQ(only.losses.size(), 4U);
   ASSERT_EQ(result.step_sizes.size(), 2U);
   EXPECT_EQ(result.step_sizes[0].mean.size(), 256U);
 }
 
 TEST(Induction, GivesTheSameBitsOnAnyNumberOfThreads) {
-  const InductionResult one = run(tiny(), 1).result, three = run(tiny(), 3).result;
-  EXPECT_EQ(one.losses, three.losses);
+  const InductionResult one = run(tiny(), 1), three = run(tiny(), 3);
+  EXPECT_EQ(only_run(one).losses, only_run(three).losses);
   EXPECT_EQ(one.step_sizes[1].selective, three.step_sizes[1].selective);
 }
 
 TEST(Induction, TakesMamba2) {
   InductionSettings settings = tiny();
-  settings.model = ModelConfig::mamba2(16, 2, InductionTask::kVocabSize);
-  const InductionResult one = run(settings, 1).result, three = run(settings, 3).result;
-  EXPECT_EQ(one.losses, three.losses);
+  settings.models = {ModelConfig::mamba2(16, 2, InductionTask::kVocabSize)};
+  const InductionResult one = run(settings, 1), three = run(settings, 3);
+  EXPECT_EQ(only_run(one).losses, only_run(three).losses);
   EXPECT_NE(induction_json(settings, one).find("\"mixer\": \"mamba2\""), std::string::npos);
   EXPECT_NE(induction_table(settings, one).text().find("Mamba-2, this run"), std::string::npos);
   EXPECT_EQ(InductionSettings::model_of(MixerKind::mamba2).n_heads(), 8);
@@ -62,7 +67,7 @@ TEST(Induction, TakesMamba2) {
 
 TEST(Induction, JsonSaysWhatWasMeasured) {
   const InductionSettings settings = tiny();
-  const InductionResult result = run(settings, 1).result;
+  const InductionResult result = run(settings, 1);
   const Json json = Json::parse(induction_json(settings, result), "result.json");
   EXPECT_EQ(json.text("experiment"), "induction");
   const std::vector<Json> rows = json.at("rows").items();
@@ -70,17 +75,40 @@ TEST(Induction, JsonSaysWhatWasMeasured) {
   EXPECT_EQ(rows[0].text("mixer"), "mamba");
   EXPECT_EQ(rows[0].integer("length"), 64);
   EXPECT_EQ(rows[0].integer("sequences"), 5);
-  EXPECT_DOUBLE_EQ(rows[0].number("accuracy"), result.rows[0].accuracy());
+  EXPECT_DOUBLE_EQ(rows[0].number("accuracy"), only_run(result).tests[0].accuracy);
 }
 
 TEST(Induction, ReportAndTableStandBesideThePublished) {
   const InductionSettings settings = tiny();
-  const InductionResult result = run(settings, 1).result;
+  const InductionResult result = run(settings, 1);
   const std::string table = induction_table(settings, result).text();
   for (const char* part : {"Mamba, this run", "Mamba, published", "H3, published", "2^6", "2^7"}) {
     EXPECT_NE(table.find(part), std::string::npos) << part;
   }
   EXPECT_NE(induction_report(settings, result).html().find("the token after the prefix"),
+            std::string::npos);
+}
+
+TEST(Induction, SetsMixersAndSeedsBesideEachOther) {
+  InductionSettings settings = tiny();
+  settings.models = {
+      ModelConfig::of(MixerKind::gru, 16, 2, InductionTask::kVocabSize),
+      ModelConfig::mamba(16, 2, InductionTask::kVocabSize),
+  };
+  settings.seeds = {4, 2};
+  const InductionResult result = run(settings, 2);
+  EXPECT_EQ(result.looked_at, "Mamba");  // GRUs have no step sizes
+  const std::vector<Json> rows =
+      Json::parse(induction_json(settings, result), "result.json").at("rows").items();
+  ASSERT_EQ(rows.size(), 8U);
+  EXPECT_EQ(rows[3].text("mixer"), "gru");
+  EXPECT_EQ(rows[3].integer("seed"), 5);
+  EXPECT_EQ(rows[3].integer("length"), 128);
+  const std::string table = induction_table(settings, result).text();
+  for (const char* part : {"Mamba, this run", "GRU, this run", "Of 2 seeds the median"}) {
+    EXPECT_NE(table.find(part), std::string::npos) << part;
+  }
+  EXPECT_NE(induction_report(settings, result).html().find("Mamba: the step size dt"),
             std::string::npos);
 }
 

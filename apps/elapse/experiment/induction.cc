@@ -7,22 +7,24 @@
 
 #include "apps/elapse/checks.h"
 #include "apps/elapse/experiment/running.h"
-#include "elapse/model/checkpoint.h"
+#include "elapse/io/file.h"
 
 namespace elapse {
 namespace {
 
-struct Arguments : ExperimentOptions {
-  Arguments() : ExperimentOptions("out/induction") {}
+struct Arguments : ComparisonOptions {
+  Arguments() : ComparisonOptions("out/induction", {"mamba"}) {}
   bool quick = false;
-  std::string mixer = "mamba";
   std::optional<int64_t> steps;
 };
 
 InductionSettings settings_of(const Arguments& args) {
   InductionSettings settings = args.quick ? InductionSettings::quick() : InductionSettings::full();
-  settings.model = InductionSettings::model_of(mixer_named(args.mixer));
-  settings.seed = args.seed;
+  settings.models.clear();
+  for (const MixerKind mixer : args.mixer_kinds()) {
+    settings.models.push_back(InductionSettings::model_of(mixer));
+  }
+  settings.seeds = args.all_seeds();
   if (args.steps) settings.train.steps = *args.steps;
   settings.train.check();
   return settings;
@@ -32,27 +34,34 @@ void induction(const Arguments& args) {
   const InductionSettings settings = settings_of(args);
   make_folder(args.out);
   Device device(args.device, args.threads);
+  const ModelConfig& first = settings.models.front();
   fmt::print(
-      "Induction heads: {}, {} layers, d_model {}, trained for {} steps at lengths up to {}.\n",
-      title_of(settings.model.mixer), settings.model.n_layers, settings.model.d_model,
-      settings.train.steps, settings.longest_trained());
+      "Induction heads: {}{}, {} layers, d_model {}, trained for {} steps at lengths up to "
+      "{}.\n",
+      title_of(first.mixer),
+      settings.models.size() == 1 ? ""
+                                  : fmt::format(" and {} more models", settings.models.size() - 1),
+      first.n_layers, first.d_model, settings.train.steps, settings.longest_trained());
   std::fflush(stdout);
-  StageProgress progress;
-  const InductionRun run =
-      run_induction(device, settings, [&](const ExperimentProgress& now) { progress(now); });
+  StageProgress progress(kRunsAreSaved);
+  const InductionResult result = run_induction(
+      device, settings, args.out, [&](const ExperimentProgress& now) { progress(now); });
   progress.end();
 
-  write_results(args.out, induction_json(settings, run.result),
-                induction_report(settings, run.result));
-  save_model(*run.model, args.out);
-  write_text(args.out, "accuracy.svg",
-             standalone_svg(induction_accuracy_plot(settings, run.result)));
-  fmt::print("\n{}\n", induction_table(settings, run.result).text());
+  write_results(args.out, induction_json(settings, result), induction_report(settings, result));
+  const std::string model = induction_model_folder(settings, args.out);
+  for (const char* file : {"config.json", "model.safetensors"}) {
+    const auto of = [&](const std::string& folder) {
+      return (std::filesystem::path(folder) / file).string();
+    };
+    copy_file(of(model), of(args.out));
+  }
+  write_text(args.out, "accuracy.svg", standalone_svg(induction_accuracy_plot(settings, result)));
+  fmt::print("\n{}\n", induction_table(settings, result).text());
   const std::string unlike = settings.unlike_published();
   if (!unlike.empty()) fmt::print("{}\n", unlike);
-  fmt::print("Trained in {}, tested in {}. The pictures: {}\n",
-             clock_text(run.result.training_seconds), clock_text(run.result.testing_seconds),
-             report_path(args.out));
+  fmt::print("Trained and tested in {}. The pictures: {}\n",
+             clock_text(result.comparison.seconds()), report_path(args.out));
 }
 
 }  // namespace
@@ -68,13 +77,14 @@ void add_experiment_induction(CLI::App& verb) {
   task->add_option("--steps", args->steps, "training steps, instead of the published 204800")
       ->check(whole_number(1))
       ->excludes(quick);
-  task->add_option("--mixer", args->mixer, "mamba (the published one), mamba2, rnn, lstm or gru")
-      ->capture_default_str()
-      ->check(CLI::IsMember(mixer_names()));
-  add_options(*task, *args, "the initialisation and the data",
-              "report.html, result.json, accuracy.svg and the trained model");
+  add_mixers_option(*task, *args);
+  add_seeds_option(*task, *args);
+  add_options(
+      *task, *args, "the initialisation and the data",
+      "report.html, result.json, accuracy.svg, the first trained model, and below runs/ all");
   task->footer(
-      "The published run is 204800 steps; --quick reduces it and says how.\n"
+      "The published run is 204800 steps; --quick reduces it and says how. A run that was stopped "
+      "goes on where it was, and one that is finished is not run again: remove --out for that.\n"
       "Example: elapse experiment induction --quick --out out/induction");
   task->callback([args] { induction(*args); });
 }

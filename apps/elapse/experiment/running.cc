@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "apps/elapse/experiment/running.h"
 
-#include <fmt/core.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
 
 #include "apps/elapse/checks.h"
 #include "elapse/io/file.h"
@@ -68,10 +70,42 @@ void print_tables(const std::vector<Table>& tables) {
   for (const Table& table : tables) fmt::print("\n{}", table.text());
 }
 
+std::vector<MixerKind> ComparisonOptions::mixer_kinds() const {
+  std::vector<MixerKind> kinds;
+  for (const std::string& name : mixers) {
+    for (const std::string& known : mixer_names()) {
+      if (name != known && name != "all") continue;
+      const MixerKind kind = mixer_named(known);
+      if (std::find(kinds.begin(), kinds.end(), kind) == kinds.end()) kinds.push_back(kind);
+    }
+  }
+  return kinds;
+}
+
+void add_mixers_option(CLI::App& experiment, ComparisonOptions& options) {
+  std::vector<std::string> names = mixer_names();
+  names.push_back("all");
+  experiment
+      .add_option("--mixer", options.mixers,
+                  fmt::format("one of {}; several with commas between; or all",
+                              fmt::join(mixer_names(), ", ")))
+      ->delimiter(',')
+      ->capture_default_str()
+      ->check(CLI::IsMember(names));
+}
+
+void add_seeds_option(CLI::App& experiment, ComparisonOptions& options) {
+  experiment
+      .add_option("--seeds", options.seeds,
+                  "how many seeds from --seed on; several give medians and ranges")
+      ->check(whole_number(1, 1000))
+      ->capture_default_str();
+}
+
 void StageProgress::operator()(const ExperimentProgress& now) {
   if (interrupt_.asked()) {
-    interrupt_.end("interrupted during \"{}\", at {} of {}: nothing was written", now.stage,
-                   now.done, now.total);
+    interrupt_.end("interrupted during \"{}\", at {} of {}: {}", now.stage, now.done, now.total,
+                   outcome_);
   }
   if (now.stage != stage_) {
     line_.reset();  // ends the line of the stage before

@@ -8,7 +8,7 @@
 
 #include "apps/elapse/interrupt.h"
 #include "apps/elapse/progress.h"
-#include "elapse/experiments/progress.h"
+#include "elapse/experiments/comparison.h"
 #include "elapse/report/report.h"
 
 // What the experiments below `elapse experiment` share: their options, their progress, and the
@@ -38,13 +38,34 @@ std::string report_path(const std::string& out);  // absolute
 
 void print_tables(const std::vector<Table>& tables);
 
-// A progress line for each stage of an experiment; Ctrl-C ends it.
+// What makes the training experiments below alike: which mixers, and how many seeds.
+struct ComparisonOptions : ExperimentOptions {
+  ComparisonOptions(std::string folder, std::vector<std::string> first)
+      : ExperimentOptions(std::move(folder)), mixers(std::move(first)) {}
+
+  std::vector<std::string> mixers;
+  int64_t seeds = 1;
+
+  std::vector<MixerKind> mixer_kinds() const;
+  Seeds all_seeds() const { return {seed, seeds}; }
+};
+void add_mixers_option(CLI::App& experiment, ComparisonOptions& options);
+void add_seeds_option(CLI::App& experiment, ComparisonOptions& options);
+// What Ctrl-C leaves of them, in words.
+inline constexpr const char* kRunsAreSaved =
+    "finished runs and what was trained of this one are kept, and the same command goes on";
+
+// A progress line for each stage of an experiment; Ctrl-C ends it, and says what came of the work.
 class StageProgress {
  public:
+  explicit StageProgress(std::string outcome = "nothing was written")
+      : outcome_(std::move(outcome)) {}
+
   void operator()(const ExperimentProgress& now);
   void end() { line_.reset(); }
 
  private:
+  std::string outcome_;
   Interrupt interrupt_;
   std::string stage_;
   std::unique_ptr<Progress> line_;

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "elapse/experiments/mqar.h"
+
+#include <fmt/core.h>
+
+#include <optional>
+
+#include "apps/elapse/checks.h"
+#include "apps/elapse/experiment/running.h"
+
+namespace elapse {
+namespace {
+
+struct Arguments : ComparisonOptions {
+  Arguments() : ComparisonOptions("out/mqar", {"all"}) {}
+  bool quick = false;
+  std::optional<int64_t> steps;
+};
+
+MqarSettings settings_of(const Arguments& args) {
+  MqarSettings settings = args.quick ? MqarSettings::quick() : MqarSettings::full();
+  settings.mixers = args.mixer_kinds();
+  settings.seeds = args.all_seeds();
+  if (args.steps) settings.train.steps = *args.steps;
+  return settings;
+}
+
+void mqar(const Arguments& args) {
+  const MqarSettings settings = settings_of(args);
+  make_folder(args.out);
+  Device device(args.device, args.threads);
+  fmt::print(
+      "Multi-query associative recall: {} mixers, {} layers, {} sizes, {} widths, {} steps, "
+      "{} seeds.\n",
+      settings.mixers.size(), settings.n_layers, settings.sizes.size(), settings.d_models.size(),
+      settings.train.steps, settings.seeds.count);
+  std::fflush(stdout);
+  StageProgress progress(kRunsAreSaved);
+  const Comparison comparison =
+      run_mqar(device, settings, args.out, [&](const ExperimentProgress& now) { progress(now); });
+  progress.end();
+  write_results(args.out, comparison_json(comparison, "mqar", settings.unlike_published()),
+                mqar_report(settings, comparison));
+  print_tables({mqar_table(settings, comparison)});
+  fmt::print("\n{}\n\nTrained and tested in {}. The pictures: {}\n", settings.unlike_published(),
+             clock_text(comparison.seconds()), report_path(args.out));
+}
+
+}  // namespace
+
+void add_experiment_mqar(CLI::App& verb) {
+  auto args = std::make_shared<Arguments>();
+  CLI::App* task = verb.add_subcommand("mqar",
+                                       "Multi-query associative recall (Arora et al., 2023, "
+                                       "\"Zoology\"): learn to say the values of "
+                                       "keys, at several lengths and widths");
+  task->add_flag("--quick", args->quick,
+                 "two lengths, one width, a small vocabulary: a few minutes a mixer on two cores");
+  task->add_option("--steps", args->steps, "training steps")->check(whole_number(1));
+  add_mixers_option(*task, *args);
+  add_seeds_option(*task, *args);
+  add_options(*task, *args, "the initialisation and the data",
+              "report.html, result.json and, below runs/, the trained models");
+  task->footer(
+      "A run that was stopped goes on where it was, and one that is finished is not run again: "
+      "remove --out for that.\n"
+      "Example: elapse experiment mqar --quick --out out/mqar");
+  task->callback([args] { mqar(*args); });
+}
+
+}  // namespace elapse

@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "elapse/experiments/comparison.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "elapse/experiments/spread.h"
+#include "elapse/io/json_writer.h"
+
+namespace elapse {
+namespace {
+
+// In the order they come first.
+std::vector<std::string> different(const Comparison& comparison,
+                                   std::string ComparedModel::*member) {
+  std::vector<std::string> names;
+  for (const ComparedRuns& m : comparison.models) {
+    const std::string& name = m.what.*member;
+    if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
+  }
+  return names;
+}
+
+const ComparedRuns* find(const Comparison& comparison, const std::string& row,
+                         const std::string& column) {
+  for (const ComparedRuns& m : comparison.models) {
+    if (m.what.row == row && m.what.column == column) return &m;
+  }
+  return nullptr;
+}
+
+std::string lengths_text(const TrainConfig& train) {
+  std::string text;
+  for (const Phase& phase : train.curriculum) {
+    text += fmt::format("{} for {} steps, ", phase.length, phase.steps);
+  }
+  return text + fmt::format("{} to the end", train.length);
+}
+
+}  // namespace
+
+std::vector<uint64_t> Seeds::all() const {
+  std::vector<uint64_t> seeds;
+  for (int64_t i = 0; i < count; ++i) seeds.push_back(first + static_cast<uint64_t>(i));
+  return seeds;
+}
+
+std::string Seeds::text() const {
+  return count == 1 ? std::to_string(first) : fmt::format("{} to {}", first, all().back());
+}
+
+std::vector<double> ComparedRuns::over_seeds(
+    const std::function<double(const RunResult&)>& number) const {
+  std::vector<double> values;
+  for (const RunResult& run : runs) values.push_back(number(run));
+  return values;
+}
+
+double Comparison::seconds() const {
+  double sum = 0;
+  for (const ComparedRuns& m : models) {
+    for (const RunResult& run : m.runs) sum += run.training_seconds + run.testing_seconds;
+  }
+  return sum;
+}
+
+std::string run_name(const std::string& name, uint64_t seed) {
+  return fmt::format("{}-seed-{}", name, seed);
+}
+
+Comparison compare(Device& device, const std::vector<ComparedModel>& models, const Seeds& seeds,
+                   const std::string& folder, const OnExperimentProgress& progress) {
+  std::vector<RunPlan> plans;
+  for (const uint64_t seed : seeds.all()) {
+    for (const ComparedModel& m : models) {
+      plans.push_back({.name = run_name(m.name, seed),
+                       .title = fmt::format("{}, {}, seed {}", m.row, m.column, seed),
+                       .model = m.model,
+                       .train = m.train,
+                       .seed = seed,
+                       .source = m.source(seed),
+                       .tests = m.tests});
+    }
+  }
+  const std::vector<RunResult> results = run_all(device, plans, folder, progress);
+  Comparison comparison = {.seeds = seeds,
+                           .models = {},
+                           .device = fmt::format("{} ({}, {} threads)", device.name(),
+                                                 device.describe(), device.threads())};
+  for (const ComparedModel& m : models) comparison.models.push_back({m, {}});
+  for (size_t i = 0; i < results.size(); ++i) {
+    comparison.models[i % models.size()].runs.push_back(results[i]);
+  }
+  return comparison;
+}
+
+double accuracy_percent(const RunResult& run) { return 100 * run.tests.front().accuracy; }
+
+double held_out_loss(const RunResult& run) { return run.tests.front().loss; }
+
+Table comparison_table(const Comparison& comparison, const std::string& heading,
+                       const std::string& caption,
+                       const std::function<double(const RunResult&)>& figure, int decimals,
+                       const std::vector<PublishedRow>& published) {
+  std::vector<Table::Column> columns = {{heading, Table::Align::left}};
+  const auto names = different(comparison, &ComparedModel::column);
+  for (const std::string& column : names)
+    columns.push_back({column, Table::Align::right, decimals});
+  const bool several = comparison.seeds.count > 1;
+  Table table(columns, caption + (several ? fmt::format(" Of {} seeds the median, and the least "
+                                                        "and the largest in brackets.",
+                                                        comparison.seeds.count)
+                                          : ""));
+  for (const PublishedRow& p : published) {
+    std::vector<Table::Cell> cells = {p.row};
+    cells.insert(cells.end(), p.figures.begin(), p.figures.end());
+    table.add_row(std::move(cells));
+  }
+  for (const std::string& row : different(comparison, &ComparedModel::row)) {
+    std::vector<Table::Cell> cells = {row};
+    for (const std::string& column : names) {
+      const ComparedRuns* m = find(comparison, row, column);
+      cells.emplace_back(m ? spread_text(m->over_seeds(figure), decimals) : std::string("–"));
+    }
+    table.add_row(std::move(cells));
+  }
+  return table;
+}
+
+Table runs_table(const Comparison& comparison) {
+  Table table({{"model", Table::Align::left},
+               {"task", Table::Align::left},
+               {"seed"},
+               {"parameters"},
+               {"accuracy, %", Table::Align::right, 2},
+               {"held-out loss", Table::Align::right, 4},
+               {"training loss", Table::Align::right, 4},
+               {"training, s", Table::Align::right, 0}},
+              "Every run. Training loss: mean of the last 50 steps.");
+  for (const ComparedRuns& m : comparison.models) {
+    for (size_t i = 0; i < m.runs.size(); ++i) {
+      const RunResult& run = m.runs[i];
+      table.add_row({m.what.row, m.what.column, std::to_string(comparison.seeds.first + i),
+                     run.parameters, accuracy_percent(run), held_out_loss(run), run.final_loss(),
+                     run.training_seconds});
+    }
+  }
+  return table;
+}
+
+std::vector<double> smoothed(const std::vector<double>& values, int64_t window) {
+  std::vector<double> out;
+  double sum = 0;
+  for (int64_t i = 0; i < std::ssize(values); ++i) {
+    sum += values[static_cast<size_t>(i)];
+    if (i >= window) sum -= values[static_cast<size_t>(i - window)];
+    out.push_back(sum / static_cast<double>(std::min(i + 1, window)));
+  }
+  return out;
+}
+
+Plot loss_curves(const Comparison& comparison, const std::string& column) {
+  Plot plot(fmt::format("Loss while training, {}", column), {"step"},
+            {"cross-entropy of a target, nats"});
+  for (const ComparedRuns& m : comparison.models) {
+    if (m.what.column != column) continue;
+    const std::vector<double>& losses = m.runs.front().losses;
+    std::vector<double> steps;
+    for (int64_t i = 0; i < std::ssize(losses); ++i) steps.push_back(static_cast<double>(i + 1));
+    const int64_t window = std::max<int64_t>(1, std::ssize(losses) / 100);
+    plot.add({m.what.row, steps, smoothed(losses, window)});
+  }
+  return plot;
+}
+
+Report::Facts training_facts(const Comparison& comparison) {
+  const ComparedModel& m = comparison.models.front().what;
+  const AdamWConfig& adamw = m.train.adamw;
+  return {
+      {"Steps", fmt::format("{} of {} tokens", m.train.steps, m.train.batch_tokens)},
+      {"Lengths trained", fmt::format("{} (the first row's)", lengths_text(m.train))},
+      {"Optimiser", fmt::format("AdamW, learning rate {}, betas {} {}, weight decay {}, gradient "
+                                "norm clipped to {}",
+                                m.train.schedule.peak_lr, adamw.beta1, adamw.beta2,
+                                adamw.weight_decay, adamw.max_norm)},
+      {"Layers", std::to_string(m.model.n_layers)},
+      {"Seeds", comparison.seeds.text()},
+      {"Device", comparison.device},
+      {"Training and testing", fmt::format("{:.0f} s", comparison.seconds())},
+  };
+}
+
+std::string comparison_json(const Comparison& comparison, const std::string& name,
+                            const std::string& unlike_published) {
+  JsonWriter json;
+  json.begin_object().field("experiment", name).key("rows").begin_array();
+  for (const ComparedRuns& m : comparison.models) {
+    for (size_t i = 0; i < m.runs.size(); ++i) {
+      const RunResult& run = m.runs[i];
+      json.begin_object()
+          .field("model", m.what.row)
+          .field("mixer", name_of(m.what.model.mixer))
+          .field("task", m.what.column)
+          .field("d_model", m.what.model.d_model)
+          .field("n_layers", m.what.model.n_layers)
+          .field("parameters", run.parameters)
+          .field("seed", comparison.seeds.first + i)
+          .field("steps", m.what.train.steps)
+          .field("length", run.tests.front().length)
+          .field("accuracy", run.tests.front().accuracy)
+          .field("held_out_loss", held_out_loss(run))
+          .field("targets", run.tests.front().targets)
+          .field("training_loss", run.final_loss())
+          .field("training_seconds", run.training_seconds)
+          .end_object();
+    }
+  }
+  json.end_array().key("settings").begin_object();
+  for (const auto& [fact, value] : training_facts(comparison)) json.field(fact, value);
+  return json.end_object()
+      .field("unlike_published", unlike_published)
+      .field("seconds", comparison.seconds())
+      .end_object()
+      .text();
+}
+
+}  // namespace elapse

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include "elapse/experiments/runs.h"
+#include "elapse/report/plot.h"
+#include "elapse/report/report.h"
+#include "elapse/report/table.h"
+
+// What experiments have in common that train several models from several seeds and set them beside
+// each other.
+namespace elapse {
+
+// One cell of the table: a model trained on one task, or one text.
+struct ComparedModel {
+  std::string name;    // of its runs' folders: "mamba-64"
+  std::string row;     // of the table: "Mamba"
+  std::string column;  // "64 tokens, 4 pairs"
+  ModelConfig model;
+  TrainConfig train;
+  std::function<std::shared_ptr<const TokenSource>(uint64_t seed)> source;
+  RunTests tests;
+};
+
+// Of seed `first`, first + 1, ...
+struct Seeds {
+  uint64_t first = 1;
+  int64_t count = 1;
+
+  std::vector<uint64_t> all() const;
+  std::string text() const;  // "1", "1 to 3"
+};
+
+struct ComparedRuns {
+  ComparedModel what;
+  std::vector<RunResult> runs;  // (seeds)
+
+  std::vector<double> over_seeds(const std::function<double(const RunResult&)>& number) const;
+};
+
+struct Comparison {
+  Seeds seeds;
+  std::vector<ComparedRuns> models;  // in the order they were given
+  std::string device;
+
+  double seconds() const;  // of training and testing, all runs together
+};
+
+std::string run_name(const std::string& name, uint64_t seed);  // "mamba-64-seed-1"
+
+// Every model from every seed, the first seed's before the second's. Folders and progress: runs.h.
+Comparison compare(Device& device, const std::vector<ComparedModel>& models, const Seeds& seeds,
+                   const std::string& folder, const OnExperimentProgress& progress);
+
+double accuracy_percent(const RunResult& run);  // of the first test
+double held_out_loss(const RunResult& run);     // nats
+
+// A published row: a name, and a figure a column; NaN: not published.
+struct PublishedRow {
+  std::string row;
+  std::vector<double> figures;
+};
+
+// Rows and columns in the order they come first, the published rows above: a figure of each model,
+// over seeds its median with the least and the largest.
+Table comparison_table(const Comparison& comparison, const std::string& heading,
+                       const std::string& caption,
+                       const std::function<double(const RunResult&)>& figure, int decimals,
+                       const std::vector<PublishedRow>& published = {});
+
+// Row, column, seed, parameters, losses and seconds of every run.
+Table runs_table(const Comparison& comparison);
+
+// Of each value the mean with those before it, `window` of them together.
+std::vector<double> smoothed(const std::vector<double>& values, int64_t window);
+
+// The losses of one column's first seed, smoothed over a hundredth of the steps.
+Plot loss_curves(const Comparison& comparison, const std::string& column);
+
+Report::Facts training_facts(const Comparison& comparison);  // what all runs have in common
+
+// {"experiment": name, "rows": [...], "settings": {...}, "seconds": ...}
+std::string comparison_json(const Comparison& comparison, const std::string& name,
+                            const std::string& unlike_published);
+
+}  // namespace elapse

@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "elapse/experiments/mqar.h"
+
+#include "elapse/data/mqar.h"
+#include "elapse/experiments/spread.h"
+#include "elapse/experiments/task_model.h"
+
+namespace elapse {
+namespace {
+
+std::string size_text(const MqarSettings::Size& size) {
+  return fmt::format("{} tokens, {} pairs", size.length, size.pairs);
+}
+
+std::string column_text(const MqarSettings::Size& size, int64_t d_model) {
+  return fmt::format("{}, d_model {}", size_text(size), d_model);
+}
+
+ComparedModel model(const MqarSettings& s, MixerKind mixer, const MqarSettings::Size& size,
+                    int64_t d_model) {
+  ComparedModel m = {
+      .name = fmt::format("{}-{}-{}", name_of(mixer), size.length, d_model),
+      .row = std::string(title_of(mixer)),
+      .column = column_text(size, d_model),
+      .model = task_model(mixer, d_model, s.n_layers, s.vocab_size),
+      .train = s.train,
+      .source = [pairs = size.pairs, vocab = s.vocab_size](
+                    uint64_t seed) { return std::make_shared<MqarTask>(seed, pairs, vocab); },
+      .tests = held_out_tests(size.length)};
+  m.train.length = size.length;
+  m.train.batch_tokens = s.sequences * size.length;
+  return m;
+}
+
+std::vector<ComparedModel> models(const MqarSettings& s) {
+  std::vector<ComparedModel> list;
+  for (const MqarSettings::Size& size : s.sizes) {
+    for (const int64_t d_model : s.d_models) {
+      for (const MixerKind mixer : s.mixers) list.push_back(model(s, mixer, size, d_model));
+    }
+  }
+  return list;
+}
+
+// Accuracy against d_model at one size of the task, a line a mixer.
+Plot width_plot(const MqarSettings& s, const Comparison& comparison,
+                const MqarSettings::Size& size) {
+  Plot plot(fmt::format("Accuracy against width, {}", size_text(size)), {"d_model", Scale::log2},
+            {.label = "accuracy, %", .lo = 0, .hi = 100});
+  for (const MixerKind mixer : s.mixers) {
+    Plot::Series series = {std::string(title_of(mixer)), {}, {}, Plot::Style::marked_line};
+    for (const ComparedRuns& m : comparison.models) {
+      if (m.what.model.mixer != mixer || m.what.train.length != size.length) continue;
+      const Spread spread = spread_of(m.over_seeds(accuracy_percent));
+      series.x.push_back(static_cast<double>(m.what.model.d_model));
+      series.y.push_back(spread.median);
+      series.lo.push_back(spread.least);
+      series.hi.push_back(spread.largest);
+    }
+    plot.add(std::move(series));
+  }
+  return plot;
+}
+
+}  // namespace
+
+MqarSettings MqarSettings::quick() {
+  MqarSettings s;
+  s.sizes = {{64, 4}, {128, 8}};
+  s.d_models = {64};
+  s.vocab_size = 256;
+  s.sequences = 64;
+  s.train.steps = 3000;
+  s.train.schedule = {
+      .kind = Schedule::Kind::cosine, .peak_lr = 3e-3, .min_lr = 3e-4, .warmup_steps = 100};
+  s.train.adamw = {.beta2 = 0.999, .weight_decay = 0};
+  return s;
+}
+
+MqarSettings MqarSettings::full() {
+  MqarSettings s;
+  s.sizes = {{64, 4}, {128, 8}, {256, 16}, {512, 64}};
+  s.d_models = {64, 128, 256, 512};
+  s.sequences = 256;
+  s.train.steps = 25000;
+  s.train.schedule = {
+      .kind = Schedule::Kind::cosine, .peak_lr = 1e-3, .min_lr = 1e-4, .warmup_steps = 2500};
+  s.train.adamw = {.beta2 = 0.999, .weight_decay = 0.1};
+  return s;
+}
+
+std::string MqarSettings::unlike_published() const {
+  const bool reduced = vocab_size < full().vocab_size;
+  return fmt::format(
+      "Unlike the published figure, which takes the best of four learning rates after 64 passes "
+      "over 100000 sequences, with 2 layers of attention or 4 of others: {} layers, {} steps of {} "
+      "new sequences, one learning rate, {}{}.",
+      n_layers, train.steps, sequences, train.schedule.peak_lr,
+      reduced ? fmt::format(", and a vocabulary of {} instead of 8192", vocab_size) : "");
+}
+
+Comparison run_mqar(Device& device, const MqarSettings& settings, const std::string& folder,
+                    const OnExperimentProgress& progress) {
+  return compare(device, models(settings), settings.seeds, folder, progress);
+}
+
+Table mqar_table(const MqarSettings& settings, const Comparison& comparison) {
+  return comparison_table(
+      comparison, "accuracy, %",
+      fmt::format("Of the keys that come again, those whose value is said; chance is {:.2f}. {} "
+                  "held-out sequences.",
+                  200.0 / static_cast<double>(settings.vocab_size), DrawnTask::kHeldOutSequences),
+      accuracy_percent, 1);
+}
+
+Report mqar_report(const MqarSettings& settings, const Comparison& comparison) {
+  Report report("Multi-query associative recall",
+                "How many of the values that came with keys are known when the keys come again.");
+  report.section("Result").table(mqar_table(settings, comparison));
+  report.paragraph(settings.unlike_published());
+  if (settings.d_models.size() > 1) {
+    for (const MqarSettings::Size& size : settings.sizes) {
+      report.plot(width_plot(settings, comparison, size));
+    }
+  }
+  report.section("The task")
+      .paragraph(
+          "A sequence begins with pairs of a key and a value. Then every key comes once more, "
+          "sooner or later by a power law, and the model is to say its value. Attention looks it "
+          "up; a memory of constant size has to hold every pair at once. Published (Arora, "
+          "Eyuboglu et al., 2023, figure 2): attention solves all sizes at every width, models "
+          "whose mixing does not depend on the input need a width that grows with the length.");
+  report.section("Training");
+  for (const MqarSettings::Size& size : settings.sizes) {
+    report.plot(loss_curves(comparison, column_text(size, settings.d_models.front())));
+  }
+  report.table(runs_table(comparison)).facts(training_facts(comparison));
+  return report;
+}
+
+}  // namespace elapse

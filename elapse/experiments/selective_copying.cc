@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "elapse/experiments/selective_copying.h"
+
+#include "elapse/data/selective_copying.h"
+#include "elapse/experiments/spread.h"
+#include "elapse/experiments/task_model.h"
+
+namespace elapse {
+namespace {
+
+constexpr int64_t kVocab = 16;
+
+// Gu and Dao, 2023, Table 1: the architecture around a layer, the layer, accuracy in percent.
+const std::vector<PublishedRow> kPublished = {
+    {"S4 without gate, published", {18.3}},
+    {"S6 without gate, published", {97.0}},
+    {"H3 (S4), published", {57.0}},
+    {"Hyena, published", {30.1}},
+    {"H3 with S6, published", {99.7}},
+    {"S4 in Mamba's block, published", {56.4}},
+    {"Hyena in Mamba's block, published", {28.4}},
+    {"Mamba (S6), published", {99.8}},
+};
+
+std::string task_text(const SelectiveCopyingSettings& s) {
+  return fmt::format("{} of {} tokens", s.data_tokens, s.length);
+}
+
+std::vector<ComparedModel> models(const SelectiveCopyingSettings& s) {
+  std::vector<ComparedModel> list;
+  for (const MixerKind mixer : s.mixers) {
+    list.push_back({.name = std::string(name_of(mixer)),
+                    .row = fmt::format("{}, this run", title_of(mixer)),
+                    .column = task_text(s),
+                    .model = task_model(mixer, s.d_model, s.n_layers, kVocab),
+                    .train = s.train,
+                    .source =
+                        [data = s.data_tokens](uint64_t seed) {
+                          return std::make_shared<SelectiveCopyingTask>(seed, data, kVocab);
+                        },
+                    .tests = held_out_tests(s.length)});
+  }
+  return list;
+}
+
+std::string summary(const Comparison& comparison) {
+  const ComparedRuns* best = nullptr;
+  double highest = -1;
+  for (const ComparedRuns& m : comparison.models) {
+    const double median = spread_of(m.over_seeds(accuracy_percent)).median;
+    if (median > highest) {
+      best = &m;
+      highest = median;
+    }
+  }
+  return fmt::format("{} repeats {:.1f} % of the tokens, the most here.",
+                     title_of(best->what.model.mixer), highest);
+}
+
+}  // namespace
+
+SelectiveCopyingSettings SelectiveCopyingSettings::quick() {
+  SelectiveCopyingSettings s;
+  s.length = 64;
+  s.train.batch_tokens = 4096;
+  s.train.length = s.length;
+  s.train.steps = 4000;
+  s.train.schedule = {
+      .kind = Schedule::Kind::cosine, .peak_lr = 5e-3, .min_lr = 5e-4, .warmup_steps = 100};
+  s.train.adamw = {.beta2 = 0.999, .weight_decay = 0};
+  return s;
+}
+
+SelectiveCopyingSettings SelectiveCopyingSettings::full() {
+  SelectiveCopyingSettings s;
+  s.length = 4096;
+  s.train.batch_tokens = 64 * s.length;
+  s.train.length = s.length;
+  s.train.steps = 400000;
+  s.train.accumulate = 8;
+  s.train.schedule = {.peak_lr = 1e-4};
+  s.train.adamw = {.beta2 = 0.999, .weight_decay = 0};
+  return s;
+}
+
+std::string SelectiveCopyingSettings::unlike_published() const {
+  const SelectiveCopyingSettings published = full();
+  if (train.steps >= published.train.steps && length == published.length) return "";
+  return fmt::format(
+      "Not the published run: sequences of {} tokens instead of {}, {} of them a step instead of "
+      "64, {} steps instead of {}, learning rate {} instead of {}.",
+      length, published.length, train.sequences(length), train.steps, published.train.steps,
+      train.schedule.peak_lr, published.train.schedule.peak_lr);
+}
+
+Comparison run_selective_copying(Device& device, const SelectiveCopyingSettings& settings,
+                                 const std::string& folder, const OnExperimentProgress& progress) {
+  return compare(device, models(settings), settings.seeds, folder, progress);
+}
+
+Table selective_copying_table(const Comparison& comparison) {
+  return comparison_table(
+      comparison, "accuracy, %",
+      fmt::format("Of the tokens to repeat, those repeated right; chance is {:.1f}. {} held-out "
+                  "sequences. Published (Gu and Dao, 2023, Table 1): 16 of 4096 tokens.",
+                  100.0 / static_cast<double>(kVocab - 2), DrawnTask::kHeldOutSequences),
+      accuracy_percent, 1, kPublished);
+}
+
+Report selective_copying_report(const SelectiveCopyingSettings& settings,
+                                const Comparison& comparison) {
+  Report report("Selective copying", summary(comparison));
+  report.section("Result").table(selective_copying_table(comparison));
+  const std::string unlike = settings.unlike_published();
+  if (!unlike.empty()) report.paragraph(unlike);
+  report.section("The task")
+      .paragraph(fmt::format(
+          "{} tokens of {} kinds stand anywhere among noise; after them come as many markers, and "
+          "at the i-th the model is to say the i-th of those tokens. Where they stand differs from "
+          "sequence to sequence, so that a memory that treats every token alike keeps the noise as "
+          "well as the tokens: what is kept has to depend on what is read.",
+          settings.data_tokens, kVocab - 2))
+      .section("Training")
+      .plot(loss_curves(comparison, task_text(settings)))
+      .table(runs_table(comparison))
+      .facts(training_facts(comparison));
+  return report;
+}
+
+}  // namespace elapse

@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: Apache-2.0
+// The experiments that set several models and seeds beside each other.
+#include "elapse/experiments/comparison.h"
+
+#include <gtest/gtest.h>
+
+#include <limits>
+
+#include "elapse/experiments/ablations.h"
+#include "elapse/experiments/mqar.h"
+#include "elapse/experiments/selective_copying.h"
+#include "elapse/experiments/spread.h"
+#include "elapse/io/json.h"
+#include "tests/io/temporary_folder.h"
+
+namespace elapse {
+namespace {
+
+const OnExperimentProgress kQuiet = [](const ExperimentProgress& now) {
+  EXPECT_LE(now.done, now.total) << now.stage;
+};
+
+SelectiveCopyingSettings tiny_copying() {
+  SelectiveCopyingSettings s = SelectiveCopyingSettings::quick();
+  s.mixers = {MixerKind::gru, MixerKind::mamba};
+  s.d_model = 8;
+  s.n_layers = 1;
+  s.train.batch_tokens = 128;
+  s.train.steps = 3;
+  s.train.schedule = {};
+  s.seeds = {5, 3};
+  return s;
+}
+
+TEST(Spread, IsTheMedianAndTheEndsOfWhatIsThere) {
+  const double none = std::numeric_limits<double>::quiet_NaN();
+  EXPECT_EQ(spread_text({2.25}, 1), "2.2");
+  EXPECT_EQ(spread_text({3, 1, 2}, 1), "2.0 [1.0, 3.0]");
+  EXPECT_EQ(spread_text({4, none, 1, 2, 3}, 1), "2.5 [1.0, 4.0]");
+  EXPECT_EQ(spread_text({none}, 1), "–");
+  EXPECT_EQ(spread_text({}, 1), "–");
+}
+
+TEST(Comparison, RunsEveryModelFromEverySeed) {
+  const TemporaryFolder folder;
+  Device device("cpu", 2);
+  const SelectiveCopyingSettings settings = tiny_copying();
+  std::vector<std::string> stages;
+  const Comparison c =
+      run_selective_copying(device, settings, folder.path(), [&](const ExperimentProgress& now) {
+        if (now.done == 1) stages.push_back(now.stage);
+      });
+  ASSERT_EQ(stages.size(), 6U);
+  EXPECT_EQ(stages[1], "2/6 Mamba, this run, 16 of 64 tokens, seed 5: train");
+  EXPECT_EQ(stages[5], "6/6 Mamba, this run, 16 of 64 tokens, seed 7: train");
+  ASSERT_EQ(c.models.size(), 2U);
+  for (const ComparedRuns& m : c.models) {
+    ASSERT_EQ(m.runs.size(), 3U);
+    EXPECT_NE(m.runs[0].losses, m.runs[1].losses);
+    EXPECT_EQ(m.runs[0].tests.front().targets, 16 * 512);
+  }
+  EXPECT_EQ(c.models[0].runs[0].parameters, c.models[0].what.model.parameter_count());
+}
+
+TEST(Comparison, JsonHasEveryRun) {
+  const TemporaryFolder folder;
+  Device device("cpu", 2);
+  const SelectiveCopyingSettings settings = tiny_copying();
+  const Comparison c = run_selective_copying(device, settings, folder.path(), kQuiet);
+  const Json json =
+      Json::parse(comparison_json(c, "selective-copying", settings.unlike_published()), "json");
+  EXPECT_EQ(json.text("experiment"), "selective-copying");
+  const std::vector<Json> rows = json.at("rows").items();
+  ASSERT_EQ(rows.size(), 6U);
+  EXPECT_EQ(rows[4].text("mixer"), "mamba");
+  EXPECT_EQ(rows[4].integer("seed"), 6);
+  EXPECT_EQ(rows[4].integer("length"), 64);
+  EXPECT_DOUBLE_EQ(rows[4].number("accuracy"), c.models[1].runs[1].tests.front().accuracy);
+  EXPECT_DOUBLE_EQ(rows[4].number("training_loss"), c.models[1].runs[1].final_loss());
+}
+
+TEST(SelectiveCopying, TableAndReportStandBesideThePublished) {
+  const TemporaryFolder folder;
+  Device device("cpu", 2);
+  const SelectiveCopyingSettings settings = tiny_copying();
+  const Comparison c = run_selective_copying(device, settings, folder.path(), kQuiet);
+  const std::string table = selective_copying_table(c).text();
+  const double median = spread_of(c.models[1].over_seeds(accuracy_percent)).median;
+  for (const std::string& part :
+       {std::string("Mamba, this run"), std::string("Mamba (S6), published"), std::string("99.8"),
+        std::string("GRU, this run"), fmt::format("{:.1f} [", median)}) {
+    EXPECT_NE(table.find(part), std::string::npos) << part;
+  }
+  EXPECT_NE(selective_copying_report(settings, c).html().find("Loss while training"),
+            std::string::npos);
+}
+
+TEST(SelectiveCopying, TheFullRunIsThePublishedOne) {
+  for (SelectiveCopyingSettings s :
+       {SelectiveCopyingSettings::quick(), SelectiveCopyingSettings::full()}) {
+    s.train.check();
+    EXPECT_EQ(s.train.length, s.length);
+  }
+  EXPECT_EQ(SelectiveCopyingSettings::full().train.sequences(4096), 64);
+  EXPECT_TRUE(SelectiveCopyingSettings::full().unlike_published().empty());
+  EXPECT_NE(SelectiveCopyingSettings::quick().unlike_published().find("4096"), std::string::npos);
+}
+
+TEST(Mqar, HasACellForEveryMixerSizeAndWidth) {
+  const TemporaryFolder folder;
+  Device device("cpu", 2);
+  MqarSettings s = MqarSettings::quick();
+  s.mixers = {MixerKind::mamba, MixerKind::lstm};
+  s.sizes = {{16, 2}, {32, 4}};
+  s.d_models = {8, 16};
+  s.n_layers = 1;
+  s.sequences = 3;
+  s.train.steps = 2;
+  s.train.schedule = {};
+  const Comparison c = run_mqar(device, s, folder.path(), kQuiet);
+  ASSERT_EQ(c.models.size(), 8U);
+  EXPECT_EQ(c.models[3].what.column, "16 tokens, 2 pairs, d_model 16");
+  EXPECT_EQ(c.models[3].what.model.mixer, MixerKind::lstm);
+  EXPECT_EQ(c.models[7].runs[0].tests.front().targets, 4 * 512);
+  const std::string table = mqar_table(s, c).text();
+  EXPECT_NE(table.find("32 tokens, 4 pairs, d_model 8"), std::string::npos);
+  const std::string page = mqar_report(s, c).html();
+  EXPECT_NE(page.find("Accuracy against width, 32 tokens, 4 pairs"), std::string::npos);
+  for (const MqarSettings& sound : {MqarSettings::quick(), MqarSettings::full()}) {
+    sound.train.check();
+  }
+}
+
+TEST(Ablations, ComparesSelectionAndStates) {
+  const TemporaryFolder folder;
+  Device device("cpu", 2);
+  AblationSettings s = AblationSettings::quick();
+  for (int i = 0; i < 400; ++i) s.text += "abcab cabba";
+  s.text_name = "book.txt";
+  s.d_model = 8;
+  s.n_layers = 1;
+  s.d_states = {2, 16};
+  s.test_length = 64;
+  s.train.batch_tokens = s.train.length = 32;
+  s.train.steps = 2;
+  s.train.schedule = {};
+  s.seeds = {1, 2};
+  const Comparison c = run_ablations(device, s, folder.path(), kQuiet);
+  ASSERT_EQ(c.models.size(), 9U);  // seven, and two of other states; the selective at 16 are there
+  for (const ComparedRuns& m : c.models) {
+    EXPECT_EQ(m.runs.size(), 2U);
+    EXPECT_EQ(m.what.model.parameter_count(), m.runs[0].parameters);
+    EXPECT_NE(m.runs[0].losses, m.runs[1].losses);
+  }
+  const std::vector<Table> tables = ablation_tables(s, c);
+  ASSERT_EQ(tables.size(), 2U);
+  EXPECT_NE(tables[0].text().find("✗"), std::string::npos);
+  EXPECT_NE(ablation_report(s, c).html().find("What of Mamba matters"), std::string::npos);
+  EXPECT_NE(ablation_json(s, c).find("\"nothing selective, no gate, d_state 16\""),
+            std::string::npos);
+}
+
+}  // namespace
+}  // namespace elapse

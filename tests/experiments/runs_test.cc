@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "elapse/experiments/runs.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <filesystem>
+
+#include "elapse/data/induction.h"
+#include "tests/io/expect_error.h"
+#include "tests/io/temporary_folder.h"
+
+namespace elapse {
+namespace {
+
+namespace fs = std::filesystem;
+
+RunPlan plan(const std::string& name, uint64_t seed) {
+  RunPlan p = {.name = name,
+               .title = name,
+               .model = ModelConfig::mamba(8, 1, InductionTask::kVocabSize),
+               .train = {},
+               .seed = seed,
+               .source = std::make_shared<InductionTask>(seed, InductionTask::Loss::last_token),
+               .tests = held_out_tests(16)};
+  p.train.steps = 12;
+  p.train.batch_tokens = 32;
+  p.train.length = 16;
+  p.train.schedule = {.kind = Schedule::Kind::cosine, .peak_lr = 1e-2, .min_lr = 1e-3};
+  return p;
+}
+
+const OnExperimentProgress kQuiet = [](const ExperimentProgress&) {};
+
+class Stopped : public std::exception {};
+
+void expect_equal(const RunResult& a, const RunResult& b) {
+  EXPECT_EQ(a.losses, b.losses);
+  EXPECT_EQ(a.parameters, b.parameters);
+  ASSERT_EQ(a.tests.size(), b.tests.size());
+  for (size_t i = 0; i < a.tests.size(); ++i) {
+    EXPECT_EQ(a.tests[i].loss, b.tests[i].loss);
+    EXPECT_EQ(a.tests[i].accuracy, b.tests[i].accuracy);
+    EXPECT_EQ(a.tests[i].targets, b.tests[i].targets);
+    EXPECT_EQ(a.tests[i].length, b.tests[i].length);
+  }
+}
+
+TEST(Runs, AStoppedRunGoesOnBitForBitAndAFinishedOneStays) {
+  const TemporaryFolder whole, parts;
+  Device device("cpu", 2);
+  const std::vector<RunPlan> plans = {plan("first", 1), plan("second", 2)};
+  const auto expected = run_all(device, plans, whole.path(), kQuiet);
+  // Stopped in the second run after steps 1 and 7.
+  std::vector<std::string> seen;
+  for (const int64_t stop_at : {1, 7}) {
+    EXPECT_THROW(run_all(device, plans, parts.path(),
+                         [&](const ExperimentProgress& now) {
+                           seen.push_back(fmt::format("{} {}", now.stage, now.done));
+                           if (now.stage == "2/2 second: train" && now.done == stop_at) {
+                             throw Stopped();
+                           }
+                         }),
+                 Stopped);
+  }
+  const auto found = run_all(device, plans, parts.path(), [&](const ExperimentProgress& now) {
+    seen.push_back(fmt::format("{} {}", now.stage, now.done));
+  });
+  ASSERT_EQ(found.size(), 2U);
+  for (size_t i = 0; i < 2; ++i) expect_equal(found[i], expected[i]);
+  std::vector<std::string> once;  // every step of both, none twice
+  for (const char* name : {"1/2 first", "2/2 second"}) {
+    for (int step = 1; step <= 12; ++step) once.push_back(fmt::format("{}: train {}", name, step));
+  }
+  EXPECT_EQ(seen, once);
+  const auto again = run_all(device, plans, parts.path(),
+                             [](const ExperimentProgress& now) { FAIL() << now.stage; });
+  for (size_t i = 0; i < 2; ++i) expect_equal(again[i], expected[i]);
+}
+
+TEST(Runs, AFinishedRunLeavesItsModelAndNoMoments) {
+  const TemporaryFolder folder;
+  Device device("cpu", 1);
+  run_all(device, {plan("only", 1)}, folder.path(), kQuiet);
+  std::vector<std::string> files;
+  for (const auto& entry : fs::directory_iterator(run_folder(folder.path(), "only"))) {
+    files.push_back(entry.path().filename().string());
+  }
+  std::sort(files.begin(), files.end());
+  EXPECT_EQ(files, (std::vector<std::string>{"config.json", "model.safetensors", "run.json"}));
+}
+
+TEST(Runs, AnotherRunsFolderIsNotReplaced) {
+  const TemporaryFolder folder;
+  Device device("cpu", 1);
+  run_all(device, {plan("only", 1)}, folder.path(), kQuiet);
+  const auto refused = [&](const RunPlan& other, const char* part) {
+    expect_error([&] { run_all(device, {other}, folder.path(), kQuiet); }, part);
+  };
+  RunPlan other = plan("only", 2);
+  refused(other, "\"data\" was \"induction heads");
+  other = plan("only", 1);
+  other.train.steps = 13;
+  refused(other, "\"steps\" was \"12\", is \"13\"");
+  other = plan("only", 1);
+  other.tests = held_out_tests(8);
+  refused(other, "\"tests\" was \"held out, length 16\", is \"held out, length 8\"");
+  other = plan("only", 1);
+  other.seed = 3;
+  refused(other, "\"seed\" was \"1\", is \"3\"");
+}
+
+TEST(Runs, ATestThatFailsLeavesTheTrainingDone) {
+  const TemporaryFolder folder;
+  Device device("cpu", 1);
+  RunPlan p = plan("only", 1);
+  const auto expected = run_all(device, {p}, folder / "whole", kQuiet);
+  const RunTests tests = p.tests;
+  p.tests.run = [](const LanguageModel&, const TokenSource&,
+                   const OnExperimentProgress&) -> std::vector<Evaluation> { throw Stopped(); };
+  EXPECT_THROW(run_all(device, {p}, folder / "parts", kQuiet), Stopped);
+  p.tests = tests;
+  const auto found = run_all(device, {p}, folder / "parts",
+                             [](const ExperimentProgress& now) { FAIL() << now.stage; });
+  expect_equal(found.front(), expected.front());
+}
+
+}  // namespace
+}  // namespace elapse
