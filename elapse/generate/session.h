@@ -33,7 +33,7 @@ class Session {
   bool has_logits() const { return !logits_.empty(); }
 
   int64_t position() const { return state_.position(); }  // tokens read
-  int64_t state_bytes() const { return state_.bytes_per_slot(); }
+  int64_t state_bytes() const { return state_.bytes(0); }
   const LanguageModel& model() const { return *model_; }
   bool same_bits(const Session& other) const;  // host devices
 

@@ -46,6 +46,24 @@ int64_t State::bytes_per_slot() const {
   return slots() == 0 ? 0 : bytes / slots();
 }
 
+int64_t State::bytes(int64_t slot) const {
+  int64_t bytes = bytes_per_slot();
+  for (const LayerState& layer : layers_) {
+    if (layer.memory) bytes += layer.memory->pages(slot) * layer.memory->bytes_per_page();
+  }
+  return bytes;
+}
+
+int64_t State::bytes_per_token() const {
+  int64_t bytes = 0;
+  for (const LayerState& layer : layers_) {
+    if (layer.memory && layer.memory->grows()) {
+      bytes += layer.memory->bytes_per_page() / TokenMemory::kPageTokens;
+    }
+  }
+  return bytes;
+}
+
 State State::fork() const {
   std::vector<int64_t> every(positions_.size());
   std::iota(every.begin(), every.end(), 0);
@@ -60,6 +78,9 @@ State State::fork(const std::vector<int64_t>& slots) const {
   std::vector<LayerState> layers;
   for (const LayerState& layer : layers_) {
     layers.emplace_back();
+    if (layer.memory) {
+      layers.back().memory = std::make_shared<TokenMemory>(layer.memory->fork(*device_, slots));
+    }
     for (const StatePart& p : layer.parts) {
       layers.back().parts.push_back(
           {p.name, Var(fork_slots(*device_, p.pool.value(), slots), p.pool.needs_grad())});
@@ -73,6 +94,7 @@ State State::fork(const std::vector<int64_t>& slots) const {
 void State::reset() {
   for (const LayerState& layer : layers_) {
     for (const StatePart& p : layer.parts) fill(*device_, {p.pool.value(), 0});
+    if (layer.memory) layer.memory->reset();
   }
   std::fill(positions_.begin(), positions_.end(), 0);
 }
@@ -86,6 +108,9 @@ bool State::same_bits(const State& other) const {
     for (size_t i = 0; i < mine.size(); ++i) {
       if (!same_bits_of(mine[i].pool.value(), theirs[i].pool.value())) return false;
     }
+    const auto &memory = layers_[l].memory, &other_memory = other.layers_[l].memory;
+    if (bool(memory) != bool(other_memory)) return false;
+    if (memory && !memory->same_bits(*other_memory)) return false;
   }
   return true;
 }

@@ -3,7 +3,7 @@
 #include <string>
 #include <vector>
 
-#include "elapse/autograd/tape.h"
+#include "elapse/mixers/token_memory.h"
 
 namespace elapse {
 
@@ -15,13 +15,14 @@ struct StatePart {
 
 // What one layer remembers of the tokens so far, for each slot.
 struct LayerState {
-  std::vector<StatePart> parts;
+  std::vector<StatePart> parts;         // of constant size
+  std::shared_ptr<TokenMemory> memory;  // grows with the tokens: attention's; or none
   const Var& part(std::string_view name) const;
 };
 
 // A model's whole memory after some tokens, for one or more sequences (slots): of the same size
-// whatever their number. Float32 or float64 as the model computes. Moves, but is copied by fork()
-// alone.
+// whatever their number, but for layers of attention, whose memory grows. Float32 or float64 as the
+// model computes. Moves, but is copied by fork() alone.
 class State {
  public:
   State(Device& device, std::vector<LayerState> layers, int64_t slots);
@@ -35,7 +36,9 @@ class State {
   }
   const std::vector<LayerState>& layers() const { return layers_; }
   LayerState& layer(int64_t i) { return layers_[static_cast<size_t>(i)]; }
-  int64_t bytes_per_slot() const;
+  int64_t bytes_per_slot() const;     // of what has a constant size
+  int64_t bytes(int64_t slot) const;  // of all that the slot remembers
+  int64_t bytes_per_token() const;    // by which a slot grows; 0: it does not
 
   State fork() const;  // every slot
   State fork(

@@ -54,12 +54,7 @@ Var ByTokens::run(Tape& tape, const LanguageModel::Input& input, const Batch& ba
     logits.push_back(token(tape, input, t, states, points));
     ++model_.path_counts_.stepped;
   }
-  for (size_t l = 0; state != nullptr && l < state->layers().size(); ++l) {
-    for (size_t p = 0; p < state->layers()[l].parts.size(); ++p) {
-      store_slots(tape, states.layers()[l].parts[p].pool, state->layers()[l].parts[p].pool,
-                  batch.seqs);
-    }
-  }
+  if (state != nullptr) end_states(tape, batch, states, *state);
   if (logits.empty()) return model_.run(tape, input, batch, nullptr, nullptr);
   std::vector<int64_t> wanted(tokens_.size());
   if (batch.logit_rows) {
@@ -77,6 +72,12 @@ Var ByTokens::run(Tape& tape, const LanguageModel::Input& input, const Batch& ba
 State ByTokens::start_states(Tape& tape, const Batch& batch, const State* state) const {
   State states = model_.make_state(batch.seqs.count(), tape.recording());
   if (state == nullptr) return states;
+  for (size_t s = 0; s < batch.seqs.starts.size(); ++s) {
+    const int64_t start = batch.seqs.starts[s];
+    if (start != Sequences::kNoSlot) {
+      states.set_position(static_cast<int64_t>(s), state->position(start));
+    }
+  }
   for (int64_t l = 0; l < static_cast<int64_t>(states.layers().size()); ++l) {
     LayerState& layer = states.layer(l);
     const LayerState& from = state->layers()[static_cast<size_t>(l)];
@@ -84,8 +85,25 @@ State ByTokens::start_states(Tape& tape, const Batch& batch, const State* state)
       const Var loaded = load_slots(tape, from.parts[p].pool, batch.seqs);
       layer.parts[p].pool = add(tape, layer.parts[p].pool, loaded);
     }
+    for (int64_t s = 0; layer.memory && s < batch.seqs.count(); ++s) {
+      layer.memory->adopt(s, *from.memory, batch.seqs.starts[static_cast<size_t>(s)]);
+    }
   }
   return states;
+}
+
+void ByTokens::end_states(Tape& tape, const Batch& batch, const State& states,
+                          const State& state) const {
+  for (size_t l = 0; l < state.layers().size(); ++l) {
+    const LayerState &from = states.layers()[l], &to = state.layers()[l];
+    for (size_t p = 0; p < to.parts.size(); ++p) {
+      store_slots(tape, from.parts[p].pool, to.parts[p].pool, batch.seqs);
+    }
+    for (int64_t s = 0; to.memory && s < batch.seqs.count(); ++s) {
+      const int64_t end = batch.seqs.ends[static_cast<size_t>(s)];
+      if (end != Sequences::kNoSlot) to.memory->adopt(end, *from.memory, s);
+    }
+  }
 }
 
 Var ByTokens::token(Tape& tape, const LanguageModel::Input& input, int64_t t, State& states,
@@ -107,7 +125,9 @@ Var ByTokens::token(Tape& tape, const LanguageModel::Input& input, int64_t t, St
   if (input.stream) here.stream = gather_rows(tape, input.stream, row_indices(device, rows));
   std::optional<PointPass> looking;
   if (points != nullptr) looking.emplace(points->step(sequences, rows, t == 0));
-  return model_.run(tape, here, step, &states, looking ? &*looking : nullptr);
+  const Var logits = model_.run(tape, here, step, &states, looking ? &*looking : nullptr);
+  for (const int64_t s : sequences) states.set_position(s, states.position(s) + 1);
+  return logits;
 }
 
 }  // namespace elapse

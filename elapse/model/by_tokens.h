@@ -28,6 +28,8 @@ class ByTokens {
 
  private:
   State start_states(Tape& tape, const Batch& batch, const State* state) const;
+  // `states`, a slot for each sequence, into the slots of `state` that these end in.
+  void end_states(Tape& tape, const Batch& batch, const State& states, const State& state) const;
   Var token(Tape& tape, const LanguageModel::Input& input, int64_t t, State& states,
             const PointPass* points);
 

@@ -9,9 +9,11 @@
 
 namespace elapse {
 
-// A state as a safetensors file: "layers.0.h" and so on, one row a slot, "positions", and the
-// fingerprint of the model it belongs to. Written atomically. `logits` (slots, ...), where given,
-// are those of each slot's last token, in host memory: what a sampler goes on from.
+// A state as a safetensors file: "layers.0.h" and so on, one row a slot, "layers.0.keys" and
+// "layers.0.values" of layers that remember tokens, a row for each of every slot in turn,
+// "positions", and the fingerprint of the model it belongs to. Written atomically. `logits` (slots,
+// ...), where given, are those of each slot's last token, in host memory: what a sampler goes on
+// from.
 void save_state(const std::string& path, const LanguageModel& model, const State& state,
                 const Tensor& logits = {});
 

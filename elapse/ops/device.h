@@ -27,6 +27,8 @@ enum class Op : uint8_t {
   selective_scan_forward, selective_scan_backward,                                 // selective_scan.h
   recurrence, recurrence_backward,
   recurrent_forward, recurrent_backward,                                           // recurrent.h
+  attention_forward, attention_backward,                                           // attention.h
+  rotary,                                                                          // rotary.h
   ssd_forward, ssd_backward, ssd_forward_by_tokens, ssd_watch_by_tokens, ssd_backward_by_tokens,        // ssd.h
   cross_entropy_forward, cross_entropy_backward,                                   // cross_entropy.h
   sum_of_squares, adamw,                                                           // optimizer.h

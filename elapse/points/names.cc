@@ -56,6 +56,13 @@ constexpr std::array kOfLayer = {
     Alias{"mixer.hook_out", "mixer.out"},
     Alias{"hook_mixer_out", "mixer.out"},
     Alias{"hook_ssm_out", "mixer.out"},
+    Alias{"attn.hook_q", "mixer.q"},
+    Alias{"attn.hook_k", "mixer.k"},
+    Alias{"attn.hook_v", "mixer.v"},
+    Alias{"attn.hook_rot_q", "mixer.rot_q"},
+    Alias{"attn.hook_rot_k", "mixer.rot_k"},
+    Alias{"attn.hook_z", "mixer.z"},
+    Alias{"hook_attn_out", "mixer.out"},
     Alias{"hook_resid_post", "resid_post"},
 };
 

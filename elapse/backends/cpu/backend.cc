@@ -33,6 +33,9 @@ KernelTable make_table() {
   table.set<RecurrentBackward>(cpu::recurrent_backward);
   table.set<ScanForward>(cpu::selective_scan_forward);
   table.set<ScanBackward>(cpu::selective_scan_backward);
+  table.set<AttentionForward>(cpu::attention_forward);
+  table.set<AttentionBackward>(cpu::attention_backward);
+  table.set<Rotary>(cpu::rotary);
   table.set<SsdForward>(cpu::ssd_forward);
   table.set<SsdBackward>(cpu::ssd_backward);
   table.set<CrossEntropyForward>(cpu::cross_entropy_forward);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include "elapse/ops/attention.h"
 #include "elapse/ops/causal_conv.h"
 #include "elapse/ops/cross_entropy.h"
 #include "elapse/ops/gated_rms_norm.h"
@@ -8,6 +9,7 @@
 #include "elapse/ops/pointwise.h"
 #include "elapse/ops/recurrent.h"
 #include "elapse/ops/rms_norm.h"
+#include "elapse/ops/rotary.h"
 #include "elapse/ops/rows.h"
 #include "elapse/ops/selective_scan.h"
 #include "elapse/ops/ssd.h"
@@ -39,6 +41,9 @@ void recurrent_forward(Device& device, const RecurrentForward& args);
 void recurrent_backward(Device& device, const RecurrentBackward& args);
 void selective_scan_forward(Device& device, const ScanForward& args);
 void selective_scan_backward(Device& device, const ScanBackward& args);
+void attention_forward(Device& device, const AttentionForward& args);
+void attention_backward(Device& device, const AttentionBackward& args);
+void rotary(Device& device, const Rotary& args);
 void ssd_forward(Device& device, const SsdForward& args);
 void ssd_backward(Device& device, const SsdBackward& args);
 void cross_entropy_forward(Device& device, const CrossEntropyForward& args);

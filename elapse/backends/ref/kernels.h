@@ -25,6 +25,10 @@ void add_selective_scan(KernelTable& table);
 template <class T>
 void add_recurrent(KernelTable& table);
 template <class T>
+void add_attention(KernelTable& table);
+template <class T>
+void add_rotary(KernelTable& table);
+template <class T>
 void add_ssd(KernelTable& table);
 template <class T>
 void add_cross_entropy(KernelTable& table);
