@@ -9,7 +9,8 @@
 namespace elapse {
 
 // One sequence being read and written: the model's State after the tokens so far and the logits
-// they lead to. Time and memory a token do not depend on how many came before.
+// they lead to. Time and memory a token do not depend on how many came before, but where the state
+// grows (State::bytes_per_token).
 //
 // The same sequence of calls gives the same bits, with or without a save, load or fork between
 // them. Other cuttings of the same tokens into calls agree within rounding. Moves; copied by fork()
