@@ -69,8 +69,8 @@ MqarSettings MqarSettings::quick() {
   s.sizes = {{64, 4}, {128, 8}};
   s.d_models = {64};
   s.vocab_size = 256;
-  s.sequences = 64;
-  s.train.steps = 3000;
+  s.sequences = 32;
+  s.train.steps = 2500;
   s.train.schedule = {
       .kind = Schedule::Kind::cosine, .peak_lr = 3e-3, .min_lr = 3e-4, .warmup_steps = 100};
   s.train.adamw = {.beta2 = 0.999, .weight_decay = 0};
