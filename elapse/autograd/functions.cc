@@ -179,6 +179,8 @@ Var neg_exp(Tape& tape, const Var& x) { return unary(tape, Unary::neg_exp, x); }
 Var relu(Tape& tape, const Var& x) { return unary(tape, Unary::relu, x); }
 Var silu(Tape& tape, const Var& x) { return unary(tape, Unary::silu, x); }
 Var softplus(Tape& tape, const Var& x) { return unary(tape, Unary::softplus, x); }
+Var gelu(Tape& tape, const Var& x) { return unary(tape, Unary::gelu, x); }
+Var sigmoid(Tape& tape, const Var& x) { return unary(tape, Unary::sigmoid, x); }
 
 Var add(Tape& tape, const Var& a, const Var& b) {
   Device& device = tape.device();
@@ -321,9 +323,9 @@ ConvTaps backward_of(ConvTaps taps) {
 }  // namespace
 
 Var causal_conv(Tape& tape, const Var& x, const Var& weight, const Var& bias, const Sequences& seqs,
-                const Var& pool, const ConvTaps& taps) {
+                const Var& pool, const ConvTaps& taps, bool silu) {
   Device& device = tape.device();
-  if (!device.has(x.dtype(), Op::causal_conv_forward) && !pool && !is_active(taps.conv) &&
+  if (!device.has(x.dtype(), Op::causal_conv_forward) && silu && !pool && !is_active(taps.conv) &&
       !any_active(taps.terms)) {
     return composed_causal_conv(tape, x, weight, bias, seqs);
   }
@@ -341,11 +343,12 @@ Var causal_conv(Tape& tape, const Var& x, const Var& weight, const Var& bias, co
                                .pool = pool ? pool.value() : Tensor(),
                                .saved_start = saved_start,
                                .y = y.value(),
-                               .taps = taps});
+                               .taps = taps,
+                               .silu = silu});
   if (!y.needs_grad()) return y;
   std::vector<Var> outputs = {y};
   if (pool) outputs.push_back(pool);
-  tape.record(outputs, [&tape, x, weight, bias, bias_value, seqs, pool, saved_start, y,
+  tape.record(outputs, [&tape, x, weight, bias, bias_value, seqs, pool, saved_start, y, silu,
                         taps = backward_of(taps)] {
     AssignedGrad dx(tape, x);
     causal_conv_backward(tape.device(),
@@ -356,6 +359,7 @@ Var causal_conv(Tape& tape, const Var& x, const Var& weight, const Var& bias, co
                           .seqs = seqs,
                           .saved_start = saved_start,
                           .taps = taps,
+                          .silu = silu,
                           .dx = dx.tensor(),
                           .dweight = tape.accumulated_grad(weight),
                           .dbias = bias ? tape.accumulated_grad(bias) : Tensor(),

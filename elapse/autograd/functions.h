@@ -38,6 +38,8 @@ Var neg_exp(Tape& tape, const Var& x);
 Var relu(Tape& tape, const Var& x);
 Var silu(Tape& tape, const Var& x);
 Var softplus(Tape& tape, const Var& x);
+Var gelu(Tape& tape, const Var& x);
+Var sigmoid(Tape& tape, const Var& x);
 Var add(Tape& tape, const Var& a, const Var& b);  // broadcasting
 Var mul(Tape& tape, const Var& a, const Var& b);  // broadcasting
 Var sum_last(Tape& tape, const Var& x);           // (..., n) -> (..., 1)
@@ -62,7 +64,7 @@ Var gated_rms_norm(Tape& tape, const Var& x, const Var& z, const Var& weight, in
 // `pool` (slots, d_conv - 1, d_inner) may be empty. It is changed in place, and so, backward, is
 // its gradient.
 Var causal_conv(Tape& tape, const Var& x, const Var& weight, const Var& bias, const Sequences& seqs,
-                const Var& pool, const ConvTaps& taps = {});
+                const Var& pool, const ConvTaps& taps = {}, bool silu = true);
 
 struct ScanVars {
   Var x, dt_raw, dt_bias, A, B, C, D, z;  // shapes: ScanInputs

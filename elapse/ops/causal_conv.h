@@ -17,7 +17,7 @@ struct ConvTaps {
 
 // Causal depthwise convolution, bias and SiLU. Per sequence, with x[t] for t < 0 taken from its
 // start slot (the last d_conv - 1 columns of x so far, oldest first):
-//   conv[t] = bias + sum_k weight[k] * x[t - (d_conv - 1) + k];  y = silu(conv)
+//   conv[t] = bias + sum_k weight[k] * x[t - (d_conv - 1) + k];  y = silu(conv), or conv
 struct CausalConvForward {
   static constexpr Op kOp = Op::causal_conv_forward;
   Tensor x;       // (tokens, d_inner), rows may be strided
@@ -28,17 +28,19 @@ struct CausalConvForward {
   Tensor saved_start;  // (n_seqs, d_conv - 1, d_inner), assigned: for backward; or empty
   Tensor y;            // (tokens, d_inner), assigned
   ConvTaps taps;
+  bool silu = true;
 };
 
 struct CausalConvBackward {
   static constexpr Op kOp = Op::causal_conv_backward;
   Tensor dy;  // (tokens, d_inner)
-  Tensor x;   // forward's, with its weight, bias, seqs, saved_start and taps
+  Tensor x;   // forward's, with its weight, bias, seqs, saved_start, taps and silu
   Tensor weight;
   Tensor bias;
   Sequences seqs;
   Tensor saved_start;  // or empty: every sequence started from zeros
   ConvTaps taps;
+  bool silu = true;
   Tensor dx;       // (tokens, d_inner), assigned; rows may be strided
   Tensor dweight;  // (d_inner, d_conv), accumulated
   Tensor dbias;    // (d_inner), accumulated; or empty

@@ -29,6 +29,8 @@ enum class Op : uint8_t {
   recurrent_forward, recurrent_backward,                                           // recurrent.h
   attention_forward, attention_backward,                                           // attention.h
   rotary,                                                                          // rotary.h
+  long_conv_forward, long_conv_backward,                                           // long_conv.h
+  diagonal_ssm_forward, diagonal_ssm_backward,                                     // diagonal_ssm.h
   ssd_forward, ssd_backward, ssd_forward_by_tokens, ssd_watch_by_tokens, ssd_backward_by_tokens,        // ssd.h
   cross_entropy_forward, cross_entropy_backward,                                   // cross_entropy.h
   sum_of_squares, adamw,                                                           // optimizer.h

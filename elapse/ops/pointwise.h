@@ -25,6 +25,8 @@ enum class Unary : uint8_t {
   relu,      // its slope at 0 is 0
   silu,      // x / (1 + exp(-x))
   softplus,  // ln(1 + exp(x)); x itself above 20
+  gelu,      // x Phi(x), Phi(x) = erfc(-x / sqrt(2)) / 2 (Hendrycks and Gimpel, 2016)
+  sigmoid,
 };
 
 struct UnaryForward {

@@ -61,7 +61,7 @@ class Mistakes(unittest.TestCase):
 
     def test_wrong_usage_of_comparisons(self):
         for name in ("selective-copying", "mqar"):
-            for more in (["--seeds", 0], ["--mixer", "grue"], ["--mixer", "mamba,grue"],
+            for more in (["--seeds", 0], ["--mixer", "grue"], ["--mixer", "mamba,"],
                          ["--steps", 0], ["--out", ""]):
                 self.assertEqual(run(PROGRAM, "experiment", name, *more).returncode, 2, more)
         for more in ([], ["--text", ""], ["--text", "t", "--seeds", 0]):
@@ -114,9 +114,7 @@ class SeveralRuns(unittest.TestCase):
         self.assertEqual(run(*self.command(whole, 40)).returncode, 0)
         for number in (signal.SIGINT, signal.SIGKILL):
             process = subprocess.Popen(self.command(out, 40), stderr=subprocess.PIPE, text=True)
-            while process.poll() is None and not list(out.glob("runs/*/run.json")):
-                time.sleep(0.01)
-            time.sleep(0.2)
+            time.sleep(0.7)
             process.send_signal(number)
             said = process.communicate()[1]
             if number == signal.SIGINT and process.returncode != 0:  # else it was done by then

@@ -19,6 +19,7 @@ struct Case {
   bool watch = false;
   int64_t row_padding = 0;
   std::vector<int64_t> terms = {};  // by k, that are watched and edited as well
+  bool silu = true;
 };
 
 const std::vector<Case>& cases() {
@@ -46,6 +47,9 @@ const std::vector<Case>& cases() {
       {{7, 0, 3}, 17, 4, {0, -1, 4}, {1, 2, 3}, true, EditOp::set, false, true, 0, {0, 3}},
       {{200, 1, 131}, 530, 4, {1, 1, 0}, {2, 3, 0}, true, EditOp::add, true, true, 1, {1}},
       {{131}, 33, 2, {}, {}, false, EditOp::scale, false, true, 0, {0, 1}},
+      {{131, 3}, 33, 4, {0, 1}, {2, 3}, true, EditOp::none, false, false, 0, {}, false},
+      {{200, 5, 63}, 17, 64, {0, 1, 2}, {0, 3, 4}, false, EditOp::none, false, true, 1, {}, false},
+      {{70}, 16, 64, {}, {}, false, EditOp::add, false, true, 0, {0, 63}, false},
   };
   return list;
 }
@@ -91,6 +95,7 @@ Call make_call(Device& device, Operands& o, const Case& c) {
   if (pooled) forward.saved_start = o.assigned({seqs.count(), c.d_conv - 1, c.d_inner});
   forward.y = o.assigned(shape, c.row_padding);
   forward.taps = make_taps(o, c, shape);
+  forward.silu = c.silu;
 
   backward.dy = o.input(shape, -1, 1, c.row_padding);
   backward.x = forward.x;
@@ -98,6 +103,7 @@ Call make_call(Device& device, Operands& o, const Case& c) {
   backward.bias = forward.bias;
   backward.seqs = seqs;
   backward.saved_start = forward.saved_start;
+  backward.silu = c.silu;
   backward.taps.conv = backward_of(o, forward.taps.conv);
   for (const Tap& term : forward.taps.terms) {
     backward.taps.terms.push_back(backward_of(o, term));

@@ -31,6 +31,10 @@ KernelTable make_table() {
   table.set<CausalConvBackward>(cpu::causal_conv_backward);
   table.set<RecurrentForward>(cpu::recurrent_forward);
   table.set<RecurrentBackward>(cpu::recurrent_backward);
+  table.set<LongConvForward>(cpu::long_conv_forward);
+  table.set<LongConvBackward>(cpu::long_conv_backward);
+  table.set<DiagonalSsmForward>(cpu::diagonal_ssm_forward);
+  table.set<DiagonalSsmBackward>(cpu::diagonal_ssm_backward);
   table.set<ScanForward>(cpu::selective_scan_forward);
   table.set<ScanBackward>(cpu::selective_scan_backward);
   table.set<AttentionForward>(cpu::attention_forward);

@@ -180,7 +180,8 @@ void FilterTogether(const CausalConvForward& args, const Weights& w, const float
     const V bias = lanes.load(w.bias + e);
     HWY_UNROLL(4) for (int i = 0; i < kTogether; ++i) {
       PrefetchToL2(next_x[i] + e);
-      lanes.put(Silu(D(), FilterFour(taps, x + i, bias)), y_rows[i] + e);
+      const V conv = FilterFour(taps, x + i, bias);
+      lanes.put(args.silu ? Silu(D(), conv) : conv, y_rows[i] + e);
     }
   });
 }
@@ -210,6 +211,7 @@ void ForwardSpan(const CausalConvForward& args, const SequenceRows& x, const Ten
     for (; t < span.end; ++t) {
       float* y = row(args.y, t);
       FilterToken(args.taps, w, rows.data() + (t - span.begin), t, channels, y);
+      if (!args.silu) continue;
       ForChannels(channels, [&](int64_t e, auto lanes)
                                 HWY_ATTR { lanes.store(Silu(D(), lanes.load(y + e)), y + e); });
     }
@@ -240,11 +242,14 @@ void ConvGradient(const CausalConvBackward& args, const Weights& w, const Step& 
                   const Channels& channels) {
   const float* dy = row(args.dy, step.t);
   float* dconv = step.dconv[w.d_conv - 1];
-  FilterToken(args.taps, w, step.x, step.t, channels, dconv);
+  if (args.silu) FilterToken(args.taps, w, step.x, step.t, channels, dconv);
   ForChannels(channels, [&](int64_t e, auto lanes) HWY_ATTR {
-    const V conv = lanes.load(dconv + e);
-    const V slope = SiluDerivative(D(), conv, Sigmoid(D(), conv));
-    lanes.store(hn::Mul(lanes.load(dy + e), slope), dconv + e);
+    V d = lanes.load(dy + e);
+    if (args.silu) {
+      const V conv = lanes.load(dconv + e);
+      d = hn::Mul(d, SiluDerivative(D(), conv, Sigmoid(D(), conv)));
+    }
+    lanes.store(d, dconv + e);
   });
   BackThroughTap(args.taps.conv, w.d_inner, step.t, own, channels, dconv);
 }
@@ -293,13 +298,13 @@ void UnfilterTogether(const CausalConvBackward& args, const Weights& w, const St
     V taps[4], x[kRows], dconv[kRows];
     LoadTaps(lanes, w, e, taps);
     LoadRows(lanes, x_rows, e, x);
-    const V bias = lanes.load(w.bias + e);
+    const V bias = lanes.load(w.bias + e), one = hn::Set(D(), 1.0f);
     HWY_UNROLL(4) for (int j = 0; j < 3; ++j) dconv[j] = lanes.load(dconv_rows[j] + e);
     HWY_UNROLL(4) for (int i = 0; i < kTogether; ++i) {
       PrefetchToL2(next_x[i] + e);
       PrefetchToL2(next_dy[i] + e);
       const V conv = FilterFour(taps, x + i, bias);
-      const V slope = SiluDerivative(D(), conv, Sigmoid(D(), conv));
+      const V slope = args.silu ? SiluDerivative(D(), conv, Sigmoid(D(), conv)) : one;
       dconv[3 + i] = hn::Mul(lanes.load(dy_rows[i] + e), slope);
     }
     const V reversed[4] = {taps[3], taps[2], taps[1], taps[0]};

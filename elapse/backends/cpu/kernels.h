@@ -3,8 +3,10 @@
 #include "elapse/ops/attention.h"
 #include "elapse/ops/causal_conv.h"
 #include "elapse/ops/cross_entropy.h"
+#include "elapse/ops/diagonal_ssm.h"
 #include "elapse/ops/gated_rms_norm.h"
 #include "elapse/ops/linear.h"
+#include "elapse/ops/long_conv.h"
 #include "elapse/ops/optimizer.h"
 #include "elapse/ops/pointwise.h"
 #include "elapse/ops/recurrent.h"
@@ -39,6 +41,10 @@ void causal_conv_forward(Device& device, const CausalConvForward& args);
 void causal_conv_backward(Device& device, const CausalConvBackward& args);
 void recurrent_forward(Device& device, const RecurrentForward& args);
 void recurrent_backward(Device& device, const RecurrentBackward& args);
+void long_conv_forward(Device& device, const LongConvForward& args);
+void long_conv_backward(Device& device, const LongConvBackward& args);
+void diagonal_ssm_forward(Device& device, const DiagonalSsmForward& args);
+void diagonal_ssm_backward(Device& device, const DiagonalSsmBackward& args);
 void selective_scan_forward(Device& device, const ScanForward& args);
 void selective_scan_backward(Device& device, const ScanBackward& args);
 void attention_forward(Device& device, const AttentionForward& args);

@@ -88,6 +88,10 @@ void UnaryForwardBlock(const UnaryForward& args, const StridedRows<2>& walk, Row
       return map([](V x) HWY_ATTR { return Silu(D(), x); });
     case Unary::softplus:
       return map([](V x) HWY_ATTR { return Softplus(D(), x); });
+    case Unary::gelu:
+      return map([](V x) HWY_ATTR { return Gelu(D(), x); });
+    case Unary::sigmoid:
+      return map([](V x) HWY_ATTR { return Sigmoid(D(), x); });
   }
 }
 
@@ -109,6 +113,10 @@ void UnaryBackwardBlock(const UnaryBackward& args, const StridedRows<3>& walk, R
       return map([](V x) HWY_ATTR { return SiluDerivative(D(), x, Sigmoid(D(), x)); });
     case Unary::softplus:
       return map([](V x) HWY_ATTR { return SoftplusDerivative(D(), x); });
+    case Unary::gelu:
+      return map([](V x) HWY_ATTR { return GeluDerivative(D(), x); });
+    case Unary::sigmoid:
+      return map([](V x) HWY_ATTR { return hn::Mul(Sigmoid(D(), x), Sigmoid(D(), hn::Neg(x))); });
   }
 }
 

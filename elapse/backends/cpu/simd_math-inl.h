@@ -191,6 +191,36 @@ HWY_INLINE V SiluDerivative(D d, V x, V s) {
   return hn::Mul(s, hn::MulAdd(x, hn::Sub(one, s), one));
 }
 
+// Phi(x), the standard normal distribution's integral up to x, to 3e-7 of 1, and its density. The
+// tail below -|x| is e^(-x^2 / 2) t P(t) for t = 1 / (1 + 0.21 |x|), with P fitted to |x| <= 14.
+template <class V>
+struct NormalValues {
+  V below, density;
+};
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE NormalValues<V> NormalDistribution(D d, V x) {
+  constexpr float kTail[] = {0.083711572f,  0.0850688592f,  0.0691921562f,
+                             0.124872774f,  -0.0939253196f, 0.349401176f,
+                             -0.330253541f, 0.283588648f,   -0.0716563314f};
+  const V one = hn::Set(d, 1.0f), size = hn::Abs(x);
+  const V e = Exp(d, hn::Mul(hn::Set(d, -0.5f), hn::Mul(x, x)));
+  const V t = hn::Div(one, hn::MulAdd(hn::Set(d, 0.21f), size, one));
+  const V tail = hn::Mul(hn::Mul(t, Polynomial(d, t, kTail)), e);
+  return {hn::IfThenElse(hn::Lt(x, hn::Zero(d)), tail, hn::Sub(one, tail)),
+          hn::Mul(hn::Set(d, 0.398942280f), e)};
+}
+
+// x Phi(x), and its derivative, Phi(x) + x density(x)
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE V Gelu(D d, V x) {
+  return hn::Mul(x, NormalDistribution(d, x).below);
+}
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE V GeluDerivative(D d, V x) {
+  const NormalValues<V> normal = NormalDistribution(d, x);
+  return hn::MulAdd(x, normal.density, normal.below);
+}
+
 }  // namespace elapse::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 

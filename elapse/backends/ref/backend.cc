@@ -19,6 +19,8 @@ KernelTable make_table() {
   ref::add_recurrent<T>(table);
   ref::add_attention<T>(table);
   ref::add_rotary<T>(table);
+  ref::add_long_conv<T>(table);
+  ref::add_diagonal_ssm<T>(table);
   ref::add_ssd<T>(table);
   ref::add_cross_entropy<T>(table);
   ref::add_optimizer<T>(table);

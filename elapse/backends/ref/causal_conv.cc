@@ -57,7 +57,8 @@ void causal_conv_forward(Device&, const CausalConvForward& a) {
     for (int64_t t = cu[s]; t < cu[s + 1]; ++t) {
       for (int64_t e = 0; e < d_inner; ++e) {
         const T conv = conv_at<T>(a, padded.data(), cu[s], t - cu[s], e);
-        y(t, e) = silu(tap(conv, t * d_inner + e));
+        const T passed = tap(conv, t * d_inner + e);
+        y(t, e) = a.silu ? silu(passed) : passed;
       }
     }
     if (to >= 0) std::copy_n(padded.end() - window, window, a.pool.data<T>() + to * window);
@@ -78,7 +79,8 @@ std::vector<double> sequence_backward(const CausalConvBackward& a, int64_t begin
     for (int64_t e = 0; e < d_inner; ++e) {
       const int64_t place = t * d_inner + e;
       const T conv = conv_at<T>(a, padded.data(), begin, t - begin, e);
-      const T dconv = tap.back(Matrix<T>(a.dy)(t, e) * silu_slope(tap(conv, place)), place);
+      const T slope = a.silu ? silu_slope(tap(conv, place)) : T(1);
+      const T dconv = tap.back(Matrix<T>(a.dy)(t, e) * slope, place);
       if (a.dbias) a.dbias.data<T>()[e] += dconv;
       for (int64_t k = 0; k < d_conv; ++k) {
         const auto i = static_cast<size_t>((t - begin + k) * d_inner + e);

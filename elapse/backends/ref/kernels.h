@@ -28,6 +28,9 @@ template <class T>
 void add_attention(KernelTable& table);
 template <class T>
 void add_rotary(KernelTable& table);
+void add_long_conv(KernelTable& table);
+template <class T>
+void add_diagonal_ssm(KernelTable& table);
 template <class T>
 void add_ssd(KernelTable& table);
 template <class T>

@@ -32,6 +32,21 @@ T softplus_slope(T x) {
   return x > T(kSoftplusThreshold) ? T(1) : sigmoid(x);
 }
 
+// The standard normal distribution's integral up to x.
+template <class T>
+T normal_below(T x) {
+  return std::erfc(-x * T(0.70710678118654752440)) / 2;
+}
+template <class T>
+T gelu(T x) {
+  return x * normal_below(x);
+}
+template <class T>
+T gelu_slope(T x) {
+  constexpr T kDensityAt0 = T(0.39894228040143267794);  // 1 / sqrt(2 pi)
+  return normal_below(x) + x * kDensityAt0 * std::exp(-x * x / 2);
+}
+
 template <class T>
 T edited(EditOp op, T value, T source) {
   switch (op) {

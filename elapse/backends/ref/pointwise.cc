@@ -59,6 +59,10 @@ T value_of(Unary function, T x) {
       return silu(x);
     case Unary::softplus:
       return softplus(x);
+    case Unary::gelu:
+      return gelu(x);
+    case Unary::sigmoid:
+      return sigmoid(x);
   }
   return x;
 }
@@ -72,6 +76,10 @@ T slope_of(Unary function, T x) {
       return silu_slope(x);
     case Unary::softplus:
       return softplus_slope(x);
+    case Unary::gelu:
+      return gelu_slope(x);
+    case Unary::sigmoid:
+      return sigmoid(x) * sigmoid(-x);
     default:
       return value_of(function, x);
   }
