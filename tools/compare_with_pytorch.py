@@ -4,16 +4,18 @@
 
 Both train the model of `elapse bench train.<mixer>-256x4`: byte embeddings, 4 residual layers of
 d_model 256 (RMSNorm, mixer, projection), tied head, next-token loss over 8 sequences of 256, clipped
-gradients, AdamW. PyTorch's mixer is its own nn.RNN, nn.LSTM or nn.GRU. The two take turns, and the
-best of each counts, so that both meet the same machine.
+gradients, AdamW. PyTorch's mixer is its own nn.RNN, nn.LSTM or nn.GRU; S4D is written as its authors
+do, with torch.fft. The two take turns, and the best of each counts, so that both meet the same
+machine.
 
     /usr/bin/python3 tools/compare_with_pytorch.py [--threads 2] [--rounds 3] [MIXER ...]
 
 with Debian's python3-torch and libopenblas0-openmp: without it, PyTorch multiplies matrices by the
-reference BLAS, ten times slower. Mixers: rnn, lstm, gru; all of them where none is named.
+reference BLAS, ten times slower. Mixers: rnn, lstm, gru, s4d; all of them where none is named.
 """
 import argparse
 import json
+import math
 import pathlib
 import subprocess
 import tempfile
@@ -23,8 +25,51 @@ import torch
 
 ELAPSE = pathlib.Path(__file__).resolve().parent.parent / "build/elapse"
 D_MODEL, LAYERS, VOCAB, SEQUENCES, LENGTH = 256, 4, 256, 8, 256
-MIXERS = {"rnn": torch.nn.RNN, "lstm": torch.nn.LSTM, "gru": torch.nn.GRU}
+S4D_STATES = 32  # complex
 SECONDS_A_ROUND = 3
+
+
+class Cells(torch.nn.Module):
+    def __init__(self, cells):
+        super().__init__()
+        self.cells = cells(D_MODEL, D_MODEL, batch_first=True)
+        self.out_proj = torch.nn.Linear(D_MODEL, D_MODEL, bias=False)
+
+    def forward(self, x):
+        return self.out_proj(self.cells(x)[0])
+
+
+class S4D(torch.nn.Module):
+    """Gu, Gupta, Goel and Re, 2022: the kernel by a Vandermonde product, convolved by transforms."""
+
+    def __init__(self):
+        super().__init__()
+        order = torch.arange(S4D_STATES).repeat(D_MODEL, 1)
+        low, high = math.log(0.001), math.log(0.1)
+        self.log_dt = torch.nn.Parameter(low + (high - low) * torch.rand(D_MODEL))
+        self.C = torch.nn.Parameter(torch.randn(D_MODEL, S4D_STATES, 2) * 0.5 ** 0.5)
+        self.log_A_real = torch.nn.Parameter(math.log(0.5) + torch.zeros(D_MODEL, S4D_STATES))
+        self.A_imag = torch.nn.Parameter(math.pi * order)
+        self.D = torch.nn.Parameter(torch.randn(D_MODEL))
+        self.output_linear = torch.nn.Linear(D_MODEL, 2 * D_MODEL)
+
+    def kernel(self, length):
+        A = torch.complex(-torch.exp(self.log_A_real), self.A_imag)
+        dtA = A * torch.exp(self.log_dt)[:, None]
+        C = torch.view_as_complex(self.C) * (torch.exp(dtA) - 1) / A
+        powers = torch.exp(dtA[..., None] * torch.arange(length))
+        return 2 * torch.einsum("hn,hnl->hl", C, powers).real
+
+    def forward(self, x):
+        length, u = x.shape[1], x.transpose(1, 2)
+        spectrum = torch.fft.rfft(self.kernel(length), 2 * length) * torch.fft.rfft(u, 2 * length)
+        y = torch.fft.irfft(spectrum, 2 * length)[..., :length] + u * self.D[:, None]
+        y = torch.nn.functional.gelu(y).transpose(1, 2)
+        return torch.nn.functional.glu(self.output_linear(y))
+
+
+MIXERS = {"rnn": lambda: Cells(torch.nn.RNN), "lstm": lambda: Cells(torch.nn.LSTM),
+          "gru": lambda: Cells(torch.nn.GRU), "s4d": S4D}
 
 
 class Norm(torch.nn.Module):
@@ -40,11 +85,10 @@ class Layer(torch.nn.Module):
     def __init__(self, mixer):
         super().__init__()
         self.norm = Norm()
-        self.mixer = mixer(D_MODEL, D_MODEL, batch_first=True)
-        self.out_proj = torch.nn.Linear(D_MODEL, D_MODEL, bias=False)
+        self.mixer = mixer()
 
     def forward(self, x):
-        return x + self.out_proj(self.mixer(self.norm(x))[0])
+        return x + self.mixer(self.norm(x))
 
 
 class Model(torch.nn.Module):

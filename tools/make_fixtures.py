@@ -26,8 +26,9 @@ TRAINING_STEPS = 10
 
 README = """# Fixtures
 
-Tiny random checkpoints in the published layouts (`rnn`, `lstm`, `gru` and Mambas that are not
-selective throughout: in our own), and what a model of each must compute. Made by `tools/make_fixtures.py`, which walks token by token in float64 and shares no code with elapse.
+Tiny random checkpoints in the published layouts (`rnn`, `lstm`, `gru`, `s4d`, `h3` and Mambas that
+are not selective throughout: in our own), and what a model of each must compute. Made by
+`tools/make_fixtures.py`, which walks token by token in float64 and shares no code with elapse.
 Parameters are exact in float32. `expected.safetensors` holds, in float64 but where marked:
 
 | tensor | what it is |
@@ -46,7 +47,7 @@ Parameters are exact in float32. `expected.safetensors` holds, in float64 but wh
 | `edited.<point>.logits` | packed logits when every value passing that point is doubled |
 | `edited.<point>.grad.<parameter>` | of the parameters with one axis |
 
-The state of recurrent mixers has one part, `cell`, in place of `h` and `conv`.
+The state of recurrent mixers has one part, `cell`, in place of `h` and `conv`; S4D's has `h` alone.
 
 Points of (tokens, d_inner, d_state) are those of layer 1 in the packed case, for size. AdamW: lr
 1e-3, betas 0.9 0.95, eps 1e-8, decay 0.1 but none on A_log, B, C, D, biases and norms, gradient norm
@@ -82,6 +83,8 @@ class Config:
     dt_limit: tuple = (0.0, float("inf"))
     cell: str = ""  # "rnn", "lstm" or "gru" in place of Mamba
     hidden_size: int = 0
+    ssm_init: str = ""  # "legs", "lin", "real": S4D in place of Mamba, of complex or real states
+    h3: bool = False  # or H3
 
     @property
     def d_inner(self):
@@ -90,6 +93,8 @@ class Config:
     @property
     def parts(self):
         """Names of the parts of a layer's state, and of the points where they start."""
+        if self.ssm_init and not self.h3:
+            return (("h", "h_start"),)
         return (("cell", "cell_start"),) if self.cell else (("conv", "conv_state"),
                                                             ("h", "h_start"))
 
@@ -98,6 +103,10 @@ class Config:
         """Rows of x_proj, in their order."""
         rows = {"dt": self.dt_rank, "B": self.d_state, "C": self.d_state}
         return {name: rows[name] for name in rows if name in self.selective}
+
+    @property
+    def is_complex(self):
+        return self.ssm_init != "real"
 
     @property
     def n_heads(self):
@@ -120,7 +129,8 @@ def random_parameters(c, generator):
     for i in range(c.n_layers):
         layer = f"backbone.layers.{i}."
         p[layer + "norm.weight"] = 1 + normal(c.d_model, scale=0.1)
-        random = random_cell if c.cell else random_mixer2 if c.head_dim else random_mixer
+        random = (random_cell if c.cell else random_s4d if c.ssm_init else
+                  random_mixer2 if c.head_dim else random_mixer)
         p.update(random(c, layer + "mixer.", normal))
     p["backbone.norm_f.weight"] = 1 + normal(c.d_model, scale=0.1)
     if not c.tied:
@@ -182,6 +192,30 @@ def random_cell(c, prefix, normal):
     return {prefix + name: value for name, value in p.items()}
 
 
+def random_s4d(c, prefix, normal):
+    n = c.d_state // 2 if c.is_complex else c.d_state
+    order = torch.arange(n, dtype=torch.float64)
+    p = {"kernel.log_dt": -3 + normal(c.d_inner, scale=0.7)}
+    if c.is_complex:
+        p["kernel.C"] = normal(c.d_inner, n, 2, scale=0.7)
+        p["kernel.log_A_real"] = -0.7 + normal(c.d_inner, n, scale=0.3)
+        p["kernel.A_imag"] = torch.pi * order + normal(c.d_inner, n, scale=0.3)
+    else:
+        p["kernel.C"] = normal(c.d_inner, n, scale=0.5)
+        p["kernel.log_A_real"] = torch.log(order + 1) + normal(c.d_inner, n, scale=0.3)
+    p["D"] = normal(c.d_inner, scale=1)
+    if c.h3:
+        p = {name.replace("kernel.", "ssm_kernel."): value for name, value in p.items()}
+        for name in ("q_proj", "k_proj", "v_proj", "output_linear"):
+            p[name + ".weight"] = normal(c.d_model, c.d_model, scale=c.d_model ** -0.5)
+            p[name + ".bias"] = normal(c.d_model, scale=0.2)
+        p["shift.weight"] = normal(c.d_model, 1, c.d_state, scale=2 * c.d_state ** -0.5)
+        return {prefix + name: value for name, value in p.items()}
+    p["output_linear.weight"] = normal(2 * c.d_model, c.d_model, scale=c.d_model ** -0.5)
+    p["output_linear.bias"] = normal(2 * c.d_model, scale=0.2)
+    return {prefix + name: value for name, value in p.items()}
+
+
 # ---- The model, one token after another ----
 
 
@@ -206,10 +240,10 @@ def weightless_norm(c, x):
     return x / torch.sqrt((x * x).mean() + c.mixer_norm_eps) if c.mixer_norm_eps else x
 
 
-def convolved(c, p, prefix, window, bias, point):
+def convolved(weight, window, bias, point):
     """The last token's, of the last d_conv: (d_inner)."""
-    terms = p[prefix + "conv1d.weight"][:, 0].T * window
-    terms = [point(f"conv_term.{c.d_conv - 1 - k}", term) for k, term in enumerate(terms)]
+    terms = weight[:, 0].T * window
+    terms = [point(f"conv_term.{len(window) - 1 - k}", term) for k, term in enumerate(terms)]
     return point("conv", sum(terms) + bias)
 
 
@@ -223,7 +257,7 @@ def mixer(c, p, prefix, u, state, point):
     in_x = point("in_x", inner[:c.d_inner])
     z = point("in_z", inner[c.d_inner:]) if c.gate else None
     window = torch.cat([conv_state, in_x[None]])
-    x = point("x", silu(convolved(c, p, prefix, window, bias_of("conv1d.bias"), point)))
+    x = point("x", silu(convolved(p[prefix + "conv1d.weight"], window, bias_of("conv1d.bias"), point)))
     selected = {}
     if c.selective:
         parts = (p[prefix + "x_proj.weight"] @ x).split(list(c.selected_rows.values()))
@@ -262,7 +296,7 @@ def mixer2(c, p, prefix, u, state, point):
         [c.d_inner, c.d_conv_inner, c.n_heads])
     z, in_xBC = point("in_z", z), point("in_xBC", in_xBC)
     window = torch.cat([conv_state, in_xBC[None]])
-    conv = convolved(c, p, prefix, window, bias_of("conv1d.bias"), point)
+    conv = convolved(p[prefix + "conv1d.weight"], window, bias_of("conv1d.bias"), point)
     x, B, C = silu(conv).split([c.d_inner] + 2 * [c.n_groups * c.d_state])
     x, B, C = point("x", x), point("B", B), point("C", C)
     dt_pre = point("dt_pre", dt_raw + p[prefix + "dt_bias"])
@@ -309,6 +343,74 @@ def recurrent(c, p, prefix, u, state, point):
     return point("out", p[prefix + "out_proj.weight"] @ h), (cell,)
 
 
+def poles(c, p, prefix, point):
+    """dt (d_inner, 1), A and C (d_inner, n_states): complex, or real."""
+    dt = point("dt", torch.exp(p[prefix + "log_dt"]))[:, None]
+    A, C = point("A_real", -torch.exp(p[prefix + "log_A_real"])), p[prefix + "C"]
+    if c.is_complex:
+        A = torch.complex(A, point("A_imag", p[prefix + "A_imag"]))
+        C = 2 * torch.view_as_complex(C)
+    return dt, A, C
+
+
+def diagonal_ssm(c, p, kernel, D, x, h, point):
+    """One token, x (d_inner) and h (d_inner, d_state): real and imaginary parts in turn."""
+    def as_numbers(rows):
+        return torch.view_as_complex(rows.reshape(len(x), -1, 2)) if c.is_complex else rows
+
+    dt, A, C = poles(c, p, kernel, point)
+    A_bar = torch.exp(dt * A)
+    now = A_bar * as_numbers(h) + (A_bar - 1) / A * x[:, None]
+    h = point("h", torch.view_as_real(now).reshape(len(x), -1) if c.is_complex else now)
+    read = C * as_numbers(h)
+    y = (read.real if c.is_complex else read).sum(1)
+    return point("ssm_out", y + p[D] * x), h
+
+
+def h3(c, p, prefix, u, state, point):
+    """One token; the state: the shift's queue (d_state - 1, d_model), h (d_model, d_state)."""
+    def linear(name, x):
+        return p[f"{prefix}{name}.weight"] @ x + p[f"{prefix}{name}.bias"]
+
+    queue, h = state
+    q, k, v = (point(name, linear(f"{name}_proj", u)) for name in "qkv")
+    window = torch.cat([queue, k[None]])
+    kv = point("kv", convolved(p[prefix + "shift.weight"], window, 0, point) * v)
+    ssm_out, h = diagonal_ssm(c, p, prefix + "ssm_kernel.", prefix + "D", kv, h, point)
+    gated = point("gated", ssm_out * q)
+    return point("out", linear("output_linear", gated)), (window[1:], h)
+
+
+def s4d(c, p, prefix, u, state, point):
+    """One token; the state has one part, h."""
+    (h,) = state
+    ssm_out, h = diagonal_ssm(c, p, prefix + "kernel.", prefix + "D", u, h, point)
+    both = p[prefix + "output_linear.weight"] @ point("gelu", torch.nn.functional.gelu(ssm_out))
+    value, gate = (both + p[prefix + "output_linear.bias"]).chunk(2)
+    value, gate = point("value", value), point("gate", torch.sigmoid(gate))
+    return point("out", value * gate), (h,)
+
+
+def check_convolution(c, p):
+    """s4d()'s recurrence gives the convolution with its kernel, by PyTorch's transforms."""
+    prefix, length = "backbone.layers.0.mixer.", 23
+    u = torch.linspace(-1, 1, length * c.d_model, dtype=torch.float64).reshape(length, c.d_model)
+    dt, A, C = poles(c, p, prefix + "kernel.", unchanged)
+    powers = torch.exp((dt * A)[..., None] * torch.arange(length))
+    kernel = ((C * (torch.exp(dt * A) - 1) / A)[..., None] * powers).sum(1)
+    kernel = kernel.real if c.is_complex else kernel
+    spectrum = torch.fft.rfft(kernel, 2 * length) * torch.fft.rfft(u.T, 2 * length)
+    expected = torch.fft.irfft(spectrum, 2 * length)[:, :length].T + p[prefix + "D"] * u
+    state, found = zero_state(c)[0], []
+    for row in u:
+        def keep(name, value):
+            if name == "ssm_out":
+                found.append(value)
+            return value
+        state = s4d(c, p, prefix, row, state, keep)[1]
+    assert torch.allclose(torch.stack(found), expected, rtol=0, atol=1e-12)
+
+
 def check_against_torch(c, p):
     """recurrent() gives what PyTorch's own layer of that name gives."""
     layer = {"rnn": torch.nn.RNN, "lstm": torch.nn.LSTM, "gru": torch.nn.GRU}[c.cell](
@@ -331,7 +433,8 @@ def token_logits(c, p, token, state, point):
         here, layer = within(point, f"layers.{i}."), f"backbone.layers.{i}."
         stream = here("resid_pre", stream)
         u = rms_norm(here("layer_input", stream), p[layer + "norm.weight"], here)
-        mix = recurrent if c.cell else mixer2 if c.head_dim else mixer
+        mix = (recurrent if c.cell else h3 if c.h3 else s4d if c.ssm_init else
+               mixer2 if c.head_dim else mixer)
         out, state[i] = mix(c, p, layer + "mixer.", here("norm", u), state[i],
                             within(here, "mixer."))
         stream = here("resid_post", stream + out)
@@ -344,6 +447,13 @@ def zero_state(c):
     if c.cell:
         rows = 2 if c.cell == "lstm" else 1
         return [(torch.zeros(rows, c.d_inner, dtype=torch.float64),) for _ in range(c.n_layers)]
+    if c.h3:
+        return [(torch.zeros(c.d_state - 1, c.d_model, dtype=torch.float64),
+                 torch.zeros(c.d_model, c.d_state, dtype=torch.float64))
+                for _ in range(c.n_layers)]
+    if c.ssm_init:
+        return [(torch.zeros(c.d_inner, c.d_state, dtype=torch.float64),)
+                for _ in range(c.n_layers)]
     return [(torch.zeros(c.d_conv - 1, c.d_conv_inner, dtype=torch.float64),
              torch.zeros(c.d_inner, c.d_state, dtype=torch.float64)) for _ in range(c.n_layers)]
 
@@ -381,9 +491,14 @@ class Recorder:
     def names(self):
         return list(self.sequences[0])
 
+    def has_one(self, name):
+        """Whether all tokens have the same: A, and S4D's step sizes."""
+        return name.endswith((".A", ".A_real", ".A_imag")) or (
+            name.endswith(".dt") and f"{name[:-2]}A_real" in self.sequences[0])
+
     def values(self, name, join):
         """`join` puts the sequences' values together: stack of equal ones, cat of packed ones."""
-        if name.endswith(".A"):
+        if self.has_one(name):
             return self.sequences[0][name][0]
         if name.endswith(("conv_state", "h_start", "cell_start")):
             return torch.stack([s[name][0] for s in self.sequences])
@@ -465,7 +580,7 @@ def expect_training(c, parameters, batch):
 
 def adamw(p):
     def decays(name):
-        return not ("norm" in name or "bias_" in name
+        return not ("norm" in name or "bias_" in name or "kernel." in name
                     or name.endswith((".bias", "dt_bias", "A_log", ".B", ".C", ".D")))
 
     groups = [{"params": [v for n, v in p.items() if decays(n)], "weight_decay": 0.1},
@@ -627,6 +742,8 @@ def make(name, seed, c, write, *extra):
     parameters = random_parameters(c, generator)
     if c.cell:
         check_against_torch(c, parameters)
+    if c.ssm_init and not c.h3:
+        check_convolution(c, parameters)
     write(folder, c, parameters, *extra)
     write_safetensors(folder / "expected.safetensors", expectations(c, parameters, generator))
 
@@ -674,6 +791,15 @@ def main():
              Config(d_model=11, n_layers=2, vocab_size=21, expand=0, d_state=0, d_conv=0,
                     dt_rank=0, vocab=24, tied=cell != "gru", cell=cell, hidden_size=9),
              write_original, {"layer": cell, "hidden_size": 9})
+    for seed, init in ((11, "legs"), (12, "real")):
+        make("s4d-real" if init == "real" else "s4d", seed,
+             Config(d_model=7, n_layers=2, vocab_size=19, expand=1, d_state=32, d_conv=0,
+                    dt_rank=0, vocab=24, tied=init == "legs", ssm_init=init),
+             write_original, {"layer": "S4D", "d_state": 32, "init": init})
+    make("h3", 13,
+         Config(d_model=6, n_layers=2, vocab_size=19, expand=1, d_state=6, d_conv=0, dt_rank=0,
+                vocab=24, ssm_init="lin", h3=True),
+         write_original, {"layer": "H3", "d_state": 6})
     (FIXTURES / "README.md").write_text(README)
 
 

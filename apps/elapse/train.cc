@@ -103,17 +103,25 @@ void check_memory(const ModelConfig& c, const TrainConfig& train) {
                c.d_model, c.n_layers, tokens, needed * 1e-9, memory * 1e-9);
 }
 
-ModelConfig new_config(const TrainArguments& args, int64_t vocab_size) {
-  const MixerKind mixer = mixer_named(args.mixer);
-  ModelConfig config = ModelConfig::of(mixer, args.d_model, args.n_layers, vocab_size);
-  ELAPSE_CHECK(config.d_state > 0 || !args.d_state, "--d-state: {} mixers have none", args.mixer);
-  config.d_state = args.d_state.value_or(config.d_state);
-  if (args.selective.empty() && !args.no_gate) return config;
+void set_selection(const TrainArguments& args, ModelConfig& config) {
+  if (args.selective.empty() && !args.no_gate) return;
   const auto is_selective = [&](const char* name) {
     const auto& names = args.selective;
     return names.empty() || std::find(names.begin(), names.end(), name) != names.end();
   };
   config.choose_selection(is_selective("dt"), is_selective("B"), is_selective("C"), !args.no_gate);
+}
+
+ModelConfig new_config(const TrainArguments& args, int64_t vocab_size) {
+  const MixerKind mixer = mixer_named(args.mixer);
+  ModelConfig config = ModelConfig::of(mixer, args.d_model, args.n_layers, vocab_size);
+  ELAPSE_CHECK(config.d_state > 0 || !args.d_state, "--d-state: {} mixers have none", args.mixer);
+  config.d_state = args.d_state.value_or(config.d_state);
+  set_selection(args, config);
+  if (!args.ssm_init.empty()) {
+    ELAPSE_CHECK(is_diagonal(mixer), "--ssm-init: {} mixers have none", args.mixer);
+    config.diagonal_init = *diagonal_init_named(args.ssm_init);
+  }
   return config;
 }
 

@@ -113,7 +113,8 @@ void add_model_options(CLI::App& verb, TrainArguments& args) {
   add_size("--d-model", args.d_model, "Width of the residual stream");
   add_size("--layers", args.n_layers, "Layers");
   add_size("--d-state", args.d_state,
-           "State size of a channel: 16 unless given, 128 with mamba2; not every mixer has one");
+           "State size of a channel: 16 unless given, 128 with mamba2, 64 with s4d and h3; not "
+           "every mixer has one");
   verb.add_option(
           "--selective", args.selective,
           "Which of a mamba mixer's dt, B and C depend on the token, with commas between, or "
@@ -123,6 +124,11 @@ void add_model_options(CLI::App& verb, TrainArguments& args) {
       ->check(CLI::IsMember({"dt", "B", "C", "none"}))
       ->excludes(model);
   verb.add_flag("--no-gate", args.no_gate, "A mamba mixer without its gate z")->excludes(model);
+  verb.add_option("--ssm-init", args.ssm_init,
+                  "What A starts from: of s4d and h3: HiPPO's legs, lin or inv, or real numbers")
+      ->check(CLI::IsMember(
+          std::vector<std::string>(kDiagonalInitNames.begin(), kDiagonalInitNames.end())))
+      ->excludes(model);
 }
 
 void add_batch_options(CLI::App& verb, TrainArguments& args) {

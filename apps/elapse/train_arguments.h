@@ -28,6 +28,7 @@ struct TrainArguments {
   std::optional<int64_t> d_state;
   std::vector<std::string> selective;  // of dt, B and C; empty: all, of mamba mixers
   bool no_gate = false;
+  std::string ssm_init;          // empty: the mixer's own
   std::string model, tokenizer;  // the checkpoint to start from, and what reads text for it
   std::string curriculum;
   std::string schedule = "cosine";

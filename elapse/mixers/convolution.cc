@@ -27,13 +27,13 @@ ConvTaps taps_of(Tape& tape, const PointScope& points, DType dtype, Shape shape,
 }  // namespace
 
 Var convolve(Tape& tape, const Mixer& mixer, const Var& x, const Var& weight, const Var& bias,
-             const Sequences& seqs, const LayerState* state, const PointScope& points) {
+             const Sequences& seqs, const LayerState* state, const PointScope& points, bool silu) {
   const int64_t d_inner = weight.dim(0), d_conv = weight.dim(2);
   const Var filter = reshape(tape, weight, {d_inner, d_conv});
   const ConvTaps taps = taps_of(tape, points, x.dtype(), {seqs.tokens, d_inner}, d_conv);
   return run_from_starts(tape, mixer, state, "conv", "conv_state", seqs, points,
                          [&](const Sequences& from, const Var& pool) {
-                           return causal_conv(tape, x, filter, bias, from, pool, taps);
+                           return causal_conv(tape, x, filter, bias, from, pool, taps, silu);
                          });
 }
 

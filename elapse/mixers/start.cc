@@ -50,6 +50,7 @@ Var run_from_starts(Tape& tape, const Mixer& mixer, const LayerState* state, con
   if (!points.touches(name)) return run(seqs, pool);
   const Var whole = pool ? pool : mixer.make_state(tape.device(), 1, false).part(part);
   const Var starts = points.pass(tape, name, load_slots(tape, whole, seqs));
+  if (!points.edits(name) && !points.wants_gradient(name)) return run(seqs, pool);
   // A scan changes its pool in place; what was watched must keep its value.
   const Var working = copy_of(tape, starts);
   std::vector<int64_t> slots(seqs.lengths.size());

@@ -22,8 +22,8 @@ Values dt_bias_values(Random& random, int64_t count);
 Tensor upload_rounded(Device& device, DType dtype, const Values& values, Shape shape);
 
 // run(seqs, pool), where `pool` is a part ("h") of the state, or empty without a state: zeros.
-// Where the point `name` of what sequences start from is watched or edited, the pool is one of its
-// own with a slot a sequence, and the ends go back into the state's.
+// Where the point `name` of what sequences start from is edited, or its gradient is asked for, the
+// pool is one of its own with a slot a sequence, and the ends go back into the state's.
 Var run_from_starts(Tape& tape, const Mixer& mixer, const LayerState* state, const char* part,
                     const char* name, const Sequences& seqs, const PointScope& points,
                     const std::function<Var(const Sequences& seqs, const Var& pool)>& run);

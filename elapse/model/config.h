@@ -9,6 +9,7 @@
 #include "elapse/core/shape.h"
 #include "elapse/io/json.h"
 #include "elapse/io/json_writer.h"
+#include "elapse/mixers/diagonal_init.h"
 
 namespace elapse {
 
@@ -21,8 +22,8 @@ enum class Layout { original, transformers };
 std::string_view name_of(Layout layout);  // "original"
 
 // What each adds to a configuration is in mixer_form.h.
-enum class MixerKind : uint8_t { mamba, mamba2, rnn, lstm, gru };
-inline constexpr size_t kMixerKinds = 5;
+enum class MixerKind : uint8_t { mamba, mamba2, rnn, lstm, gru, s4d, h3 };
+inline constexpr size_t kMixerKinds = 7;
 std::string_view name_of(MixerKind mixer);  // "mamba2"
 // The mixer of that name. Throws Error listing them all.
 MixerKind mixer_named(std::string_view name);
@@ -33,6 +34,9 @@ inline bool is_mamba(MixerKind mixer) {
 }
 inline bool is_recurrent(MixerKind mixer) {
   return mixer == MixerKind::rnn || mixer == MixerKind::lstm || mixer == MixerKind::gru;
+}
+inline bool is_diagonal(MixerKind mixer) {  // state spaces without selection
+  return mixer == MixerKind::s4d || mixer == MixerKind::h3;
 }
 
 // The tokens a published model's tokenizer begins, ends and fills texts with; none where it is not
@@ -76,6 +80,7 @@ struct ModelConfig {
   bool D_by_channel = false;
   double dt_min = 0;  // limits of dt
   double dt_max = std::numeric_limits<double>::infinity();
+  DiagonalInit diagonal_init = DiagonalInit::legs;  // S4D's, H3's
   SpecialTokens special_tokens;
 
   // A model of that mixer with the defaults of its form: Mamba's are the published ones, expand 2,

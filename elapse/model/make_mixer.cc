@@ -2,9 +2,11 @@
 #include "elapse/model/make_mixer.h"
 
 #include "elapse/core/error.h"
+#include "elapse/mixers/h3.h"
 #include "elapse/mixers/mamba.h"
 #include "elapse/mixers/mamba2.h"
 #include "elapse/mixers/recurrent.h"
+#include "elapse/mixers/s4d.h"
 #include "elapse/model/config_fields.h"
 
 namespace elapse {
@@ -44,6 +46,9 @@ RecurrentConfig recurrent_config(const ModelConfig& c) {
   return {cell_of(c.mixer), c.d_model, c.d_inner};
 }
 
+S4dConfig s4d_config(const ModelConfig& c) { return {c.d_model, c.d_state, c.diagonal_init}; }
+H3Config h3_config(const ModelConfig& c) { return {c.d_model, c.d_state, c.diagonal_init}; }
+
 }  // namespace
 
 std::unique_ptr<Mixer> make_mixer(Device& device, const ModelConfig& config, DType dtype,
@@ -62,6 +67,10 @@ std::unique_ptr<Mixer> make_mixer(Device& device, const ModelConfig& config, DTy
     case MixerKind::gru:
       return std::make_unique<Recurrent>(device, recurrent_config(config), n, dtype, prefix, random,
                                          parameters);
+    case MixerKind::s4d:
+      return std::make_unique<S4d>(device, s4d_config(config), dtype, prefix, random, parameters);
+    case MixerKind::h3:
+      return std::make_unique<H3>(device, h3_config(config), n, dtype, prefix, random, parameters);
   }
   fail("no mixer of number {}", static_cast<int>(config.mixer));
 }

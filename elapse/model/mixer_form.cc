@@ -12,8 +12,8 @@ namespace elapse {
 namespace {
 
 // In the order of MixerKind.
-constexpr std::array<const MixerForm*, kMixerKinds> kForms = {&kMambaForm, &kMamba2Form, &kRnnForm,
-                                                              &kLstmForm, &kGruForm};
+constexpr std::array<const MixerForm*, kMixerKinds> kForms = {
+    &kMambaForm, &kMamba2Form, &kRnnForm, &kLstmForm, &kGruForm, &kS4dForm, &kH3Form};
 
 }  // namespace
 

@@ -86,6 +86,7 @@ ModelConfig config_of(MixerKind mixer) {
     config.d_conv = 3;
   }
   if (mixer == MixerKind::mamba) config.dt_rank = 7;
+  if (is_diagonal(mixer)) config.d_state = 6;
   if (mixer == MixerKind::mamba2) {
     config.head_dim = 4;
     config.n_groups = 5;
@@ -106,6 +107,8 @@ std::string in_numbers(const std::string& shape, const ModelConfig& c) {
                                                 {"4 d_inner", 4 * c.d_inner},
                                                 {"d_conv_inner", c.d_conv_inner()},
                                                 {"d_state", c.d_state},
+                                                {"d_state / 2", c.d_state / 2},
+                                                {"d_state - 1", c.d_state - 1},
                                                 {"d_conv - 1", c.d_conv - 1},
                                                 {"dt_rank", c.dt_rank},
                                                 {"n_groups", c.n_groups},
@@ -144,7 +147,8 @@ TEST_P(PointTable, HasTheModelsPointsAndTheirShapes) {
     const std::string& shape = row.shapes[static_cast<size_t>(config.mixer)];
     if (shape.empty() || shape == "-") continue;
     const bool many = row.point.find("{k}") != std::string::npos;
-    for (int64_t k = 0; k < (many ? config.d_conv : 1); ++k) {
+    const int64_t d_conv = config.mixer == MixerKind::h3 ? config.d_state : config.d_conv;
+    for (int64_t k = 0; k < (many ? d_conv : 1); ++k) {
       const std::string name = replaced(replaced(row.point, "{i}", "1"), "{k}", std::to_string(k));
       ASSERT_EQ(known.erase(name), 1u) << name << " is no point of the model, or stands twice";
       EXPECT_EQ(points.value(name).shape().str(), in_numbers(shape, config)) << name;

@@ -32,6 +32,7 @@ std::vector<MixerKind> all_mixers() {
 ModelConfig tiny_config(MixerKind mixer = MixerKind::mamba) {
   ModelConfig config = ModelConfig::of(mixer, 20, 2, 11);
   if (is_mamba(mixer)) config.d_state = 5;
+  if (is_diagonal(mixer)) config.d_state = 6;
   if (mixer == MixerKind::mamba2) {
     config.head_dim = 10;
     config.n_groups = 2;
@@ -390,7 +391,7 @@ TEST_P(EveryPoint, SelectionsAreThePartsTheyName) {
 // What a pass of decoding sees of a position, whichever token it comes with.
 TEST_P(EveryPoint, PositionsMeanTheSameWhileDecoding) {
   Subject subject(GetParam().device, GetParam().dtype, GetParam().mixer);
-  const std::string name = is_recurrent(GetParam().mixer) ? "layers.1.mixer.h" : "layers.1.mixer.y";
+  const std::string name = is_mamba(GetParam().mixer) ? "layers.1.mixer.y" : "layers.1.mixer.h";
   const std::vector<Tensor> each = subject.watch(Mode::decoding, name);
   Points points;
   points.watch(name, {.sequences = {1}, .positions = {3}});
@@ -414,7 +415,7 @@ TEST_P(EveryPoint, PositionsMeanTheSameWhileDecoding) {
 // Many edits of one point, each of another token, do what one does with a row for each.
 TEST_P(EveryPoint, EditsOfOnePointAddUp) {
   Subject subject(GetParam().device, GetParam().dtype, GetParam().mixer);
-  const char* inner = is_recurrent(GetParam().mixer) ? "layers.1.mixer.h" : "layers.1.mixer.dt";
+  const char* inner = is_mamba(GetParam().mixer) ? "layers.1.mixer.dt" : "layers.1.mixer.h";
   for (const char* name : {"layers.0.mixer.out", inner, "layers.1.resid_pre"}) {
     const Tensor whole = subject.watch(Mode::prefill, name).front();
     Points together, apart;

@@ -84,6 +84,15 @@ TEST(Verify, RecurrentCellsRunTheirOwnKernels) {
   }
 }
 
+TEST(Verify, DiagonalStateSpacesRunTheirOwnKernels) {
+  for (const MixerKind mixer : {MixerKind::s4d, MixerKind::h3}) {
+    Device device("cpu", 1);
+    learn_one_token(device, ModelConfig::of(mixer, 8, 2, 5));
+    EXPECT_EQ(device.calls(Op::diagonal_ssm_forward), 2);
+    EXPECT_EQ(device.calls(Op::diagonal_ssm_backward), 2);
+  }
+}
+
 TEST(Verify, RefTakesThePlaceOfCpuWhereAsked) {
   Device device("cpu", 1);
   EXPECT_EQ(device.name(), mode() == "ref" ? "ref" : "cpu");

@@ -20,7 +20,8 @@ TokenWork matrix_work(const ModelConfig& config) {
   // A recurrent map counts at the full rate, although a token of it waits for the one before.
   int64_t weights = 0;
   config.for_each_parameter([&](const std::string& name, const Shape& shape) {
-    if (name.find(".mixer.") != name.npos && shape.rank() == 2) weights += shape.numel();
+    if (name.find(".mixer.") != name.npos && name.find("weight") != name.npos)
+      weights += shape.numel();
   });
   return {static_cast<double>(weights), static_cast<double>(config.d_model * config.vocab()), 0};
 }
