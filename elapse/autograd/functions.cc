@@ -181,6 +181,20 @@ Var silu(Tape& tape, const Var& x) { return unary(tape, Unary::silu, x); }
 Var softplus(Tape& tape, const Var& x) { return unary(tape, Unary::softplus, x); }
 Var gelu(Tape& tape, const Var& x) { return unary(tape, Unary::gelu, x); }
 Var sigmoid(Tape& tape, const Var& x) { return unary(tape, Unary::sigmoid, x); }
+Var gelu_tanh(Tape& tape, const Var& x) { return unary(tape, Unary::gelu_tanh, x); }
+
+Var swiglu(Tape& tape, const Var& a, const Var& b) {
+  Device& device = tape.device();
+  const Var y = tape.result(device.empty(a.dtype(), a.value().shape()), {&a, &b});
+  swiglu_forward(device, {a.value(), b.value(), y.value()});
+  tape.record(y, [&tape, a, b, y] {
+    AssignedGrad da(tape, a), db(tape, b);
+    swiglu_backward(tape.device(), {a.value(), b.value(), y.grad(), da.tensor(), db.tensor()});
+    da.commit();
+    db.commit();
+  });
+  return y;
+}
 
 Var add(Tape& tape, const Var& a, const Var& b) {
   Device& device = tape.device();
@@ -285,6 +299,47 @@ Normed rms_norm(Tape& tape, const Var& x, const Var& residual, const Var& weight
                                       .scale_tap = scale_tap,
                                       .dsum_total = dx.tensor(),
                                       .dweight = tape.accumulated_grad(weight)});
+    dx.commit();
+    if (!fused) return;
+    assign_grad(tape, residual, [&](const Tensor& dr) { copy(tape.device(), {dx.tensor(), dr}); });
+  });
+  return {sum, y};
+}
+
+Normed layer_norm(Tape& tape, const Var& x, const Var& residual, const Var& weight, const Var& bias,
+                  double eps, const Tap& scale_tap) {
+  Device& device = tape.device();
+  const Shape shape = x.value().shape();
+  const Var sum = residual ? tape.result(device.empty(x.dtype(), shape), {&x, &residual}) : x;
+  const Var y = tape.result(device.empty(x.dtype(), shape), {&sum, &weight, &bias});
+  const Tensor mean = device.empty(x.dtype(), {shape[0], 1});
+  const Tensor scale = device.empty(x.dtype(), {shape[0], 1});
+  layer_norm_forward(device, {.x = x.value(),
+                              .residual = residual ? residual.value() : Tensor(),
+                              .weight = weight.value(),
+                              .bias = bias.value(),
+                              .eps = eps,
+                              .sum = residual ? sum.value() : Tensor(),
+                              .mean = mean,
+                              .scale = scale,
+                              .y = y.value(),
+                              .scale_tap = scale_tap});
+  if (!y.needs_grad()) return {sum, y};
+  tape.record({sum, y}, [&tape, x, residual, weight, bias, eps, scale_tap, sum, y, mean, scale] {
+    const bool fused = bool(residual);
+    Tensor dtotal = fused ? grad_or_zeros(tape, sum) : Tensor();
+    AssignedGrad dx(tape, x);
+    layer_norm_backward(tape.device(), {.dy = grad_or_zeros(tape, y),
+                                        .dsum = dtotal,
+                                        .sum = sum.value(),
+                                        .weight = weight.value(),
+                                        .mean = mean,
+                                        .scale = scale,
+                                        .eps = eps,
+                                        .scale_tap = scale_tap,
+                                        .dsum_total = dx.tensor(),
+                                        .dweight = tape.accumulated_grad(weight),
+                                        .dbias = tape.accumulated_grad(bias)});
     dx.commit();
     if (!fused) return;
     assign_grad(tape, residual, [&](const Tensor& dr) { copy(tape.device(), {dx.tensor(), dr}); });

@@ -7,6 +7,7 @@
 #include "elapse/ops/causal_conv.h"
 #include "elapse/ops/cross_entropy.h"
 #include "elapse/ops/gated_rms_norm.h"
+#include "elapse/ops/layer_norm.h"
 #include "elapse/ops/pointwise.h"
 #include "elapse/ops/recurrent.h"
 #include "elapse/ops/rms_norm.h"
@@ -40,9 +41,11 @@ Var silu(Tape& tape, const Var& x);
 Var softplus(Tape& tape, const Var& x);
 Var gelu(Tape& tape, const Var& x);
 Var sigmoid(Tape& tape, const Var& x);
-Var add(Tape& tape, const Var& a, const Var& b);  // broadcasting
-Var mul(Tape& tape, const Var& a, const Var& b);  // broadcasting
-Var sum_last(Tape& tape, const Var& x);           // (..., n) -> (..., 1)
+Var gelu_tanh(Tape& tape, const Var& x);
+Var swiglu(Tape& tape, const Var& a, const Var& b);  // silu(a) b
+Var add(Tape& tape, const Var& a, const Var& b);     // broadcasting
+Var mul(Tape& tape, const Var& a, const Var& b);     // broadcasting
+Var sum_last(Tape& tape, const Var& x);              // (..., n) -> (..., 1)
 Var reshape(Tape& tape, const Var& x, Shape shape);
 Var copy_of(Tape& tape, const Var& x);
 Var through(Tape& tape, const Var& x, const Tap& tap);
@@ -54,6 +57,10 @@ struct Normed {
 // `residual` may be empty.
 Normed rms_norm(Tape& tape, const Var& x, const Var& residual, const Var& weight, double eps,
                 const Tap& scale_tap = {});
+
+// `residual` may be empty.
+Normed layer_norm(Tape& tape, const Var& x, const Var& residual, const Var& weight, const Var& bias,
+                  double eps, const Tap& scale_tap = {});
 
 struct GatedNormTaps {
   Tap gate, gated, scale;

@@ -19,9 +19,11 @@ class Device;
 // clang-format off
 enum class Op : uint8_t {
   fill, copy, unary_forward, unary_backward, binary, sum_to, tap_forward, tap_backward,  // pointwise.h
+  swiglu_forward, swiglu_backward,
   gather_rows, scatter_add_rows,                                                   // rows.h
   linear_forward, linear_backward_input, linear_backward_weight,                   // linear.h
   rms_norm_forward, rms_norm_backward,                                             // rms_norm.h
+  layer_norm_forward, layer_norm_backward,                                         // layer_norm.h
   gated_rms_norm_forward, gated_rms_norm_backward,                                 // gated_rms_norm.h
   causal_conv_forward, causal_conv_backward, causal_shift,                         // causal_conv.h
   selective_scan_forward, selective_scan_backward,                                 // selective_scan.h

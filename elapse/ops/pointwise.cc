@@ -54,6 +54,20 @@ void binary(Device& device, const Binary& args) {
   device.launch(args.out.dtype(), args);
 }
 
+void swiglu_forward(Device& device, const SwigluForward& args) {
+  check_same_shape(args, "b", args.b, args.a);
+  check_same_shape(args, "y", args.y, args.a);
+  device.launch(args.a.dtype(), args);
+}
+
+void swiglu_backward(Device& device, const SwigluBackward& args) {
+  check_same_shape(args, "b", args.b, args.a);
+  check_same_shape(args, "dy", args.dy, args.a);
+  check_same_shape(args, "da", args.da, args.a);
+  check_same_shape(args, "db", args.db, args.a);
+  device.launch(args.a.dtype(), args);
+}
+
 void sum_to(Device& device, const SumTo& args) {
   check_broadcasts(args, "out", args.out, args.x);
   device.launch(args.x.dtype(), args);

@@ -21,11 +21,12 @@ struct Copy {
 
 enum class Unary : uint8_t {
   exp,
-  neg_exp,   // -exp(x)
-  relu,      // its slope at 0 is 0
-  silu,      // x / (1 + exp(-x))
-  softplus,  // ln(1 + exp(x)); x itself above 20
-  gelu,      // x Phi(x), Phi(x) = erfc(-x / sqrt(2)) / 2 (Hendrycks and Gimpel, 2016)
+  neg_exp,    // -exp(x)
+  relu,       // its slope at 0 is 0
+  silu,       // x / (1 + exp(-x))
+  softplus,   // ln(1 + exp(x)); x itself above 20
+  gelu,       // x Phi(x), Phi(x) = erfc(-x / sqrt(2)) / 2 (Hendrycks and Gimpel, 2016)
+  gelu_tanh,  // their approximation: x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2
   sigmoid,
 };
 
@@ -55,6 +56,23 @@ struct Binary {
   Tensor out;  // assigned
 };
 
+// The gated half of a SwiGLU (Shazeer, 2020): y = silu(a) b
+struct SwigluForward {
+  static constexpr Op kOp = Op::swiglu_forward;
+  Tensor a;
+  Tensor b;
+  Tensor y;  // assigned
+};
+
+struct SwigluBackward {
+  static constexpr Op kOp = Op::swiglu_backward;
+  Tensor a;
+  Tensor b;
+  Tensor dy;
+  Tensor da;  // assigned
+  Tensor db;  // assigned
+};
+
 // Sums x over the axes where `out` has size 1 (the ranks are equal).
 struct SumTo {
   static constexpr Op kOp = Op::sum_to;
@@ -82,6 +100,8 @@ void copy(Device& device, const Copy& args);
 void unary_forward(Device& device, const UnaryForward& args);
 void unary_backward(Device& device, const UnaryBackward& args);
 void binary(Device& device, const Binary& args);
+void swiglu_forward(Device& device, const SwigluForward& args);
+void swiglu_backward(Device& device, const SwigluBackward& args);
 void sum_to(Device& device, const SumTo& args);
 void tap_forward(Device& device, const TapForward& args);
 void tap_backward(Device& device, const TapBackward& args);

@@ -96,6 +96,30 @@ class Runs(Train):
         refused = run(PROGRAM, "convert", out, self.folder / "hf", "--layout", "transformers")
         self.assertIn("has no lstm mixers", refused.stderr)
 
+    def test_trains_diagonal_state_spaces_which_the_other_verbs_read(self):
+        text = self.folder / "text"
+        text.write_text("to be or not to be " * 40)
+        for mixer, init, state_bytes in (("s4d", "real", 8 * 6 * 4), ("h3", "inv", 8 * 11 * 4)):
+            out, state = self.folder / mixer, self.folder / f"{mixer}.state"
+            train = (PROGRAM, "train", "--text", text, "--out", out, "--mixer", mixer, "--d-model",
+                     8, "--layers", 1, "--batch-tokens", 64, "--length", 16, "--warmup", 2,
+                     "--eval-length", 16)
+            self.assert_done(run(*train, "--steps", 5, "--d-state", 6, "--ssm-init", init))
+            facts = json.loads(self.assert_done(run(PROGRAM, "info", out, "--json")).stdout)
+            self.assertEqual((facts["architecture"], facts["state_bytes"]), (mixer, state_bytes))
+            self.assertEqual(facts["mixer"],
+                             {"layer": mixer.upper(), "d_state": 6, "init": init})
+            for verb in (("generate", "--prompt", "to be", "--max-tokens", 5, "--save-state", state),
+                         ("generate", "--load-state", state, "--max-tokens", 5),
+                         ("eval", "--text", text)):
+                self.assert_done(run(PROGRAM, verb[0], "--model", out, *verb[1:],
+                                     errors="replace"))
+        refused = run(PROGRAM, "train", "--text", text, "--out", self.folder / "odd", "--mixer",
+                      "h3", "--d-model", 8, "--layers", 1, "--d-state", 7, "--batch-tokens", 64,
+                      "--length", 16, "--steps", 1)
+        self.assertIn("expected an even number, two for each complex state, found 7",
+                      refused.stderr)
+
     def test_the_learning_rate_falls_to_a_tenth_of_its_peak(self):
         def rates(*more):
             log = self.folder / "log"

@@ -19,8 +19,8 @@ const Layout kLayouts[] = {
     {{2, 1}},   {{5, 1}, 3},   {{1, 20000}, 5}, {{2, 2, 3, 4}},
 };
 
-constexpr Unary kUnaries[] = {Unary::exp,      Unary::neg_exp, Unary::relu,   Unary::silu,
-                              Unary::softplus, Unary::gelu,    Unary::sigmoid};
+constexpr Unary kUnaries[] = {Unary::exp,      Unary::neg_exp, Unary::relu,      Unary::silu,
+                              Unary::softplus, Unary::gelu,    Unary::gelu_tanh, Unary::sigmoid};
 // The slope of SiLU, s (1 + x (1 - s)), has the rounding of s times x, which is below 24.
 constexpr double kUnaryTolerance = (8 + 24) * kEpsilon;
 
@@ -125,12 +125,42 @@ TEST(Pointwise, ExtremesAsTheFormulasHaveThem) {
     EXPECT_EQ(relu[2], 0);
     EXPECT_EQ(relu[5], 200);
     EXPECT_TRUE(std::isnan(relu[6]));
-    const auto silu = run(Unary::silu);
-    EXPECT_EQ(silu[1], 0);
-    EXPECT_EQ(silu[2], 0);
-    EXPECT_EQ(silu[5], 200);
-    EXPECT_TRUE(std::isnan(silu[6]));
+    for (const Unary gate : {Unary::silu, Unary::gelu, Unary::gelu_tanh}) {
+      const auto gated = run(gate);
+      EXPECT_EQ(gated[1], 0);
+      EXPECT_EQ(gated[2], 0);
+      EXPECT_EQ(gated[5], 200);
+      EXPECT_TRUE(std::isnan(gated[6]));
+    }
   }
+}
+
+TEST(Pointwise, SwigluCpuAgreesWithRef) {
+  for (const Layout& layout : kLayouts) {
+    SCOPED_TRACE(layout.shape.str());
+    const auto call = [&](Device& device, Operands& o) {
+      const Tensor a = o.input(layout.shape, -8, 24, layout.row_padding);
+      const Tensor b = o.input(layout.shape), dy = o.input(layout.shape, -1, 1, 3);
+      swiglu_forward(device, {a, b, o.assigned(layout.shape, 1)});
+      swiglu_backward(device, {a, b, dy, o.assigned(layout.shape, layout.row_padding),
+                               o.assigned(layout.shape, 2)});
+    };
+    expect_cpu_agrees(call, kUnaryTolerance);
+  }
+}
+
+TEST(Pointwise, GradientsOfSwigluAreThoseOfFiniteDifferences) {
+  Device ref("ref");
+  Operands o(DType::f64);
+  const Tensor a = o.input({3, 5}, -2, 2, 1), b = o.input({3, 5}), dy = o.input({3, 5});
+  const Tensor y = o.assigned({3, 5}), da = o.assigned({3, 5}), db = o.assigned({3, 5});
+  swiglu_backward(ref, {a, b, dy, da, db});
+  const auto loss = [&] {
+    swiglu_forward(ref, {a, b, y});
+    return weighted_sum(y, dy);
+  };
+  expect_gradient(a, da, loss, "a");
+  expect_gradient(b, db, loss, "b");
 }
 
 TEST(Pointwise, SumTo) {

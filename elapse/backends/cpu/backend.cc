@@ -16,6 +16,8 @@ KernelTable make_table() {
   table.set<UnaryForward>(cpu::unary_forward);
   table.set<UnaryBackward>(cpu::unary_backward);
   table.set<Binary>(cpu::binary);
+  table.set<SwigluForward>(cpu::swiglu_forward);
+  table.set<SwigluBackward>(cpu::swiglu_backward);
   table.set<TapForward>(cpu::tap_forward);
   table.set<TapBackward>(cpu::tap_backward);
   table.set<GatherRows>(cpu::gather_rows);
@@ -25,6 +27,8 @@ KernelTable make_table() {
   table.set<LinearBackwardWeight>(cpu::linear_backward_weight);
   table.set<RmsNormForward>(cpu::rms_norm_forward);
   table.set<RmsNormBackward>(cpu::rms_norm_backward);
+  table.set<LayerNormForward>(cpu::layer_norm_forward);
+  table.set<LayerNormBackward>(cpu::layer_norm_backward);
   table.set<GatedRmsNormForward>(cpu::gated_rms_norm_forward);
   table.set<GatedRmsNormBackward>(cpu::gated_rms_norm_backward);
   table.set<CausalConvForward>(cpu::causal_conv_forward);

@@ -5,8 +5,9 @@
 //     forward and 22 n backward, one after another in each chain;
 //   a convolution (long_conv-inl.h) with the answer to a single 1, which is the recurrence over
 //     one sequence, once for all sequences; its gradient goes back the same way.
-// At 32 states and 1024 tokens that is 240 operations a token and 5 vectors of channels forward and
-// backward against 40 or so. Sums over tokens and sequences are made in their order.
+// With 32 complex states and 8 sequences of 1024 tokens, ns a token and channel on one thread of a
+// Zen 5, forward and backward: 4.1 and 8.6 convolved (of which the filter is 1 and 3.3), 8.0 and 18
+// by the recurrence. Sums over tokens and sequences are made in their order.
 #include <complex>
 
 #include "elapse/backends/cpu/blocks.h"

@@ -5,6 +5,7 @@
 #include "elapse/ops/cross_entropy.h"
 #include "elapse/ops/diagonal_ssm.h"
 #include "elapse/ops/gated_rms_norm.h"
+#include "elapse/ops/layer_norm.h"
 #include "elapse/ops/linear.h"
 #include "elapse/ops/long_conv.h"
 #include "elapse/ops/optimizer.h"
@@ -26,6 +27,8 @@ void copy(Device& device, const Copy& args);
 void unary_forward(Device& device, const UnaryForward& args);
 void unary_backward(Device& device, const UnaryBackward& args);
 void binary(Device& device, const Binary& args);
+void swiglu_forward(Device& device, const SwigluForward& args);
+void swiglu_backward(Device& device, const SwigluBackward& args);
 void tap_forward(Device& device, const TapForward& args);
 void tap_backward(Device& device, const TapBackward& args);
 void gather_rows(Device& device, const GatherRows& args);
@@ -35,6 +38,8 @@ void linear_backward_input(Device& device, const LinearBackwardInput& args);
 void linear_backward_weight(Device& device, const LinearBackwardWeight& args);
 void rms_norm_forward(Device& device, const RmsNormForward& args);
 void rms_norm_backward(Device& device, const RmsNormBackward& args);
+void layer_norm_forward(Device& device, const LayerNormForward& args);
+void layer_norm_backward(Device& device, const LayerNormBackward& args);
 void gated_rms_norm_forward(Device& device, const GatedRmsNormForward& args);
 void gated_rms_norm_backward(Device& device, const GatedRmsNormBackward& args);
 void causal_conv_forward(Device& device, const CausalConvForward& args);

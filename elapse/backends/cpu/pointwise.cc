@@ -92,6 +92,8 @@ void UnaryForwardBlock(const UnaryForward& args, const StridedRows<2>& walk, Row
       return map([](V x) HWY_ATTR { return Gelu(D(), x); });
     case Unary::sigmoid:
       return map([](V x) HWY_ATTR { return Sigmoid(D(), x); });
+    case Unary::gelu_tanh:
+      return map([](V x) HWY_ATTR { return GeluTanh(D(), x); });
   }
 }
 
@@ -117,6 +119,8 @@ void UnaryBackwardBlock(const UnaryBackward& args, const StridedRows<3>& walk, R
       return map([](V x) HWY_ATTR { return GeluDerivative(D(), x); });
     case Unary::sigmoid:
       return map([](V x) HWY_ATTR { return hn::Mul(Sigmoid(D(), x), Sigmoid(D(), hn::Neg(x))); });
+    case Unary::gelu_tanh:
+      return map([](V x) HWY_ATTR { return GeluTanhDerivative(D(), x); });
   }
 }
 
@@ -128,6 +132,30 @@ void BinaryBlock(const Binary& args, const StridedRows<3>& walk, RowBlock block)
     case BinaryFunction::mul:
       return map([](V a, V b) HWY_ATTR { return hn::Mul(a, b); });
   }
+}
+
+void SwigluForwardBlock(const SwigluForward& args, const StridedRows<3>& walk, RowBlock block) {
+  MapTwo(walk, block, args.a, args.b, args.y,
+         [](V a, V b) HWY_ATTR { return hn::Mul(Silu(D(), a), b); });
+}
+
+void SwigluBackwardBlock(const SwigluBackward& args, const StridedRows<5>& walk, RowBlock block) {
+  const D d;
+  for (int64_t r = block.row_begin; r < block.row_end; ++r) {
+    const auto at = walk.offsets(r);
+    const float* a = args.a.data<float>() + at[0] + block.begin;
+    const float* b = args.b.data<float>() + at[1] + block.begin;
+    const float* dy = args.dy.data<float>() + at[2] + block.begin;
+    float* da = args.da.data<float>() + at[3] + block.begin;
+    float* db = args.db.data<float>() + at[4] + block.begin;
+    const bool streamed = StreamsTo(d, args.da, da) && StreamsTo(d, args.db, db);
+    ForLanes(d, block.end - block.begin, streamed, [&](int64_t i, auto lanes) HWY_ATTR {
+      const V x = lanes.load(a + i), g = lanes.load(dy + i), s = Sigmoid(d, x);
+      lanes.put(hn::Mul(hn::Mul(g, lanes.load(b + i)), SiluDerivative(d, x, s)), da + i);
+      lanes.put(hn::Mul(g, hn::Mul(x, s)), db + i);
+    });
+  }
+  hwy::FlushStream();
 }
 
 }  // namespace
@@ -143,6 +171,8 @@ HWY_EXPORT(CopyBlock);
 HWY_EXPORT(UnaryForwardBlock);
 HWY_EXPORT(UnaryBackwardBlock);
 HWY_EXPORT(BinaryBlock);
+HWY_EXPORT(SwigluForwardBlock);
+HWY_EXPORT(SwigluBackwardBlock);
 
 void round_block(const Copy& args, const StridedRows<2>& walk, RowBlock block) {
   for (int64_t r = block.row_begin; r < block.row_end; ++r) {
@@ -187,6 +217,16 @@ void unary_backward(Device& device, const UnaryBackward& args) {
 void binary(Device& device, const Binary& args) {
   run<3>(device, args, {args.out.shape(), {&args.a, &args.b, &args.out}},
          HWY_DYNAMIC_DISPATCH(BinaryBlock));
+}
+
+void swiglu_forward(Device& device, const SwigluForward& args) {
+  run<3>(device, args, {args.a.shape(), {&args.a, &args.b, &args.y}},
+         HWY_DYNAMIC_DISPATCH(SwigluForwardBlock));
+}
+
+void swiglu_backward(Device& device, const SwigluBackward& args) {
+  run<5>(device, args, {args.a.shape(), {&args.a, &args.b, &args.dy, &args.da, &args.db}},
+         HWY_DYNAMIC_DISPATCH(SwigluBackwardBlock));
 }
 
 }  // namespace elapse::cpu

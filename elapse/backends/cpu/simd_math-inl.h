@@ -221,6 +221,25 @@ HWY_INLINE V GeluDerivative(D d, V x) {
   return hn::MulAdd(x, normal.density, normal.below);
 }
 
+// GELU's approximation by tanh is x sigmoid(u), for u = 2 sqrt(2 / pi) (x + 0.044715 x^3).
+inline constexpr float kGeluInner = 1.59576912f, kGeluCubic = 0.0713548162f;
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE V GeluTanhGate(D d, V x) {
+  const V slope = hn::MulAdd(hn::Set(d, kGeluCubic), hn::Mul(x, x), hn::Set(d, kGeluInner));
+  return Sigmoid(d, hn::Mul(x, slope));
+}
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE V GeluTanh(D d, V x) {
+  return hn::Mul(x, GeluTanhGate(d, x));
+}
+// s + s (1 - s) x du/dx for s = sigmoid(u)
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE V GeluTanhDerivative(D d, V x) {
+  const V s = GeluTanhGate(d, x);
+  const V slope = hn::MulAdd(hn::Set(d, 3 * kGeluCubic), hn::Mul(x, x), hn::Set(d, kGeluInner));
+  return hn::MulAdd(hn::Mul(s, hn::Sub(hn::Set(d, 1.0f), s)), hn::Mul(x, slope), s);
+}
+
 }  // namespace elapse::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 

@@ -13,6 +13,7 @@ KernelTable make_table() {
   ref::add_rows<T>(table);
   ref::add_linear<T>(table);
   ref::add_rms_norm<T>(table);
+  ref::add_layer_norm<T>(table);
   ref::add_gated_rms_norm<T>(table);
   ref::add_causal_conv<T>(table);
   ref::add_selective_scan<T>(table);

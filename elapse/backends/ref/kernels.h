@@ -17,6 +17,8 @@ void add_linear(KernelTable& table);
 template <class T>
 void add_rms_norm(KernelTable& table);
 template <class T>
+void add_layer_norm(KernelTable& table);
+template <class T>
 void add_gated_rms_norm(KernelTable& table);
 template <class T>
 void add_causal_conv(KernelTable& table);

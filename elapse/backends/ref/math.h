@@ -47,6 +47,19 @@ T gelu_slope(T x) {
   return normal_below(x) + x * kDensityAt0 * std::exp(-x * x / 2);
 }
 
+inline constexpr double kGeluInner = 0.79788456080286535588;  // sqrt(2 / pi)
+inline constexpr double kGeluCubic = 0.044715;
+template <class T>
+T gelu_tanh(T x) {
+  return x * (1 + std::tanh(T(kGeluInner) * (x + T(kGeluCubic) * x * x * x))) / 2;
+}
+template <class T>
+T gelu_tanh_slope(T x) {
+  const T tanh = std::tanh(T(kGeluInner) * (x + T(kGeluCubic) * x * x * x));
+  const T inner_slope = T(kGeluInner) * (1 + 3 * T(kGeluCubic) * x * x);
+  return (1 + tanh) / 2 + x * (1 - tanh * tanh) / 2 * inner_slope;
+}
+
 template <class T>
 T edited(EditOp op, T value, T source) {
   switch (op) {

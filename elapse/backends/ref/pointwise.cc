@@ -63,6 +63,8 @@ T value_of(Unary function, T x) {
       return gelu(x);
     case Unary::sigmoid:
       return sigmoid(x);
+    case Unary::gelu_tanh:
+      return gelu_tanh(x);
   }
   return x;
 }
@@ -80,6 +82,8 @@ T slope_of(Unary function, T x) {
       return gelu_slope(x);
     case Unary::sigmoid:
       return sigmoid(x) * sigmoid(-x);
+    case Unary::gelu_tanh:
+      return gelu_tanh_slope(x);
     default:
       return value_of(function, x);
   }
@@ -110,6 +114,25 @@ void binary(Device&, const Binary& a) {
   for_each_place<3>(a.out.shape(), {&a.a, &a.b, &a.out}, [&](auto at) {
     const T x = lhs[at[0]], y = rhs[at[1]];
     out[at[2]] = a.function == BinaryFunction::add ? x + y : x * y;
+  });
+}
+
+template <class T>
+void swiglu_forward(Device&, const SwigluForward& args) {
+  const T *a = args.a.data<T>(), *b = args.b.data<T>();
+  T* y = args.y.data<T>();
+  for_each_place<3>(args.a.shape(), {&args.a, &args.b, &args.y},
+                    [&](auto at) { y[at[2]] = silu(a[at[0]]) * b[at[1]]; });
+}
+
+template <class T>
+void swiglu_backward(Device&, const SwigluBackward& args) {
+  const T *a = args.a.data<T>(), *b = args.b.data<T>(), *dy = args.dy.data<T>();
+  T *da = args.da.data<T>(), *db = args.db.data<T>();
+  for_each_place<5>(args.a.shape(), {&args.a, &args.b, &args.dy, &args.da, &args.db}, [&](auto at) {
+    const T x = a[at[0]], g = dy[at[2]];
+    da[at[3]] = g * b[at[1]] * silu_slope(x);
+    db[at[4]] = g * silu(x);
   });
 }
 
@@ -193,6 +216,8 @@ void add_pointwise(KernelTable& table) {
   table.set<UnaryForward>(unary_forward<T>);
   table.set<UnaryBackward>(unary_backward<T>);
   table.set<Binary>(binary<T>);
+  table.set<SwigluForward>(swiglu_forward<T>);
+  table.set<SwigluBackward>(swiglu_backward<T>);
   table.set<SumTo>(sum_to<T>);
   table.set<TapForward>(tap_forward<T>);
   table.set<TapBackward>(tap_backward<T>);
