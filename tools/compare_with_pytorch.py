@@ -5,13 +5,13 @@
 Both train the model of `elapse bench train.<mixer>-256x4`: byte embeddings, 4 residual layers of
 d_model 256 (RMSNorm, mixer, projection), tied head, next-token loss over 8 sequences of 256, clipped
 gradients, AdamW. PyTorch's mixer is its own nn.RNN, nn.LSTM or nn.GRU; S4D is written as its authors
-do, with torch.fft. The two take turns, and the best of each counts, so that both meet the same
-machine.
+do, with torch.fft; of `attention`, a layer of Transformer++ out of linear maps, products and softmax.
+The two take turns, and the best of each counts, so that both meet the same machine.
 
     /usr/bin/python3 tools/compare_with_pytorch.py [--threads 2] [--rounds 3] [MIXER ...]
 
 with Debian's python3-torch and libopenblas0-openmp: without it, PyTorch multiplies matrices by the
-reference BLAS, ten times slower. Mixers: rnn, lstm, gru, s4d; all of them where none is named.
+reference BLAS, ten times slower. Mixers: rnn, lstm, gru, s4d, attention; all where none is named.
 """
 import argparse
 import json
@@ -26,6 +26,7 @@ import torch
 ELAPSE = pathlib.Path(__file__).resolve().parent.parent / "build/elapse"
 D_MODEL, LAYERS, VOCAB, SEQUENCES, LENGTH = 256, 4, 256, 8, 256
 S4D_STATES = 32  # complex
+HEAD_DIM, D_INTERMEDIATE = 64, 704
 SECONDS_A_ROUND = 3
 
 
@@ -68,10 +69,6 @@ class S4D(torch.nn.Module):
         return torch.nn.functional.glu(self.output_linear(y))
 
 
-MIXERS = {"rnn": lambda: Cells(torch.nn.RNN), "lstm": lambda: Cells(torch.nn.LSTM),
-          "gru": lambda: Cells(torch.nn.GRU), "s4d": S4D}
-
-
 class Norm(torch.nn.Module):
     def __init__(self):
         super().__init__()
@@ -91,11 +88,58 @@ class Layer(torch.nn.Module):
         return x + self.mixer(self.norm(x))
 
 
+def linear(inputs, outputs):
+    return torch.nn.Linear(inputs, outputs, bias=False)
+
+
+class TransformerLayer(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm, self.norm2 = Norm(), Norm()
+        self.q, self.k, self.v, self.o = (linear(D_MODEL, D_MODEL) for _ in range(4))
+        self.up, self.gate = linear(D_MODEL, D_INTERMEDIATE), linear(D_MODEL, D_INTERMEDIATE)
+        self.down = linear(D_INTERMEDIATE, D_MODEL)
+        angles = torch.outer(torch.arange(LENGTH),
+                             10000.0 ** -(torch.arange(0, HEAD_DIM, 2) / HEAD_DIM)).repeat(1, 2)
+        self.cos, self.sin = angles.cos(), angles.sin()
+        self.later = torch.full((LENGTH, LENGTH), float("-inf")).triu(1)
+
+    def heads(self, x):  # (sequences, heads, tokens, channels)
+        return x.reshape(*x.shape[:2], -1, HEAD_DIM).transpose(1, 2)
+
+    def rotated(self, x):
+        first, second = x.chunk(2, -1)
+        return x * self.cos + torch.cat([-second, first], -1) * self.sin
+
+    def attention(self, u):
+        q, k = self.rotated(self.heads(self.q(u))), self.rotated(self.heads(self.k(u)))
+        scores = q @ k.transpose(-1, -2) * HEAD_DIM ** -0.5 + self.later
+        z = torch.softmax(scores, -1) @ self.heads(self.v(u))
+        return self.o(z.transpose(1, 2).flatten(2))
+
+    def forward(self, x):
+        x = x + self.attention(self.norm(x))
+        u = self.norm2(x)
+        return x + self.down(torch.nn.functional.silu(self.gate(u)) * self.up(u))
+
+
+def residual(mixer):
+    return lambda: Layer(mixer)
+
+
+def cells(kind):
+    return residual(lambda: Cells(kind))
+
+
+LAYERS_OF = {"rnn": cells(torch.nn.RNN), "lstm": cells(torch.nn.LSTM), "gru": cells(torch.nn.GRU),
+             "s4d": residual(S4D), "attention": TransformerLayer}
+
+
 class Model(torch.nn.Module):
-    def __init__(self, mixer):
+    def __init__(self, make_layer):
         super().__init__()
         self.embedding = torch.nn.Embedding(VOCAB, D_MODEL)
-        self.layers = torch.nn.Sequential(*(Layer(mixer) for _ in range(LAYERS)))
+        self.layers = torch.nn.Sequential(*(make_layer() for _ in range(LAYERS)))
         self.norm = Norm()
 
     def forward(self, tokens):
@@ -105,7 +149,7 @@ class Model(torch.nn.Module):
 class Training:
     def __init__(self, name):
         torch.manual_seed(0)
-        self.model = Model(MIXERS[name])
+        self.model = Model(LAYERS_OF[name])
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-3, weight_decay=0.1)
 
     def step(self):
@@ -142,19 +186,19 @@ def main():
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
-    unknown = sorted(set(args.mixers) - set(MIXERS))
+    unknown = sorted(set(args.mixers) - set(LAYERS_OF))
     if unknown:
-        parser.error(f"{unknown[0]}: expected one of {', '.join(MIXERS)}")
+        parser.error(f"{unknown[0]}: expected one of {', '.join(LAYERS_OF)}")
     torch.set_num_threads(args.threads)
     print(f"PyTorch {torch.__version__}, {args.threads} threads, ms a step\n"
-          f"{'mixer':6} {'elapse':>8} {'PyTorch':>8} {'ratio':>6}")
-    for name in args.mixers or MIXERS:
+          f"{'mixer':9} {'elapse':>8} {'PyTorch':>8} {'ratio':>6}")
+    for name in args.mixers or LAYERS_OF:
         training = Training(name)
         ours, theirs = [], []
         for _ in range(args.rounds):
             ours.append(elapse_milliseconds(name, args.threads))
             theirs.append(training.best_milliseconds())
-        print(f"{name:6} {min(ours):8.1f} {min(theirs):8.1f} {min(ours) / min(theirs):6.2f}",
+        print(f"{name:9} {min(ours):8.1f} {min(theirs):8.1f} {min(ours) / min(theirs):6.2f}",
               flush=True)
 
 

@@ -13,6 +13,7 @@ the files hold.
 import argparse
 import dataclasses
 import json
+import math
 import pathlib
 import struct
 
@@ -22,12 +23,13 @@ FIXTURES = pathlib.Path(__file__).resolve().parent.parent / "tests/fixtures"
 ROWS, LENGTH = 2, 19
 PROMPT, GREEDY = 8, 24
 PACKED_LENGTHS = (17, 1, 4)  # 17: one more than the tokens between the scan's checkpoints
+PAST_LENGTHS = (5, 3, 0)  # of attention's packed sequences
 TRAINING_STEPS = 10
 
 README = """# Fixtures
 
-Tiny random checkpoints in the published layouts (`rnn`, `lstm`, `gru`, `s4d`, `h3` and Mambas that
-are not selective throughout: in our own), and what a model of each must compute. Made by
+Tiny random checkpoints in the published layouts (`rnn`, `lstm`, `gru`, `gpt2`, `s4d`, `h3` and
+Mambas that are not selective throughout: in our own), and what a model of each must compute. Made by
 `tools/make_fixtures.py`, which walks token by token in float64 and shares no code with elapse.
 Parameters are exact in float32. `expected.safetensors` holds, in float64 but where marked:
 
@@ -48,6 +50,8 @@ Parameters are exact in float32. `expected.safetensors` holds, in float64 but wh
 | `edited.<point>.grad.<parameter>` | of the parameters with one axis |
 
 The state of recurrent mixers has one part, `cell`, in place of `h` and `conv`; S4D's has `h` alone.
+Attention's has none: its packed sequences start after the tokens `packed.past_ids` of
+`packed.past_lengths`, through which no gradient goes.
 
 Points of (tokens, d_inner, d_state) are those of layer 1 in the packed case, for size. AdamW: lr
 1e-3, betas 0.9 0.95, eps 1e-8, decay 0.1 but none on A_log, B, C, D, biases and norms, gradient norm
@@ -85,6 +89,18 @@ class Config:
     hidden_size: int = 0
     ssm_init: str = ""  # "legs", "lin", "real": S4D in place of Mamba, of complex or real states
     h3: bool = False  # or H3
+    # Attention's, in place of Mamba; heads 0: none
+    heads: int = 0
+    kv_heads: int = 0
+    rope_theta: float = 0  # 0: keys and queries are not rotated
+    rope_scaling: dict = None  # as transformers states Llama 3's
+    window: int = 0
+    # Around the mixers:
+    norm_eps: float = 1e-5
+    layer_norm: bool = False
+    d_intermediate: int = 0  # 0: no MLP
+    gelu: bool = False  # in place of SwiGLU
+    max_positions: int = 0
 
     @property
     def d_inner(self):
@@ -95,6 +111,8 @@ class Config:
         """Names of the parts of a layer's state, and of the points where they start."""
         if self.ssm_init and not self.h3:
             return (("h", "h_start"),)
+        if self.heads:
+            return ()
         return (("cell", "cell_start"),) if self.cell else (("conv", "conv_state"),
                                                             ("h", "h_start"))
 
@@ -125,14 +143,24 @@ def random_parameters(c, generator):
     def normal(*shape, scale):
         return scale * torch.randn(*shape, generator=generator, dtype=torch.float64)
 
+    def add_norm(name):
+        p[name + ".weight"] = 1 + normal(c.d_model, scale=0.1)
+        if c.layer_norm:
+            p[name + ".bias"] = normal(c.d_model, scale=0.1)
+
     p = {"backbone.embedding.weight": normal(c.vocab, c.d_model, scale=0.7)}
+    if c.max_positions:
+        p["backbone.positions.weight"] = normal(c.max_positions, c.d_model, scale=0.3)
     for i in range(c.n_layers):
         layer = f"backbone.layers.{i}."
-        p[layer + "norm.weight"] = 1 + normal(c.d_model, scale=0.1)
-        random = (random_cell if c.cell else random_s4d if c.ssm_init else
-                  random_mixer2 if c.head_dim else random_mixer)
+        add_norm(layer + "norm")
+        random = (random_attention if c.heads else random_cell if c.cell
+                  else random_s4d if c.ssm_init else random_mixer2 if c.head_dim else random_mixer)
         p.update(random(c, layer + "mixer.", normal))
-    p["backbone.norm_f.weight"] = 1 + normal(c.d_model, scale=0.1)
+        if c.d_intermediate:
+            add_norm(layer + "norm2")
+            p.update(random_mlp(c, layer + "mlp.", normal))
+    add_norm("backbone.norm_f")
     if not c.tied:
         p["lm_head.weight"] = normal(c.vocab, c.d_model, scale=0.7)
     return {name: value.float().double() for name, value in p.items()}
@@ -216,6 +244,32 @@ def random_s4d(c, prefix, normal):
     return {prefix + name: value for name, value in p.items()}
 
 
+def random_map(name, out, width, bias, normal):
+    p = {name + ".weight": normal(out, width, scale=width ** -0.5)}
+    if bias:
+        p[name + ".bias"] = normal(out, scale=0.2)
+    return p
+
+
+def random_attention(c, prefix, normal):
+    q, kv = c.heads * c.head_dim, c.kv_heads * c.head_dim
+    p = {}
+    for name, out, width in (("q", q, c.d_model), ("k", kv, c.d_model), ("v", kv, c.d_model),
+                             ("o", c.d_model, q)):
+        p.update(random_map(f"{prefix}{name}_proj", out, width, c.bias, normal))
+    return p
+
+
+def random_mlp(c, prefix, normal):
+    wide, p = c.d_intermediate, {}
+    inner = ("fc",) if c.gelu else ("up_proj", "gate_proj")
+    for name in inner:
+        p.update(random_map(prefix + name, wide, c.d_model, c.gelu, normal))
+    p.update(random_map(prefix + ("proj" if c.gelu else "down_proj"), c.d_model, wide, c.gelu,
+                        normal))
+    return p
+
+
 # ---- The model, one token after another ----
 
 
@@ -231,9 +285,76 @@ def within(point, prefix):
     return lambda name, value: point(prefix + name, value)
 
 
-def rms_norm(x, weight, point):
-    scale = point("scale", torch.sqrt((x * x).mean(-1, keepdim=True) + 1e-5))
-    return weight * x / scale
+def norm(c, p, name, x, point):
+    if c.layer_norm:
+        x = x - x.mean(-1, keepdim=True)
+    scale = point("scale", torch.sqrt((x * x).mean(-1, keepdim=True) + c.norm_eps))
+    normed = p[name + ".weight"] * x / scale
+    return normed + p[name + ".bias"] if c.layer_norm else normed
+
+
+def mapped(p, name, x):
+    return torch.nn.functional.linear(x, p[name + ".weight"], p.get(name + ".bias"))
+
+
+def stretched(frequency, factor, low_freq_factor, high_freq_factor,
+              original_max_position_embeddings, rope_type):
+    """As transformers' _compute_llama3_parameters, which goes by wavelengths."""
+    assert rope_type == "llama3"
+    wavelength = 2 * math.pi / frequency
+    if wavelength < original_max_position_embeddings / high_freq_factor:
+        return frequency
+    if wavelength > original_max_position_embeddings / low_freq_factor:
+        return frequency / factor
+    smooth = (original_max_position_embeddings / wavelength - low_freq_factor) / (
+        high_freq_factor - low_freq_factor)
+    return (1 - smooth) * frequency / factor + smooth * frequency
+
+
+def rotated(c, x, position):
+    """Channels i and i + head_dim / 2 of each head, (heads, head_dim), by the angle of pair i."""
+    if not c.rope_theta:
+        return x
+    half = c.head_dim // 2
+    exponents = torch.arange(half, dtype=torch.float64) * 2 / c.head_dim
+    frequencies = c.rope_theta ** -exponents
+    if c.rope_scaling:
+        frequencies = torch.stack([stretched(f, **c.rope_scaling) for f in frequencies])
+    angles = position * frequencies
+    turn = torch.complex(torch.cos(angles), torch.sin(angles))
+    pairs = torch.complex(x[:, :half], x[:, half:]) * turn
+    return torch.cat([pairs.real, pairs.imag], 1)
+
+
+def attention(c, p, prefix, u, state, point):
+    """One token; the state is the keys and the values so far, (tokens, kv_heads, head_dim) each."""
+    keys, values = state
+    position = len(keys)
+    q = point("q", mapped(p, prefix + "q_proj", u).reshape(c.heads, c.head_dim))
+    k = point("k", mapped(p, prefix + "k_proj", u).reshape(c.kv_heads, c.head_dim))
+    v = point("v", mapped(p, prefix + "v_proj", u).reshape(c.kv_heads, c.head_dim))
+    if c.rope_theta:
+        q, k = point("rot_q", rotated(c, q, position)), point("rot_k", rotated(c, k, position))
+    keys, values = torch.cat([keys, k[None]]), torch.cat([values, v[None]])
+    first = max(0, len(keys) - c.window) if c.window else 0
+    group, z = c.heads // c.kv_heads, []
+    for head in range(c.heads):
+        seen = (slice(first, None), head // group)
+        pattern = torch.softmax(keys[seen] @ q[head] / c.head_dim ** 0.5, 0)
+        z.append(pattern @ values[seen])
+    z = point("z", torch.stack(z))
+    return point("out", mapped(p, prefix + "o_proj", z.reshape(-1))), (keys, values)
+
+
+def mlp(c, p, prefix, u, point):
+    if c.gelu:
+        pre = point("pre", mapped(p, prefix + "fc", u))
+        post = point("post", torch.nn.functional.gelu(pre, approximate="tanh"))
+        return point("out", mapped(p, prefix + "proj", post))
+    pre = point("pre", mapped(p, prefix + "gate_proj", u))
+    pre_linear = point("pre_linear", mapped(p, prefix + "up_proj", u))
+    post = point("post", torch.nn.functional.silu(pre) * pre_linear)
+    return point("out", mapped(p, prefix + "down_proj", post))
 
 
 def weightless_norm(c, x):
@@ -411,6 +532,33 @@ def check_convolution(c, p):
     assert torch.allclose(torch.stack(found), expected, rtol=0, atol=1e-12)
 
 
+def check_norm_against_torch(c, p):
+    x = torch.linspace(-1, 2, c.d_model, dtype=torch.float64)
+    expected = torch.nn.functional.layer_norm(
+        x, x.shape, p["backbone.norm_f.weight"], p["backbone.norm_f.bias"], c.norm_eps)
+    found = norm(c, p, "backbone.norm_f", x, unchanged)
+    assert torch.allclose(found, expected, rtol=0, atol=1e-12)
+
+
+def check_attention_against_torch(c, p):
+    """attention() gives what PyTorch's own layer gives, where that can be asked for."""
+    prefix = "backbone.layers.0.mixer."
+    layer = torch.nn.MultiheadAttention(c.d_model, c.heads).double()
+    joined = {kind: torch.cat([p[f"{prefix}{n}_proj.{kind}"] for n in "qkv"])
+              for kind in ("weight", "bias")}
+    layer.load_state_dict({"in_proj_weight": joined["weight"], "in_proj_bias": joined["bias"],
+                           "out_proj.weight": p[prefix + "o_proj.weight"],
+                           "out_proj.bias": p[prefix + "o_proj.bias"]})
+    inputs = torch.linspace(-1, 1, 7 * c.d_model, dtype=torch.float64).reshape(7, 1, c.d_model)
+    later = torch.ones(7, 7, dtype=torch.bool).triu(1)
+    state, outputs = zero_state(c)[0], []
+    for u in inputs[:, 0]:
+        out, state = attention(c, p, prefix, u, state, unchanged)
+        outputs.append(out)
+    expected = layer(inputs, inputs, inputs, attn_mask=later)[0][:, 0]
+    assert torch.allclose(torch.stack(outputs), expected, rtol=0, atol=1e-12)
+
+
 def check_against_torch(c, p):
     """recurrent() gives what PyTorch's own layer of that name gives."""
     layer = {"rnn": torch.nn.RNN, "lstm": torch.nn.LSTM, "gru": torch.nn.GRU}[c.cell](
@@ -429,21 +577,32 @@ def check_against_torch(c, p):
 def token_logits(c, p, token, state, point):
     """Logits after one token; replaces the entries of `state`, one a layer."""
     stream = point("embed", p["backbone.embedding.weight"][token])
+    if c.max_positions:
+        position = len(state[0][0])
+        stream = stream + point("pos_embed", p["backbone.positions.weight"][position])
     for i in range(c.n_layers):
         here, layer = within(point, f"layers.{i}."), f"backbone.layers.{i}."
         stream = here("resid_pre", stream)
-        u = rms_norm(here("layer_input", stream), p[layer + "norm.weight"], here)
-        mix = (recurrent if c.cell else h3 if c.h3 else s4d if c.ssm_init else
-               mixer2 if c.head_dim else mixer)
+        u = norm(c, p, layer + "norm", here("layer_input", stream), here)
+        mix = (attention if c.heads else recurrent if c.cell else h3 if c.h3
+               else s4d if c.ssm_init else mixer2 if c.head_dim else mixer)
         out, state[i] = mix(c, p, layer + "mixer.", here("norm", u), state[i],
                             within(here, "mixer."))
-        stream = here("resid_post", stream + out)
-    hidden = point("norm_f", rms_norm(stream, p["backbone.norm_f.weight"], unchanged))
+        stream = stream + out
+        if c.d_intermediate:
+            stream, of_mlp = here("resid_mid", stream), within(here, "mlp_")
+            u = norm(c, p, layer + "norm2", of_mlp("input", stream), of_mlp)
+            stream = stream + mlp(c, p, layer + "mlp.", of_mlp("norm", u), within(here, "mlp."))
+        stream = here("resid_post", stream)
+    hidden = point("norm_f", norm(c, p, "backbone.norm_f", stream, unchanged))
     head = p["backbone.embedding.weight" if c.tied else "lm_head.weight"]
     return point("logits", head @ hidden)
 
 
 def zero_state(c):
+    if c.heads:
+        empty = torch.zeros(0, c.kv_heads, c.head_dim, dtype=torch.float64)
+        return [(empty, empty) for _ in range(c.n_layers)]
     if c.cell:
         rows = 2 if c.cell == "lstm" else 1
         return [(torch.zeros(rows, c.d_inner, dtype=torch.float64),) for _ in range(c.n_layers)]
@@ -462,6 +621,8 @@ def sequence_logits(c, p, tokens, start, point=unchanged):
     """Logits (len, vocab) and the state after the last token."""
     state = [tuple(point(f"layers.{i}.mixer.{name}", part)
                    for (_, name), part in zip(c.parts, layer)) for i, layer in enumerate(start)]
+    if c.heads:
+        state = list(start)
     return torch.stack([token_logits(c, p, t, state, point) for t in tokens]), state
 
 
@@ -599,6 +760,13 @@ def random_starts(c, generator):
              for layer in zero_state(c)] for _ in PACKED_LENGTHS]
 
 
+def starts_after(c, parameters, past):
+    """The states after these tokens, through which no gradient goes."""
+    with torch.no_grad():
+        return [sequence_logits(c, parameters, tokens, zero_state(c))[1] if tokens
+                else zero_state(c) for tokens in past]
+
+
 def by_part(c, states, of=lambda value: value):
     """{layers.i.conv: (sequences, ...), ...}, for each part"""
     return {f"layers.{i}.{name}": torch.stack([of(state[i][part]) for state in states])
@@ -608,8 +776,9 @@ def by_part(c, states, of=lambda value: value):
 def run_packed(c, parameters, sequences, starts, point):
     """Parameters and starts with their gradients, logits, loss, ends."""
     p, logits, ends = trainable(parameters), [], []
-    starts = [[tuple(part.clone().requires_grad_() for part in layer) for layer in state]
-              for state in starts]
+    if not c.heads:
+        starts = [[tuple(part.clone().requires_grad_() for part in layer) for layer in state]
+                  for state in starts]
     for tokens, start in zip(sequences, starts):
         if isinstance(point, Recorder):
             point.begin_sequence()
@@ -655,9 +824,16 @@ def expect_edited(c, parameters, sequences, starts, names):
 def expectations(c, parameters, generator):
     batch = [random_tokens(c, LENGTH, generator) for _ in range(ROWS)]
     sequences = [random_tokens(c, length, generator) for length in PACKED_LENGTHS]
-    starts = random_starts(c, generator)
+    past = {}
+    if c.heads:
+        tokens = [random_tokens(c, length, generator) for length in PAST_LENGTHS]
+        past = {"packed.past_ids": torch.tensor(sum(tokens, [])),
+                "packed.past_lengths": torch.tensor(PAST_LENGTHS)}
+        starts = starts_after(c, parameters, tokens)
+    else:
+        starts = random_starts(c, generator)
     packed, names = expect_packed(c, parameters, sequences, starts)
-    return {**expect_batch(c, parameters, batch), **expect_greedy(c, parameters, batch[0][:PROMPT]),
+    return {**past, **expect_batch(c, parameters, batch), **expect_greedy(c, parameters, batch[0][:PROMPT]),
             **expect_training(c, parameters, batch), **packed,
             **expect_edited(c, parameters, sequences, starts, names)}
 
@@ -705,8 +881,8 @@ def mamba2_config(c):
 
 def original_config(c, ssm_cfg):
     return {"d_model": c.d_model, "n_layer": c.n_layers, "vocab_size": c.vocab_size,
-            "ssm_cfg": ssm_cfg, "rms_norm": True, "residual_in_fp32": True,
-            "fused_add_norm": True, "pad_vocab_size_multiple": 16 if c.head_dim else 8,
+            "ssm_cfg": ssm_cfg, "rms_norm": not c.layer_norm, "residual_in_fp32": True,
+            "fused_add_norm": True, "pad_vocab_size_multiple": 16 if c.head_dim and not c.heads else 8,
             "tie_embeddings": c.tied}
 
 
@@ -717,9 +893,59 @@ def write_transformers(folder, c, parameters):
     write_config(folder, falcon_config(c) if c.mixer_norm_eps else config(c))
 
 
-def write_original(folder, c, parameters, ssm_cfg):
-    write_safetensors(folder / "model.safetensors", {n: v.float() for n, v in parameters.items()})
-    write_config(folder, original_config(c, ssm_cfg))
+def write_original(folder, c, parameters, ssm_cfg, more=()):
+    tensors = {n: v.float() for n, v in parameters.items()}
+    if c.d_intermediate and not c.gelu:
+        tensors = fused_mlps(tensors)
+    write_safetensors(folder / "model.safetensors", tensors)
+    write_config(folder, {**original_config(c, ssm_cfg), **dict(more)})
+
+
+def fused_mlps(tensors):
+    """As state-spaces/mamba's GatedMLP: fc1 has up_proj, then gate_proj."""
+    fused = {}
+    for name, value in tensors.items():
+        if ".mlp.up_proj." in name:
+            gate = tensors[name.replace("up_proj", "gate_proj")]
+            fused[name.replace("up_proj", "fc1")] = torch.cat([value, gate])
+        elif ".mlp.gate_proj." not in name:
+            fused[name.replace("mlp.down_proj", "mlp.fc2")] = value
+    return fused
+
+
+def llama_config(c):
+    return {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": c.vocab,
+            "hidden_size": c.d_model, "intermediate_size": c.d_intermediate,
+            "num_hidden_layers": c.n_layers, "num_attention_heads": c.heads,
+            "num_key_value_heads": c.kv_heads, "head_dim": c.head_dim, "hidden_act": "silu",
+            "max_position_embeddings": 2048, "rms_norm_eps": c.norm_eps,
+            "rope_theta": c.rope_theta, "rope_scaling": c.rope_scaling, "attention_bias": c.bias,
+            "mlp_bias": False, "tie_word_embeddings": c.tied, "bos_token_id": 1, "eos_token_id": 2,
+            "torch_dtype": "float32"}
+
+
+def mistral_config(c):
+    config = llama_config(c)
+    for key in ("attention_bias", "mlp_bias", "rope_scaling"):
+        del config[key]
+    return {**config, "model_type": "mistral", "architectures": ["MistralForCausalLM"],
+            "sliding_window": c.window}
+
+
+def llama_name(name):
+    for ours, theirs in (("backbone.embedding.", "model.embed_tokens."),
+                         ("backbone.norm_f.", "model.norm."), ("backbone.layers.", "model.layers."),
+                         (".norm.", ".input_layernorm."),
+                         (".norm2.", ".post_attention_layernorm."), (".mixer.", ".self_attn.")):
+        if ".layers." in name or ours.startswith("backbone."):
+            name = name.replace(ours, theirs)
+    return name
+
+
+def write_llama(folder, c, parameters):
+    write_safetensors(folder / "model.safetensors",
+                      {llama_name(n): v.float() for n, v in parameters.items()})
+    write_config(folder, mistral_config(c) if c.window else llama_config(c))
 
 
 def write_original_pickle(folder, c, parameters, ssm_cfg):
@@ -744,6 +970,10 @@ def make(name, seed, c, write, *extra):
         check_against_torch(c, parameters)
     if c.ssm_init and not c.h3:
         check_convolution(c, parameters)
+    if c.layer_norm:
+        check_norm_against_torch(c, parameters)
+    if c.heads and c.bias and not c.rope_theta:
+        check_attention_against_torch(c, parameters)
     write(folder, c, parameters, *extra)
     write_safetensors(folder / "expected.safetensors", expectations(c, parameters, generator))
 
@@ -800,6 +1030,28 @@ def main():
          Config(d_model=6, n_layers=2, vocab_size=19, expand=1, d_state=6, d_conv=0, dt_rank=0,
                 vocab=24, ssm_init="lin", h3=True),
          write_original, {"layer": "H3", "d_state": 6})
+    make("llama", 11,
+         Config(d_model=10, n_layers=2, vocab_size=21, expand=0, d_state=0, d_conv=0, dt_rank=0,
+                vocab=21, tied=False, head_dim=6, heads=4, kv_heads=2, rope_theta=500.0,
+                rope_scaling={"factor": 3.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                              "original_max_position_embeddings": 64, "rope_type": "llama3"},
+                norm_eps=1e-6, d_intermediate=14), write_llama)
+    make("mistral", 12,
+         Config(d_model=12, n_layers=2, vocab_size=19, expand=0, d_state=0, d_conv=0, dt_rank=0,
+                vocab=19, head_dim=4, heads=3, kv_heads=1, rope_theta=100.0, window=4,
+                d_intermediate=10), write_llama)
+    make("gpt2", 13,
+         Config(d_model=12, n_layers=2, vocab_size=21, expand=0, d_state=0, d_conv=0, dt_rank=0,
+                vocab=24, bias=True, head_dim=4, heads=3, kv_heads=3, layer_norm=True,
+                d_intermediate=20, gelu=True, max_positions=32), write_original,
+         {"layer": "attention", "num_heads": 3, "positions": "none", "qkv_proj_bias": True,
+          "out_proj_bias": True},
+         {"d_intermediate": 20, "mlp_multiple_of": 1, "mlp": "gelu_tanh", "mlp_bias": True,
+          "max_positions": 32})
+    make("mamba-mlp", 14,
+         Config(d_model=6, n_layers=2, vocab_size=17, expand=2, d_state=3, d_conv=3, dt_rank=1,
+                vocab=24, d_intermediate=128), write_original, {"d_state": 3, "d_conv": 3},
+         {"d_intermediate": 100})
     (FIXTURES / "README.md").write_text(README)
 
 

@@ -69,7 +69,7 @@ void run_convert(const Arguments& args) {
   progress.reset();
   const Checkpoint made = open_checkpoint(args.to);
   int64_t bytes = 0;
-  for (const NamedTensor& t : made.tensors()) bytes += t.tensor.bytes();
+  for (const NamedTensor& t : made.tensors) bytes += t.tensor.bytes();
   fmt::print("{}: {} layout, {} in {} file{}\n", args.to, name_of(made.config.layout),
              bytes_text(bytes), made.files.size(), made.files.size() == 1 ? "" : "s");
 }

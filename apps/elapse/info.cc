@@ -37,7 +37,6 @@ constexpr const char* kFooter =
 // What there is to say about a folder or a file.
 struct Contents {
   std::optional<ModelConfig> config;  // of a folder
-  Layout names = Layout::original;    // whose names its files have
   std::optional<StateSummary> state;  // of a saved one
   std::vector<WeightFile> files;
   std::vector<std::string> tokenizer;
@@ -70,7 +69,6 @@ Contents contents_of_folder(const std::string& path) {
   Contents contents;
   Checkpoint checkpoint = open_checkpoint(path);
   contents.config = checkpoint.config;
-  contents.names = checkpoint.names;
   contents.files = std::move(checkpoint.files);
   for (const char* name : kTokenizerFiles) {
     if (file_exists((fs::path(path) / name).string())) contents.tokenizer.push_back(name);
@@ -95,10 +93,6 @@ Contents contents_of(const std::string& path) {
 
 std::string file_name(const WeightFile& file) { return fs::path(file.path).filename().string(); }
 
-std::string shown_name(const Contents& contents, const std::string& name) {
-  return contents.config ? name_in_layout(name, contents.names) : name;
-}
-
 // ---- for people
 
 template <class Value>
@@ -121,6 +115,12 @@ void print_config(const ModelConfig& c) {
   } else {
     line("mixer", ssm_cfg_json(c));
   }
+  if (c.d_intermediate > 0) {
+    line("mlp", fmt::format("{} of {} channels{}", name_of(c.mlp), c.d_intermediate,
+                            c.mlp_bias ? ", with biases" : ""));
+  }
+  if (c.norm == NormKind::layer) line("norm", "LayerNorm");
+  if (c.max_positions > 0) line("positions", fmt::format("{}, learned", c.max_positions));
   if (c.mixer == MixerKind::mamba) line("dt_rank", c.dt_rank);
   if (!c.has_published_selection()) {
     const auto depends = [](bool is) { return is ? "by token" : "constant"; };
@@ -161,10 +161,17 @@ void print_elements(const Contents& contents) {
 void print_tensors(const Contents& contents) {
   for (const WeightFile& file : contents.files) {
     for (const auto& [name, tensor] : file.tensors) {
-      fmt::print("{:<48} {:<5} {:<18} {}\n", shown_name(contents, name), name_of(tensor.dtype()),
-                 tensor.shape().str(), file_name(file));
+      fmt::print("{:<48} {:<5} {:<18} {}\n", name, name_of(tensor.dtype()), tensor.shape().str(),
+                 file_name(file));
     }
   }
+}
+
+std::string state_text(const ModelConfig& c) {
+  const int64_t bytes = c.state_bytes(), growth = c.state_bytes_per_token();
+  if (growth == 0) return fmt::format("{} ({}) a sequence, in float32", bytes, bytes_text(bytes));
+  return fmt::format("grows by {} ({}) a token{}, in float32", growth, bytes_text(growth),
+                     c.window > 0 ? fmt::format(", up to the window of {}", c.window) : "");
 }
 
 void print_text(const Contents& contents, bool tensors) {
@@ -172,8 +179,7 @@ void print_text(const Contents& contents, bool tensors) {
   if (contents.state) print_state(*contents.state);
   print_elements(contents);
   if (contents.config) {
-    const int64_t bytes = contents.config->state_bytes();
-    line("state", fmt::format("{} ({}) a sequence, in float32", bytes, bytes_text(bytes)));
+    line("state", state_text(*contents.config));
     line("tokenizer", joined(contents.tokenizer));
   }
   std::vector<std::string> names;
@@ -206,7 +212,16 @@ void write_config(JsonWriter& json, const ModelConfig& c) {
   }
   json.field("vocab_size", c.vocab_size).field("padded_vocab_size", c.vocab());
   json.field("tied_head", c.tied_head);
+  if (c.d_intermediate > 0) {
+    json.field("d_intermediate", c.d_intermediate).field("mlp", name_of(c.mlp));
+    json.field("mlp_bias", c.mlp_bias);
+  }
+  if (c.norm == NormKind::layer) json.field("norm", "layer");
+  if (c.max_positions > 0) json.field("max_positions", c.max_positions);
   json.field("state_bytes", c.state_bytes());
+  if (c.state_bytes_per_token() > 0) {
+    json.field("state_bytes_per_token", c.state_bytes_per_token());
+  }
 }
 
 void write_tensor(JsonWriter& json, const std::string& name, const Tensor& tensor,
@@ -236,7 +251,7 @@ std::string json_text(const Contents& contents, bool tensors) {
     json.key("tensors").begin_array();
     for (const WeightFile& file : contents.files) {
       for (const auto& [name, tensor] : file.tensors) {
-        write_tensor(json, shown_name(contents, name), tensor, file_name(file));
+        write_tensor(json, name, tensor, file_name(file));
       }
     }
     json.end_array();

@@ -17,6 +17,7 @@
 #include "elapse/data/text_data.h"
 #include "elapse/generate/model_text.h"
 #include "elapse/io/file.h"
+#include "elapse/mixers/attention.h"
 #include "elapse/model/checkpoint.h"
 #include "elapse/model/checkpoint_files.h"
 #include "elapse/text/byte_tokenizer.h"
@@ -112,15 +113,57 @@ void set_selection(const TrainArguments& args, ModelConfig& config) {
   config.choose_selection(is_selective("dt"), is_selective("B"), is_selective("C"), !args.no_gate);
 }
 
-ModelConfig new_config(const TrainArguments& args, int64_t vocab_size) {
+// As many as the longest sequence that is trained or evaluated on has, and at least GPT-2's.
+int64_t positions_of(const TrainArguments& args, const TrainConfig& train) {
+  constexpr int64_t kGpt2Positions = 1024;
+  int64_t most = std::max(kGpt2Positions, args.run.eval_length);
+  for (const int64_t length : train.lengths()) most = std::max(most, length);
+  return most;
+}
+
+ModelConfig preset(const TrainArguments& args, const TrainConfig& train, int64_t vocab_size) {
+  if (args.mixer == kGpt2) {
+    return ModelConfig::gpt2(args.d_model, args.n_layers, vocab_size, positions_of(args, train));
+  }
   const MixerKind mixer = mixer_named(args.mixer);
-  ModelConfig config = ModelConfig::of(mixer, args.d_model, args.n_layers, vocab_size);
+  if (mixer == MixerKind::attention) {
+    return ModelConfig::transformer_plus_plus(args.d_model, args.n_layers, vocab_size);
+  }
+  return ModelConfig::of(mixer, args.d_model, args.n_layers, vocab_size);
+}
+
+void set_attention(const TrainArguments& args, ModelConfig& config) {
+  if (!args.heads && !args.kv_heads && !args.window) return;
+  ELAPSE_CHECK(config.mixer == MixerKind::attention,
+               "--heads, --kv-heads and --window: {} mixers have none", args.mixer);
+  const int64_t heads = args.heads.value_or(config.n_heads());
+  const int64_t kv_heads = args.kv_heads.value_or(heads);
+  const bool rotates = config.positions != Positions::none;
+  ELAPSE_CHECK(config.d_model % (rotates ? 2 * heads : heads) == 0,
+               "--heads: {} do not divide --d-model {} into {}", heads, config.d_model,
+               rotates ? "even widths, which rotary positions need" : "equal widths");
+  ELAPSE_CHECK(heads % kv_heads == 0, "--kv-heads: {} do not divide the {} heads", kv_heads, heads);
+  config.head_dim = config.d_model / heads;
+  config.n_kv_heads = kv_heads;
+  config.window = args.window.value_or(0);
+}
+
+ModelConfig new_config(const TrainArguments& args, const TrainConfig& train, int64_t vocab_size) {
+  ModelConfig config = preset(args, train, vocab_size);
   ELAPSE_CHECK(config.d_state > 0 || !args.d_state, "--d-state: {} mixers have none", args.mixer);
   config.d_state = args.d_state.value_or(config.d_state);
   set_selection(args, config);
+  set_attention(args, config);
   if (!args.ssm_init.empty()) {
-    ELAPSE_CHECK(is_diagonal(mixer), "--ssm-init: {} mixers have none", args.mixer);
+    ELAPSE_CHECK(is_diagonal(config.mixer), "--ssm-init: {} mixers have none", args.mixer);
     config.diagonal_init = *diagonal_init_named(args.ssm_init);
+  }
+  config.d_intermediate = args.d_intermediate.value_or(config.d_intermediate);
+  if (config.d_intermediate > 0) {
+    config.layout = Layout::original;  // the other has none beside Mamba
+  } else {
+    config.mlp = MlpKind::swiglu;
+    config.mlp_bias = false;
   }
   return config;
 }
@@ -218,7 +261,7 @@ struct Subject {
 
 Subject new_subject(const TrainArguments& args, const TrainConfig& train, Device& device) {
   auto source = open_source(args, nullptr);
-  const ModelConfig config = new_config(args, source->vocab_size());
+  const ModelConfig config = new_config(args, train, source->vocab_size());
   check_memory(config, train);
   return {std::move(source),
           std::make_unique<LanguageModel>(device, config, DType::f32, args.seed)};

@@ -90,6 +90,12 @@ void add_data_options(CLI::App& verb, TrainArguments& args) {
       ->check(whole_number(3, kMaxVocab));
 }
 
+std::vector<std::string> mixer_choices() {
+  std::vector<std::string> names = mixer_names();
+  names.emplace_back(kGpt2);
+  return names;
+}
+
 void add_model_options(CLI::App& verb, TrainArguments& args) {
   constexpr int64_t kMaxSize = int64_t{1} << 24;  // keeps products of sizes far from overflow
   auto* model = verb.add_option("--model", args.model,
@@ -104,8 +110,10 @@ void add_model_options(CLI::App& verb, TrainArguments& args) {
   verb.add_option(
           "--mixer", args.mixer,
           "What mixes tokens in a layer: mamba; mamba2, whose heads have 64 channels, or as many "
-          "as divide both 64 and twice --d-model; or one of those it is measured against")
-      ->check(CLI::IsMember(mixer_names()))
+          "as divide both 64 and twice --d-model; or one of those it is measured against: "
+          "attention "
+          "makes a Transformer++ (rotary positions, SwiGLU, RMSNorm, no biases), gpt2 a plain one")
+      ->check(CLI::IsMember(mixer_choices()))
       ->excludes(model);
   const auto add_size = [&](const char* flag, auto& size, const char* text) {
     verb.add_option(flag, size, text)->check(whole_number(1, kMaxSize))->excludes(model);
@@ -128,6 +136,15 @@ void add_model_options(CLI::App& verb, TrainArguments& args) {
                   "What A starts from: of s4d and h3: HiPPO's legs, lin or inv, or real numbers")
       ->check(CLI::IsMember(
           std::vector<std::string>(kDiagonalInitNames.begin(), kDiagonalInitNames.end())))
+      ->excludes(model);
+  add_size("--heads", args.heads, "Heads of attention: of 64 channels unless given");
+  add_size("--kv-heads", args.kv_heads,
+           "Heads of its keys and values, shared by groups of query heads: as many unless given");
+  add_size("--window", args.window, "Tokens that attention sees: all unless given");
+  verb.add_option("--d-intermediate", args.d_intermediate,
+                  "Width of an MLP after each mixer, 0: none; unless given, attention's has 8/3 of "
+                  "--d-model up to a multiple of 64, gpt2's 4 times it, and others have none")
+      ->check(whole_number(0, kMaxSize))
       ->excludes(model);
 }
 

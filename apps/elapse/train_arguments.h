@@ -13,6 +13,9 @@ namespace elapse {
 TrainConfig default_training();
 RunConfig default_run();
 
+// Beside the kinds of mixers, --mixer takes this: attention in GPT-2's form.
+inline constexpr std::string_view kGpt2 = "gpt2";
+
 // What `elapse train` was asked for.
 struct TrainArguments {
   std::string task;
@@ -25,10 +28,11 @@ struct TrainArguments {
   std::optional<int64_t> task_vocab;  // of selective copying and mqar
   std::string mixer = "mamba";
   int64_t d_model = 192, n_layers = 3;
-  std::optional<int64_t> d_state;
+  std::optional<int64_t> d_state, d_intermediate;
   std::vector<std::string> selective;  // of dt, B and C; empty: all, of mamba mixers
   bool no_gate = false;
-  std::string ssm_init;          // empty: the mixer's own
+  std::optional<int64_t> heads, kv_heads, window;  // attention's
+  std::string ssm_init;                            // empty: the mixer's own
   std::string model, tokenizer;  // the checkpoint to start from, and what reads text for it
   std::string curriculum;
   std::string schedule = "cosine";

@@ -49,11 +49,6 @@ void run_back(const LanguageModel& model, const Batch& batch, const Tensor& stre
   tape.backward();
 }
 
-std::string input_point(const ResidualGraph& graph, int64_t node) {
-  return node == graph.unembed() ? fmt::format("layers.{}.resid_post", node - 2)
-                                 : fmt::format("layers.{}.layer_input", node - 1);
-}
-
 // total += share * part, for contiguous tensors of the same shape.
 void add_share(Device& device, const Tensor& part, double share, const Tensor& total) {
   const Tensor scaled = device.empty(part.dtype(), part.shape());
@@ -78,7 +73,7 @@ std::vector<double> edge_attribution(const LanguageModel& model, const Attributi
   check(task, model.config().vocab_size);
   ELAPSE_CHECK(steps >= 1, "steps of integrated gradients: expected at least 1, found {}", steps);
   Device& device = model.device();
-  const ResidualGraph graph(model.config().n_layers);
+  const ResidualGraph graph(model.config());
   const Batch batch = pack(model, task.sequences);
   const NodeOutputs own = node_outputs(model, batch);
   const NodeOutputs other = node_outputs(model, pack(model, task.others));
@@ -87,13 +82,13 @@ std::vector<double> edge_attribution(const LanguageModel& model, const Attributi
   const Tensor gradients = device.zeros(model.dtype(), {senders, width});  // of nodes 1, 2, ...
   for (int64_t k = 1; k <= steps; ++k) {
     Points points;
-    for (int64_t to = 1; to < graph.nodes(); ++to) points.watch_gradient(input_point(graph, to));
+    for (int64_t to = 1; to < graph.nodes(); ++to) points.watch_gradient(graph.input_point(to));
     const double share = static_cast<double>(k) / static_cast<double>(steps);
     const Tensor stream =
         steps == 1 ? Tensor() : between(device, other.front(), own.front(), share);
     run_back(model, batch, stream, task.answers, points);
     for (int64_t to = 1; to < graph.nodes(); ++to) {
-      const Tensor& gradient = points.gradient(input_point(graph, to));
+      const Tensor& gradient = points.gradient(graph.input_point(to));
       add_share(device, gradient.reshape({1, width}), 1 / static_cast<double>(steps),
                 gradients.rows(to - 1, to));
     }

@@ -26,9 +26,9 @@ NodeSet with(NodeSet set, int64_t node) {
 // F of the circuits of these node sets.
 std::vector<double> scores(const CircuitRunner& runner, const Score& F,
                            const std::vector<NodeSet>& sets) {
-  const int64_t n_layers = std::ssize(runner.own_outputs()) - 1;
+  const int64_t n_blocks = std::ssize(runner.own_outputs()) - 1;
   std::vector<Circuit> circuits;
-  for (const NodeSet& set : sets) circuits.push_back(circuit_of(n_layers, set));
+  for (const NodeSet& set : sets) circuits.push_back(circuit_of(n_blocks, set));
   std::vector<double> found;
   for (const LastLogits& logits : runner.run(circuits)) found.push_back(F(logits));
   return found;
@@ -69,12 +69,12 @@ NodeSet search(const NodeSet& of, const std::vector<NodeSet>& given, Measure&& m
 
 }  // namespace
 
-Circuit circuit_of(int64_t n_layers, const NodeSet& nodes) {
-  Circuit circuit(n_layers, false);
+Circuit circuit_of(int64_t n_blocks, const NodeSet& nodes) {
+  Circuit circuit(n_blocks, false);
   circuit.set_from(0, true);
   for (const int64_t node : nodes) {
-    ELAPSE_CHECK(node >= 1 && node <= n_layers, "node {} is no layer's: expected 1 to {}", node,
-                 n_layers);
+    ELAPSE_CHECK(node >= 1 && node <= n_blocks, "node {} is no block's: expected 1 to {}", node,
+                 n_blocks);
     circuit.set_from(node, true);
   }
   return circuit;
@@ -82,14 +82,14 @@ Circuit circuit_of(int64_t n_layers, const NodeSet& nodes) {
 
 GreedyResult greedy_layers(const CircuitRunner& runner, const Distance& distance, double enough,
                            const SearchProgress& progress) {
-  const int64_t n_layers = std::ssize(runner.own_outputs()) - 1;
-  std::vector<std::vector<Edge>> layers(static_cast<size_t>(n_layers));
-  for (int64_t node = 1; node <= n_layers; ++node) {
-    for (int64_t to = node + 1; to < n_layers + 2; ++to) {
-      layers[static_cast<size_t>(node - 1)].push_back({node, to});
+  const int64_t n_blocks = std::ssize(runner.own_outputs()) - 1;
+  std::vector<std::vector<Edge>> blocks(static_cast<size_t>(n_blocks));
+  for (int64_t node = 1; node <= n_blocks; ++node) {
+    for (int64_t to = node + 1; to < n_blocks + 2; ++to) {
+      blocks[static_cast<size_t>(node - 1)].push_back({node, to});
     }
   }
-  return greedy_search(runner, distance, circuit_of(n_layers, {}), layers, enough, n_layers,
+  return greedy_search(runner, distance, circuit_of(n_blocks, {}), blocks, enough, n_blocks,
                        progress);
 }
 

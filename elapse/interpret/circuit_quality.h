@@ -8,16 +8,16 @@
 namespace elapse {
 
 // How good a circuit of nodes is (Wang et al., 2022, section 4): the embedding and the unembedding
-// always belong to it; a layer that does not is knocked out, what it writes being that of the
+// always belong to it; a block that does not is knocked out, what it writes being that of the
 // runner's other run: of a corrupted prompt, or a mean. `F` makes a number of a run's logits, such
 // as the mean logit difference.
-using NodeSet = std::vector<int64_t>;  // layers' nodes, 1 to n_layers
+using NodeSet = std::vector<int64_t>;  // blocks' nodes, 1 to n_blocks
 using Score = std::function<double(const LastLogits& logits)>;
 
-// All edges out of the layers in `nodes`, and out of the embedding.
-Circuit circuit_of(int64_t n_layers, const NodeSet& nodes);
+// All edges out of the blocks in `nodes`, and out of the embedding.
+Circuit circuit_of(int64_t n_blocks, const NodeSet& nodes);
 
-// Greedy search by layers, from none on: nodes found, in the order they were added, in the steps'
+// Greedy search by blocks, from none on: nodes found, in the order they were added, in the steps'
 // candidates plus one.
 GreedyResult greedy_layers(const CircuitRunner& runner, const Distance& distance, double enough,
                            const SearchProgress& progress = {});

@@ -20,9 +20,9 @@ double distance_of(const CircuitRunner& runner, const Distance& distance, const 
 AcdcResult acdc(const CircuitRunner& runner, const Distance& distance, double threshold,
                 int64_t together, const SearchProgress& progress) {
   ELAPSE_CHECK(together >= 1, "ACDC: expected at least one edge at a time, found {}", together);
-  const int64_t n_layers = std::ssize(runner.own_outputs()) - 1;
-  AcdcResult result{Circuit(n_layers), distance(runner.plain()), {}};
-  const ResidualGraph graph(n_layers);
+  const int64_t n_blocks = std::ssize(runner.own_outputs()) - 1;
+  AcdcResult result{Circuit(n_blocks), distance(runner.plain()), {}};
+  const ResidualGraph graph(n_blocks);
   std::vector<Edge> order;
   for (int64_t to = graph.unembed(); to > 0; --to) {
     for (int64_t from = to - 1; from >= 0; --from) order.push_back({from, to});
@@ -81,8 +81,8 @@ GreedyResult greedy_search(const CircuitRunner& runner, const Distance& distance
 
 Circuit fewest_edges(const CircuitRunner& runner, const Distance& distance,
                      const std::vector<double>& score, double enough) {
-  const int64_t n_layers = std::ssize(runner.own_outputs()) - 1;
-  const ResidualGraph graph(n_layers);
+  const int64_t n_blocks = std::ssize(runner.own_outputs()) - 1;
+  const ResidualGraph graph(n_blocks);
   ELAPSE_CHECK(std::ssize(score) == graph.edges(),
                "expected a score for each of {} edges, found {}", graph.edges(), score.size());
   std::vector<int64_t> order(score.size());
@@ -91,7 +91,7 @@ Circuit fewest_edges(const CircuitRunner& runner, const Distance& distance,
     return score[static_cast<size_t>(a)] > score[static_cast<size_t>(b)];
   });
   const auto of_size = [&](int64_t size) {
-    Circuit circuit(n_layers, false);
+    Circuit circuit(n_blocks, false);
     for (int64_t i = 0; i < size; ++i) circuit.set(graph.edge(order[static_cast<size_t>(i)]), true);
     return circuit;
   };

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "elapse/interpret/graph.h"
 #include "elapse/interpret/weights.h"
 
 namespace elapse {
@@ -71,12 +72,15 @@ DirectAttribution::DirectAttribution(const LanguageModel& model, const std::vect
     : model_(model), tokens_(std::ssize(tokens)) {
   check(model, answer);
   if (!detailed.empty()) model.config().expect_mamba("attribution within a layer");
-  const int64_t n_layers = model.config().n_layers;
+  ELAPSE_CHECK(model.config().norm == NormKind::rms,
+               "direct logit attribution reads a final RMSNorm: this model's norms are LayerNorm");
+  const ResidualGraph graph(model.config());
   const Selection last = {.positions = {tokens_ - 1}};
-  const std::string stream = fmt::format("layers.{}.resid_post", n_layers - 1);
-  points_.watch("embed", last);
+  const std::string stream = graph.input_point(graph.unembed());
   points_.watch(stream);
-  for (int64_t i = 0; i < n_layers; ++i) points_.watch(point(i, "out"), last);
+  for (int64_t node = 0; node < graph.unembed(); ++node) {
+    points_.watch(graph.output_point(node), last);
+  }
   for (const int64_t i : detailed) {
     HiddenAttention::watch(points_, i);
     if (has_gate(model.config())) points_.watch(point(i, "gate"));
@@ -90,8 +94,10 @@ DirectAttribution::DirectAttribution(const LanguageModel& model, const std::vect
   const auto share = [&](const std::string& name) {
     return dot(base_, host_values(model.device(), points_.value(name))) / scales_.back();
   };
-  embed_ = share("embed");
-  for (int64_t i = 0; i < n_layers; ++i) by_layer_.push_back(share(point(i, "out")));
+  embed_ = share(graph.output_point(0));
+  for (int64_t node = 1; node < graph.unembed(); ++node) {
+    by_block_.push_back(share(graph.output_point(node)));
+  }
 }
 
 // What the final norm divides each token's stream by; `streams` (tokens, d_model).

@@ -20,7 +20,8 @@ struct LayerAttribution {
   std::vector<double> by_channel() const;  // (d_inner): by_source over tokens, and by_skip
 };
 
-// Direct logit attribution of f = logit(right) - logit(wrong) after the last token: f is linear in
+// Direct logit attribution of f = logit(right) - logit(wrong) after the last token, of models whose
+// final norm is an RMSNorm: f is linear in
 // the last residual stream once its norm's scale is held, so that what each component wrote there
 // has a share,  (head[right] - head[wrong]) . (weight_f o_c) / scale,  and the shares sum to f.
 // A layer's share is linear in what its scan gives once its gate (and in Mamba-2 the scale of its
@@ -34,7 +35,8 @@ class DirectAttribution {
 
   double total() const { return total_; }  // f
   double embed() const { return embed_; }
-  const std::vector<double>& by_layer() const { return by_layer_; }  // (n_layers)
+  // By residual block, a layer's mixer and then its MLP where it has one: (n_blocks).
+  const std::vector<double>& by_block() const { return by_block_; }
 
   // Of a detailed layer; else Error.
   LayerAttribution layer(int64_t layer) const;
@@ -54,7 +56,7 @@ class DirectAttribution {
   std::vector<double> base_;    // (d_model): df / d(last residual stream), times its scale
   std::vector<double> scales_;  // (tokens): of the final norm
   double total_ = 0, embed_ = 0;
-  std::vector<double> by_layer_;
+  std::vector<double> by_block_;
 };
 
 }  // namespace elapse

@@ -13,11 +13,22 @@ Edge ResidualGraph::edge(int64_t index) const {
 
 std::string ResidualGraph::name(int64_t node) const {
   if (node == 0) return "embed";
-  return node == unembed() ? "unembed" : fmt::format("layers.{}", node - 1);
+  if (node == unembed()) return "unembed";
+  return fmt::format("layers.{}{}", layer(node), is_mlp(node) ? ".mlp" : "");
 }
 
 std::string ResidualGraph::name(Edge edge) const {
   return name(edge.from) + " -> " + name(edge.to);
+}
+
+std::string ResidualGraph::input_point(int64_t node) const {
+  if (node == unembed()) return fmt::format("layers.{}.resid_post", layer(n_blocks_));
+  return fmt::format("layers.{}.{}", layer(node), is_mlp(node) ? "mlp_input" : "layer_input");
+}
+
+std::string ResidualGraph::output_point(int64_t node) const {
+  if (node == 0) return "layers.0.resid_pre";  // the embeddings of tokens and of positions
+  return fmt::format("layers.{}.{}", layer(node), is_mlp(node) ? "mlp.out" : "mixer.out");
 }
 
 void Circuit::set_from(int64_t node, bool kept) {
@@ -47,16 +58,14 @@ std::vector<Edge> Circuit::edges() const {
 }
 
 NodeOutputs node_outputs(const LanguageModel& model, const Batch& batch) {
+  const ResidualGraph graph(model.config());
   Points points;
-  points.watch("embed");
-  for (int64_t i = 0; i < model.config().n_layers; ++i) {
-    points.watch(fmt::format("layers.{}.mixer.out", i));
-  }
+  for (int64_t node = 0; node < graph.unembed(); ++node) points.watch(graph.output_point(node));
   Tape tape(model.device(), false);
   model.forward(tape, batch, nullptr, &points);
-  NodeOutputs outputs = {points.value("embed")};
-  for (int64_t i = 0; i < model.config().n_layers; ++i) {
-    outputs.push_back(points.value(fmt::format("layers.{}.mixer.out", i)));
+  NodeOutputs outputs;
+  for (int64_t node = 0; node < graph.unembed(); ++node) {
+    outputs.push_back(points.value(graph.output_point(node)));
   }
   return outputs;
 }
@@ -118,8 +127,8 @@ CircuitRunner::CircuitRunner(const LanguageModel& model, const TokenLists& seque
                  "another run: expected {} nodes of {}, found {} of {}", own_.size(),
                  own_.front().shape().str(), other_.size(), written.shape().str());
   }
-  plain_ = run({Circuit(model.config().n_layers, true)}).front();
-  other_logits_ = run({Circuit(model.config().n_layers, false)}).front();
+  plain_ = run({Circuit(model.config().blocks(), true)}).front();
+  other_logits_ = run({Circuit(model.config().blocks(), false)}).front();
 }
 
 void CircuitRunner::cut_at(const std::vector<int64_t>& positions) {
@@ -167,10 +176,10 @@ void CircuitRunner::run_some(const std::vector<Circuit>& circuits, size_t begin,
     if (!heard && cut_rows_.empty()) continue;
     const Var input(read(circuits, begin, end, node, written));
     written[static_cast<size_t>(node)] =
-        model_.layer_output(tape, node - 1, input, batch.seqs).value();
+        model_.block_output(tape, node - 1, input, batch.seqs).value();
   }
   const Var last(read(circuits, begin, end, unembed, written));
-  const Var logits = model_.forward_from(tape, unembed - 1, last, batch);
+  const Var logits = model_.forward_from(tape, model_.config().n_layers, last, batch);
   const auto each = static_cast<int64_t>(sequences_.size());
   for (int64_t c = 0; c < static_cast<int64_t>(end - begin); ++c) {
     into.push_back(last_logits(model_, logits.value().rows(c * each, (c + 1) * each)));

@@ -7,10 +7,10 @@
 
 namespace elapse {
 
-// Who reads whom in a model whose layers meet in the residual stream alone. Its nodes are the
-// embedding (0), the layers' mixers (1 to n_layers) and the unembedding (n_layers + 1); each reads
-// the sum of what all before it wrote to the residual stream, so there is an edge from every node
-// to every later one.
+// Who reads whom in a model whose blocks meet in the residual stream alone. Its nodes are the
+// embedding with that of positions (0), the residual blocks (1 to n_blocks: a layer's mixer, then
+// its MLP where it has one) and the unembedding (n_blocks + 1); each reads the sum of what all
+// before it wrote to the residual stream, so there is an edge from every node to every later one.
 struct Edge {
   int64_t from, to;
   bool operator==(const Edge&) const = default;
@@ -18,27 +18,37 @@ struct Edge {
 
 class ResidualGraph {
  public:
-  explicit ResidualGraph(int64_t n_layers) : n_layers_(n_layers) {}
+  explicit ResidualGraph(int64_t n_blocks, int64_t blocks_of_layer = 1)
+      : n_blocks_(n_blocks), blocks_of_layer_(blocks_of_layer) {}
+  explicit ResidualGraph(const ModelConfig& config)
+      : ResidualGraph(config.blocks(), config.blocks_of_layer()) {}
 
-  int64_t nodes() const { return n_layers_ + 2; }
-  int64_t unembed() const { return n_layers_ + 1; }
+  int64_t nodes() const { return n_blocks_ + 2; }
+  int64_t unembed() const { return n_blocks_ + 1; }
   int64_t edges() const { return nodes() * (nodes() - 1) / 2; }
   // Edges are numbered by the node they enter, then by the one they leave.
   int64_t index(Edge edge) const { return edge.to * (edge.to - 1) / 2 + edge.from; }
   Edge edge(int64_t index) const;
-  std::string name(int64_t node) const;  // "embed", "layers.3", "unembed"
+  std::string name(int64_t node) const;  // "embed", "layers.3", "layers.3.mlp", "unembed"
   std::string name(Edge edge) const;     // "embed -> layers.3"
+  // The points of what a node reads, all but the embedding, and of what it writes, all but the
+  // unembedding.
+  std::string input_point(int64_t node) const;   // "layers.3.layer_input", "layers.3.mlp_input"
+  std::string output_point(int64_t node) const;  // "layers.3.mixer.out", "layers.3.mlp.out"
 
  private:
-  int64_t n_layers_;
+  int64_t layer(int64_t node) const { return (node - 1) / blocks_of_layer_; }
+  bool is_mlp(int64_t node) const { return (node - 1) % blocks_of_layer_ == 1; }
+
+  int64_t n_blocks_, blocks_of_layer_;
 };
 
 // A circuit: the edges that carry what a run itself computes. The others carry what another run's
 // sender wrote. All at first.
 class Circuit {
  public:
-  explicit Circuit(int64_t n_layers, bool all = true)
-      : graph_(n_layers), kept_(static_cast<size_t>(graph_.edges()), all) {}
+  explicit Circuit(int64_t n_blocks, bool all = true)
+      : graph_(n_blocks), kept_(static_cast<size_t>(graph_.edges()), all) {}
 
   const ResidualGraph& graph() const { return graph_; }
   bool has(Edge edge) const { return kept_[static_cast<size_t>(graph_.index(edge))]; }

@@ -41,7 +41,9 @@ int64_t Restarts::slot(int64_t prompt, int64_t token) const {
 int64_t Restarts::bytes(const LanguageModel& model, int64_t tokens) {
   const ModelConfig& config = model.config();
   const int64_t stream = config.n_layers * config.d_model * size_of(model.dtype());
-  const int64_t in_float32 = config.state_bytes();
+  // A memory that grows shares all pages but the last with the one a token before.
+  const int64_t page = TokenMemory::kPageTokens * config.state_bytes_per_token();
+  const int64_t in_float32 = config.state_bytes() + page;
   return (tokens + 1) * in_float32 * size_of(model.dtype()) / 4 + tokens * stream;
 }
 
@@ -164,7 +166,12 @@ class Sweep {
                      "point \"{}\" is the same for all prompts: variants that are run together "
                      "cannot differ in it",
                      edit.point);
-        if (edit.point == "embed") edit.point = stream_point(0);  // which it is
+        if (edit.point == "embed") {
+          ELAPSE_CHECK(model_.config().max_positions == 0,
+                       "point \"embed\": variants that are run together start from what enters a "
+                       "layer, which in this model has its position's embedding added");
+          edit.point = stream_point(0);  // which it is
+        }
         points.edit(std::move(edit));
       }
       runs.push_back({prompt, job.token});

@@ -82,7 +82,7 @@ class Scrubber {
     const int64_t node = hypothesis_[i].node;
     if (node == 0) return taken(0, references);
     Tape tape(model_.device(), false);
-    return model_.layer_output(tape, node - 1, Var(input(i, references)), batch_.seqs).value();
+    return model_.block_output(tape, node - 1, Var(input(i, references)), batch_.seqs).value();
   }
 
   // The sum of what it reads.
@@ -213,7 +213,7 @@ ScrubResult scrub(const LanguageModel& model, const ScrubDataset& data,
                   const std::function<void(int64_t done, int64_t total)>& progress) {
   ELAPSE_CHECK(rounds >= 1, "expected at least one round, found {}", rounds);
   check(model, data);
-  check(ResidualGraph(model.config().n_layers), hypothesis, std::ssize(data.sequences.front()));
+  check(ResidualGraph(model.config()), hypothesis, std::ssize(data.sequences.front()));
   const LastLogits logits = last_logits(model, pack(model, data.sequences));
   const LastLogits log_probability = log_probabilities(logits);
   ScrubResult result;

@@ -13,15 +13,6 @@ constexpr double kDeviation = 0.02;
 // xPos: the smallest scale is gamma / (1 + gamma) for every kXposBase positions.
 constexpr double kXposGamma = 0.4, kXposBase = 512;
 
-// theta^(-2 i / head_dim), for pair i.
-std::vector<double> rotary_frequencies(int64_t head_dim, double theta) {
-  std::vector<double> list;
-  for (int64_t i = 0; i < head_dim / 2; ++i) {
-    list.push_back(std::pow(theta, -2 * static_cast<double>(i) / static_cast<double>(head_dim)));
-  }
-  return list;
-}
-
 // ln of zeta_i^(sign / kXposBase), zeta_i = (2 i / head_dim + gamma) / (1 + gamma), for pair i.
 std::vector<double> xpos_growth(int64_t head_dim, double sign) {
   std::vector<double> list;
@@ -92,7 +83,7 @@ Attention::Attention(Device& device, const AttentionConfig& config, int64_t n_la
   v_proj_ = add("v_proj", kv_width, d_model, kDeviation, config.qkv_bias);
   o_proj_ = add("o_proj", d_model, q_width, scaled, config.out_bias);
   if (config.positions == Positions::none) return;
-  frequencies_ = rotary_frequencies(config.head_dim, config.rope_theta);
+  frequencies_ = rotary_frequencies(config.head_dim, config.rope_theta, config.rope_scaling);
   if (config.positions != Positions::xpos) return;
   query_growth_ = xpos_growth(config.head_dim, 1);
   key_growth_ = xpos_growth(config.head_dim, -1);

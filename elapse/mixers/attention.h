@@ -3,6 +3,7 @@
 #include "elapse/autograd/attention.h"
 #include "elapse/core/random.h"
 #include "elapse/mixers/mixer.h"
+#include "elapse/mixers/rope_scaling.h"
 
 namespace elapse {
 
@@ -20,6 +21,7 @@ struct AttentionConfig {
   int64_t head_dim = 0;    // even where positions rotate
   Positions positions = Positions::rotary;
   double rope_theta = 10000;
+  RopeScaling rope_scaling;
   int64_t window = 0;    // positions that a token sees, its own included; 0: all
   int64_t dilation = 1;  // of those, every dilation-th
   bool qkv_bias = false;

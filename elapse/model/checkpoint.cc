@@ -78,12 +78,12 @@ std::unique_ptr<LanguageModel> load_model(Device& device, const std::string& dir
   const Checkpoint checkpoint = open_checkpoint(directory);
   check_tied_head(checkpoint);
   std::map<std::string, Tensor, std::less<>> tensors;
-  for (const NamedTensor& t : checkpoint.tensors()) tensors.emplace(t.name, t.tensor);
+  for (const NamedTensor& t : checkpoint.tensors) tensors.emplace(t.name, t.tensor);
   const bool keep_16_bits = dtype == DType::f32 && memory != WeightMemory::trained;
   const bool any_16_bits = std::any_of(
       tensors.begin(), tensors.end(), [](const auto& t) { return size_of(t.second.dtype()) == 2; });
   const bool mapped = memory == WeightMemory::mapped && device.host_memory();
-  if (mapped) page_in_weights(device, checkpoint.tensors());
+  if (mapped) page_in_weights(device, checkpoint.tensors);
   const auto value = [&](const std::string& name, const Shape&, ParameterUse use) {
     const Tensor& t = tensors.at(name);  // open_checkpoint has checked it
     const bool as_it_is = keep_16_bits && use == ParameterUse::matrix &&
@@ -111,12 +111,39 @@ std::vector<NamedTensor> host_parameters(const LanguageModel& model) {
   return tensors;
 }
 
+namespace {
+
+// Rows of all parts, one after another, on the host.
+Tensor joined(const std::vector<Tensor>& parts, Shape shape) {
+  auto bytes = std::make_shared<std::vector<char>>();
+  for (const Tensor& part : parts) {
+    const auto* from = static_cast<const char*>(part.raw());
+    bytes->insert(bytes->end(), from, from + part.bytes());
+  }
+  return Tensor::wrap(bytes->data(), parts.front().dtype(), shape, bytes);
+}
+
+// A model's parameters as files of its layout have them.
+std::vector<NamedTensor> in_file_form(const std::vector<NamedTensor>& parameters,
+                                      const ModelConfig& config) {
+  std::map<std::string_view, Tensor> by_name;
+  for (const NamedTensor& t : parameters) by_name.emplace(t.name, t.tensor);
+  std::vector<NamedTensor> tensors;
+  for (const FileTensor& t : file_tensors(config, names_of(config, config.layout))) {
+    std::vector<Tensor> parts;
+    for (const std::string& name : t.parameters) parts.push_back(by_name.at(name));
+    tensors.push_back({t.name, parts.size() == 1 ? parts.front() : joined(parts, t.shape)});
+  }
+  return tensors;
+}
+
+}  // namespace
+
 void save_model(const LanguageModel& model, const std::string& directory) {
   std::error_code error;
   fs::create_directories(directory, error);
   ELAPSE_CHECK(!error, "{}: cannot make the folder: {}", directory, error.message());
-  std::vector<NamedTensor> tensors = host_parameters(model);
-  for (NamedTensor& t : tensors) t.name = name_in_layout(t.name, model.config().layout);
+  const std::vector<NamedTensor> tensors = in_file_form(host_parameters(model), model.config());
   const fs::path folder = directory;
   write_safetensors((folder / "model.safetensors").string(), tensors, {{"format", "pt"}});
   write_file_atomically((folder / "config.json").string(),

@@ -18,27 +18,44 @@ namespace fs = std::filesystem;
 
 constexpr std::string_view kConfigFile = "config.json";
 constexpr std::string_view kEmbedding = "backbone.embedding.weight";
-constexpr std::string_view kTransformersEmbedding = "backbone.embeddings.weight";
 constexpr std::string_view kHead = "lm_head.weight";
 
-using ByName = std::map<std::string_view, const Tensor*>;
+using ByName = std::map<std::string, Tensor, std::less<>>;
 
-// The tensors by name, after their names have become those of the original layout. A file without
-// the embedding is taken to have been meant in the layout of the configuration.
-ByName name_tensors(Checkpoint& checkpoint) {
-  checkpoint.names = checkpoint.config.layout;
-  ByName by_name;
-  for (WeightFile& file : checkpoint.files) {
-    for (NamedTensor& t : file.tensors) {
-      const std::string found = t.name;
-      if (found == kEmbedding) checkpoint.names = Layout::original;
-      if (found == kTransformersEmbedding) {
-        checkpoint.names = Layout::transformers;
-        t.name = kEmbedding;
+// Whose names the files have: those of the configuration's layout, but for Mamba's, which go by the
+// embedding's.
+TensorNames find_names(const Checkpoint& checkpoint) {
+  const TensorNames stated = names_of(checkpoint.config, checkpoint.config.layout);
+  if (stated == TensorNames::llama || checkpoint.config.mixer == MixerKind::attention)
+    return stated;
+  TensorNames found = stated;
+  for (const WeightFile& file : checkpoint.files) {
+    for (const NamedTensor& t : file.tensors) {
+      for (const TensorNames names : {TensorNames::original, TensorNames::transformers}) {
+        if (t.name == name_in_file(std::string(kEmbedding), names)) found = names;
       }
-      const bool is_new = by_name.emplace(t.name, &t.tensor).second;
-      ELAPSE_CHECK(is_new, "{}: tensor {} occurs twice, here as {}", file.path, quote(t.name),
-                   quote(found));
+    }
+  }
+  return found;
+}
+
+// What transformers once saved of Llamas that is made anew from the configuration.
+bool is_derived(const NamedTensor& t) { return t.name.ends_with(".rotary_emb.inv_freq"); }
+
+// Names the files' tensors as the model does.
+ByName name_tensors(Checkpoint& checkpoint) {
+  checkpoint.names = find_names(checkpoint);
+  ByName by_name;
+  for (const WeightFile& file : checkpoint.files) {
+    for (const NamedTensor& t : file.tensors) {
+      if (checkpoint.names == TensorNames::llama && is_derived(t)) continue;
+      for (NamedTensor& part :
+           parameters_in(t, checkpoint.config, checkpoint.names, checkpoint.source)) {
+        const bool is_new = by_name.emplace(part.name, part.tensor).second;
+        ELAPSE_CHECK(is_new, "{}: tensor {} occurs twice, here as {}", file.path, quote(part.name),
+                     quote(t.name));
+        checkpoint.tensors.push_back(std::move(part));
+      }
     }
   }
   return by_name;
@@ -50,11 +67,11 @@ void check_parameters(const Checkpoint& checkpoint, ByName tensors) {
   const ModelConfig& config = checkpoint.config;
   const std::string& source = checkpoint.source;
   const auto expect = [&](const std::string& name, const Shape& shape) {
-    const std::string in_file = name_in_layout(name, checkpoint.names);
+    const std::string in_file = name_in_file(name, checkpoint.names);
     const auto found = tensors.find(name);
     ELAPSE_CHECK(found != tensors.end(), "{}: tensor \"{}\" {} is missing", source, in_file,
                  shape.str());
-    check_parameter(source, in_file, shape, *found->second);
+    check_parameter(source, in_file, shape, found->second);
     tensors.erase(found);
   };
   config.for_each_parameter(expect);
@@ -62,7 +79,7 @@ void check_parameters(const Checkpoint& checkpoint, ByName tensors) {
     expect(std::string(kHead), {config.vocab(), config.d_model});
   }
   ELAPSE_CHECK(tensors.empty(), "{}: tensor {} is none the model has", source,
-               quote(tensors.begin()->first));
+               quote(name_in_file(tensors.begin()->first, checkpoint.names)));
 }
 
 const Tensor* find(const std::vector<NamedTensor>& tensors, std::string_view name) {
@@ -100,14 +117,6 @@ bool is_checkpoint_file(std::string_view name) {
          std::find(beside.begin(), beside.end(), name) != beside.end();
 }
 
-std::vector<NamedTensor> Checkpoint::tensors() const {
-  std::vector<NamedTensor> all;
-  for (const WeightFile& file : files) {
-    all.insert(all.end(), file.tensors.begin(), file.tensors.end());
-  }
-  return all;
-}
-
 Checkpoint open_checkpoint(const std::string& directory) {
   const std::string config_path = (fs::path(directory) / kConfigFile).string();
   ELAPSE_CHECK(file_exists(config_path),
@@ -123,16 +132,10 @@ Checkpoint open_checkpoint(const std::string& directory) {
 
 void check_tied_head(const Checkpoint& checkpoint) {
   if (!checkpoint.config.tied_head) return;
-  const std::vector<NamedTensor> tensors = checkpoint.tensors();
-  const Tensor* head = find(tensors, kHead);
-  ELAPSE_CHECK(head == nullptr || same_elements(*head, *find(tensors, kEmbedding)),
+  const Tensor* head = find(checkpoint.tensors, kHead);
+  ELAPSE_CHECK(head == nullptr || same_elements(*head, *find(checkpoint.tensors, kEmbedding)),
                "{}: tensor \"{}\" differs from \"{}\", but the configuration ties the two",
-               checkpoint.source, kHead, name_in_layout(std::string(kEmbedding), checkpoint.names));
-}
-
-std::string name_in_layout(const std::string& name, Layout layout) {
-  const bool renamed = layout == Layout::transformers && name == kEmbedding;
-  return renamed ? std::string(kTransformersEmbedding) : name;
+               checkpoint.source, kHead, name_in_file(std::string(kEmbedding), checkpoint.names));
 }
 
 }  // namespace elapse

@@ -7,6 +7,7 @@
 
 #include "elapse/io/weight_files.h"
 #include "elapse/model/config.h"
+#include "elapse/model/tensor_names.h"
 
 namespace elapse {
 
@@ -28,14 +29,13 @@ bool is_checkpoint_file(std::string_view name);
 inline constexpr const char* kResumeFile = "resume.safetensors";
 
 // A published checkpoint as its folder holds it. Its tensors are views of mapped files: f32, f64,
-// f16 or bf16 as they lie there, under their names in the original layout.
+// f16 or bf16 as they lie there.
 struct Checkpoint {
   ModelConfig config;
-  std::string source;               // the file of weights or their index: what opens errors
-  std::vector<WeightFile> files;    // a tensor of the model is in one of them
-  Layout names = Layout::original;  // whose names the files themselves have
-
-  std::vector<NamedTensor> tensors() const;  // of all files
+  std::string source;             // the file of weights or their index: what opens errors
+  std::vector<WeightFile> files;  // as they are
+  TensorNames names = TensorNames::original;  // that they have
+  std::vector<NamedTensor> tensors;           // of all files, under the model's names
 };
 
 // Opens DIR/config.json and the weights beside it (open_weights), in either published layout, and
@@ -52,8 +52,5 @@ void check_tied_head(const Checkpoint& checkpoint);
 // Throws Error unless the tensor has this shape and a floating-point dtype. `name`: the file's.
 void check_parameter(const std::string& source, std::string_view name, const Shape& shape,
                      const Tensor& found);
-
-// A parameter's name in a layout, from that in the original one.
-std::string name_in_layout(const std::string& name, Layout layout);
 
 }  // namespace elapse

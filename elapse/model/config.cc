@@ -3,9 +3,12 @@
 
 #include "elapse/core/error.h"
 #include "elapse/io/messages.h"
+#include "elapse/mixers/attention.h"
 #include "elapse/model/config_fields.h"
 #include "elapse/model/config_layouts.h"
 #include "elapse/model/mixer_form.h"
+#include "elapse/model/mlp.h"
+#include "elapse/model/norm.h"
 
 namespace elapse {
 namespace {
@@ -30,6 +33,11 @@ void write_tokens(JsonWriter& json, std::string_view key, const std::vector<int6
 
 std::string_view name_of(Layout layout) {
   return layout == Layout::original ? "original" : "transformers";
+}
+
+std::string_view name_of(MlpKind mlp) {
+  constexpr std::string_view kNames[] = {"swiglu", "gelu", "gelu_tanh"};
+  return kNames[static_cast<size_t>(mlp)];
 }
 
 std::vector<int64_t> token_numbers(const Json& json, std::string_view key, int64_t vocab) {
@@ -72,14 +80,37 @@ ModelConfig ModelConfig::mamba2(int64_t d_model, int64_t n_layers, int64_t vocab
   return of(MixerKind::mamba2, d_model, n_layers, vocab_size);
 }
 
+ModelConfig ModelConfig::transformer_plus_plus(int64_t d_model, int64_t n_layers,
+                                               int64_t vocab_size) {
+  constexpr int64_t kMultiple = 64;
+  ModelConfig config = of(MixerKind::attention, d_model, n_layers, vocab_size);
+  config.d_intermediate = (8 * d_model + 3 * kMultiple - 1) / (3 * kMultiple) * kMultiple;
+  return config;
+}
+
+ModelConfig ModelConfig::gpt2(int64_t d_model, int64_t n_layers, int64_t vocab_size,
+                              int64_t max_positions) {
+  ModelConfig config = of(MixerKind::attention, d_model, n_layers, vocab_size);
+  config.positions = Positions::none;
+  config.rope_theta = 0;
+  config.max_positions = max_positions;
+  config.norm = NormKind::layer;
+  config.d_intermediate = 4 * d_model;
+  config.mlp = MlpKind::gelu_tanh;
+  config.mlp_bias = config.qkv_bias = config.out_bias = true;
+  return config;
+}
+
 ModelConfig ModelConfig::parse(const Json& json) {
   const bool transformers = json.has("model_type");
   ELAPSE_CHECK(transformers || json.has("d_model"),
-               "{}: expected a field \"model_type\" (\"mamba\", \"mamba2\" or "
-               "\"falcon_mamba\", in the transformers layout) or \"d_model\" (in the original "
-               "one), found neither",
+               "{}: expected a field \"model_type\" (\"mamba\", \"mamba2\", \"falcon_mamba\", "
+               "\"llama\" or \"mistral\", in the transformers layout) or \"d_model\" (in the "
+               "original one), found neither",
                json.where());
-  const ModelConfig config = transformers ? parse_transformers(json) : parse_original(json);
+  const ModelConfig config = !transformers           ? parse_original(json)
+                             : is_llama_layout(json) ? parse_llama(json)
+                                                     : parse_transformers(json);
   ELAPSE_CHECK(config.d_inner <= kMaxSize, "{}: expected an inner width of at most {}, found {}",
                json.where(), kMaxSize, config.d_inner);
   return config;
@@ -97,6 +128,7 @@ void ModelConfig::choose_selection(bool dt, bool B, bool C, bool with_gate) {
 
 ModelConfig ModelConfig::in_layout(Layout other) const {
   if (other == Layout::original) check_original_can_state(*this);
+  else if (mixer == MixerKind::attention) check_llama_can_state(*this);
   else check_transformers_can_state(*this);
   ModelConfig config = *this;
   config.layout = other;
@@ -109,21 +141,30 @@ void ModelConfig::expect_mamba(std::string_view method) const {
 }
 
 std::string_view ModelConfig::architecture() const {
+  if (mixer == MixerKind::attention && layout == Layout::transformers) {
+    return window > 0 ? "mistral" : "llama";
+  }
   return mixer_norm_eps > 0 ? "falcon_mamba" : name_of(mixer);
 }
 
 std::string ModelConfig::json(DType weights) const {
-  return layout == Layout::transformers ? transformers_json(*this, weights) : original_json(*this);
+  if (layout == Layout::original) return original_json(*this);
+  return mixer == MixerKind::attention ? llama_json(*this, weights)
+                                       : transformers_json(*this, weights);
 }
 
 void ModelConfig::for_each_parameter(const VisitParameter& visit) const {
   visit("backbone.embedding.weight", {vocab(), d_model});
+  if (max_positions > 0) visit("backbone.positions.weight", {max_positions, d_model});
   for (int64_t i = 0; i < n_layers; ++i) {
     const std::string layer = fmt::format("backbone.layers.{}.", i);
-    visit(layer + "norm.weight", {d_model});
+    Norm::for_each_parameter(*this, layer + "norm", visit);
     form_of(mixer).visit(*this, i, layer + "mixer.", visit);
+    if (d_intermediate == 0) continue;
+    Norm::for_each_parameter(*this, layer + "norm2", visit);
+    Mlp::for_each_parameter(*this, layer + "mlp.", visit);
   }
-  visit("backbone.norm_f.weight", {d_model});
+  Norm::for_each_parameter(*this, "backbone.norm_f", visit);
   if (!tied_head) visit("lm_head.weight", {vocab(), d_model});
 }
 
@@ -137,6 +178,10 @@ int64_t ModelConfig::state_bytes() const {
   int64_t numbers = 0;
   for (int64_t i = 0; i < n_layers; ++i) numbers += form_of(mixer).state_size(*this, i);
   return numbers * size_of(DType::f32);
+}
+
+int64_t ModelConfig::state_bytes_per_token() const {
+  return n_layers * 2 * n_kv_heads * (n_kv_heads > 0 ? head_dim : 0) * size_of(DType::f32);
 }
 
 }  // namespace elapse

@@ -10,6 +10,7 @@
 #include "elapse/io/json.h"
 #include "elapse/io/json_writer.h"
 #include "elapse/mixers/diagonal_init.h"
+#include "elapse/mixers/rope_scaling.h"
 
 namespace elapse {
 
@@ -22,8 +23,8 @@ enum class Layout { original, transformers };
 std::string_view name_of(Layout layout);  // "original"
 
 // What each adds to a configuration is in mixer_form.h.
-enum class MixerKind : uint8_t { mamba, mamba2, rnn, lstm, gru, s4d, h3 };
-inline constexpr size_t kMixerKinds = 7;
+enum class MixerKind : uint8_t { mamba, mamba2, rnn, lstm, gru, attention, s4d, h3 };
+inline constexpr size_t kMixerKinds = 8;
 std::string_view name_of(MixerKind mixer);  // "mamba2"
 // The mixer of that name. Throws Error listing them all.
 MixerKind mixer_named(std::string_view name);
@@ -38,6 +39,11 @@ inline bool is_recurrent(MixerKind mixer) {
 inline bool is_diagonal(MixerKind mixer) {  // state spaces without selection
   return mixer == MixerKind::s4d || mixer == MixerKind::h3;
 }
+
+enum class NormKind : uint8_t { rms, layer };              // of the residual stream: norm.h
+enum class MlpKind : uint8_t { swiglu, gelu, gelu_tanh };  // mlp.h
+enum class Positions : uint8_t;                            // mixers/attention.h
+std::string_view name_of(MlpKind mlp);                     // "gelu_tanh"
 
 // The tokens a published model's tokenizer begins, ends and fills texts with; none where it is not
 // stated, which transformers takes for 0, and as a rule in the original layout.
@@ -81,15 +87,37 @@ struct ModelConfig {
   double dt_min = 0;  // limits of dt
   double dt_max = std::numeric_limits<double>::infinity();
   DiagonalInit diagonal_init = DiagonalInit::legs;  // S4D's, H3's
+  // Attention's, with d_inner channels of queries in heads of head_dim (mixers/attention.h):
+  int64_t n_kv_heads = 0;
+  Positions positions = {};
+  double rope_theta = 0;
+  RopeScaling rope_scaling;
+  int64_t window = 0;
+  int64_t dilation = 0;
+  bool qkv_bias = false, out_bias = false;
+  // Around the mixers:
+  NormKind norm = NormKind::rms;
+  int64_t d_intermediate = 0;  // of the MLP after each mixer; 0: there is none
+  MlpKind mlp = MlpKind::swiglu;
+  bool mlp_bias = false;
+  int64_t max_positions = 0;  // whose embeddings are learned and added to the tokens'; 0: none
   SpecialTokens special_tokens;
 
   // A model of that mixer with the defaults of its form: Mamba's are the published ones, expand 2,
   // dt_rank ceil(d_model / 16); Mamba-2's too, d_state 128, one group, heads of 64 channels, or of
   // as many as divide both 64 and d_inner; recurrent cells are as wide inside as the residual
-  // stream.
+  // stream; attention has heads of 64 channels, or of as many as divide both 64 and d_model, and
+  // rotary positions. No MLPs.
   static ModelConfig of(MixerKind mixer, int64_t d_model, int64_t n_layers, int64_t vocab_size);
   static ModelConfig mamba(int64_t d_model, int64_t n_layers, int64_t vocab_size);
   static ModelConfig mamba2(int64_t d_model, int64_t n_layers, int64_t vocab_size);
+  // The Transformer that Mamba is measured against (Gu and Dao, 2023, section 4.2): attention with
+  // rotary positions, SwiGLU, RMSNorm, no biases. d_intermediate is 8/3 d_model up to a multiple of
+  // 64, so that a layer has as many parameters as two of Mamba: 12 d_model^2.
+  static ModelConfig transformer_plus_plus(int64_t d_model, int64_t n_layers, int64_t vocab_size);
+  // As GPT-2 (Radford et al., 2019): learned positions, LayerNorm, GELU of 4 d_model, biases.
+  static ModelConfig gpt2(int64_t d_model, int64_t n_layers, int64_t vocab_size,
+                          int64_t max_positions = 1024);
   // Throws Error naming the file and the field that is missing, mistyped, contradicts another, or
   // asks for what elapse does not have.
   static ModelConfig parse(const Json& json);
@@ -114,12 +142,15 @@ struct ModelConfig {
   int64_t vocab() const {  // rows of the embedding
     return (vocab_size + pad_vocab_multiple - 1) / pad_vocab_multiple * pad_vocab_multiple;
   }
-  // Calls visit with every parameter as the original layout names it, in the order LanguageModel
-  // makes them.
+  // The residual blocks of all layers, in order: each layer's mixer, then its MLP.
+  int64_t blocks_of_layer() const { return d_intermediate > 0 ? 2 : 1; }
+  int64_t blocks() const { return n_layers * blocks_of_layer(); }
+  // Calls visit with every parameter, in the order in which LanguageModel makes them.
   using VisitParameter = std::function<void(const std::string& name, const Shape& shape)>;
   void for_each_parameter(const VisitParameter& visit) const;
   int64_t parameter_count() const;
-  int64_t state_bytes() const;  // of one sequence's state, in float32
+  int64_t state_bytes() const;            // of one sequence's state, in float32; without what grows
+  int64_t state_bytes_per_token() const;  // by which attention's grows, up to its window
   bool operator==(const ModelConfig&) const = default;
 };
 

@@ -91,6 +91,95 @@ void write_block(JsonWriter& json, const ModelConfig& c) {
   json.field("bias", c.bias).field("conv_bias", c.conv_bias);
 }
 
+void read_vocabulary(const Json& json, ModelConfig& config) {
+  const int64_t rows = config.vocab_size = size_field(json, "vocab_size");
+  if (!json.has("unpadded_vocab_size")) return;
+  config.vocab_size = size_field(json, "unpadded_vocab_size");
+  config.pad_vocab_multiple = size_field(json, "pad_vocab_size_multiple");
+  ELAPSE_CHECK(
+      config.vocab() == rows, "{}: {} padded to a multiple of {} contradicts vocab_size {}",
+      json.at("unpadded_vocab_size").where(), config.vocab_size, config.pad_vocab_multiple, rows);
+}
+
+void write_vocabulary(JsonWriter& json, const ModelConfig& c) {
+  json.field("vocab_size", c.vocab());
+  if (c.pad_vocab_multiple == 1) return;
+  json.field("unpadded_vocab_size", c.vocab_size);
+  json.field("pad_vocab_size_multiple", c.pad_vocab_multiple);
+}
+
+std::string_view torch_name(DType dtype) {
+  switch (dtype) {
+    case DType::f64:
+      return "float64";
+    case DType::f16:
+      return "float16";
+    case DType::bf16:
+      return "bfloat16";
+    default:
+      return "float32";
+  }
+}
+
+void read_attention_heads(const Json& json, std::string_view heads, std::string_view kv_heads,
+                          ModelConfig& config) {
+  const int64_t n_heads = size_field(json, heads);
+  if (json.has("head_dim")) {
+    config.head_dim = size_field(json, "head_dim");
+  } else {
+    ELAPSE_CHECK(config.d_model % n_heads == 0, "{}: {} does not divide the width {}",
+                 json.at(heads).where(), n_heads, config.d_model);
+    config.head_dim = config.d_model / n_heads;
+  }
+  config.d_inner = n_heads * config.head_dim;
+  ELAPSE_CHECK(config.d_inner <= kMaxSize,
+               "{}: expected at most {} channels in all heads, found {}", json.where(), kMaxSize,
+               config.d_inner);
+  config.n_kv_heads = size_field(json, kv_heads, n_heads);
+  ELAPSE_CHECK(n_heads % config.n_kv_heads == 0, "{}: {} does not divide {} {}",
+               json.at(kv_heads).where(), config.n_kv_heads, heads, n_heads);
+}
+
+double rope_theta_field(const Json& json, std::string_view key, double fallback) {
+  const double value = json.number(key, fallback);
+  ELAPSE_CHECK(value > 1 && value <= kLargestFloat, "{}: expected a number above 1, found {}",
+               json.at(key).where(), value);
+  return value;
+}
+
+RopeScaling read_rope_scaling(const Json& json) {
+  const char* key =
+      json.has("rope_type") ? "rope_type" : "type";  // files before 2024 have the latter
+  const std::string type = json.text(key, "default");
+  RopeScaling scaling;
+  if (type == "default") return scaling;
+  ELAPSE_CHECK(type == "llama3", "{}: expected \"default\" or \"llama3\", found {}",
+               json.at(key).where(), quote(type));
+  const auto positive = [&](std::string_view field) {
+    const double value = json.number(field);
+    ELAPSE_CHECK(value > 0 && value <= kLargestFloat, "{}: expected a positive number, found {}",
+                 json.at(field).where(), value);
+    return value;
+  };
+  scaling.factor = positive("factor");
+  scaling.low_turns = positive("low_freq_factor");
+  scaling.high_turns = positive("high_freq_factor");
+  scaling.original_positions = size_field(json, "original_max_position_embeddings");
+  ELAPSE_CHECK(scaling.factor != 1, "{}: expected another factor than 1, found {}",
+               json.at("factor").where(), scaling.factor);
+  ELAPSE_CHECK(scaling.high_turns > scaling.low_turns, "{}: {} is not above low_freq_factor {}",
+               json.at("high_freq_factor").where(), scaling.high_turns, scaling.low_turns);
+  return scaling;
+}
+
+void write_rope_scaling(JsonWriter& json, const RopeScaling& scaling) {
+  if (scaling.factor == 1) return;
+  json.key("rope_scaling").begin_object().field("rope_type", "llama3");
+  json.field("factor", scaling.factor).field("low_freq_factor", scaling.low_turns);
+  json.field("high_freq_factor", scaling.high_turns);
+  json.field("original_max_position_embeddings", scaling.original_positions).end_object();
+}
+
 void read_dt_limits(const Json& json, std::string_view key, ModelConfig& config) {
   if (!json.has(key)) return;
   const std::vector<Json> limits = json.at(key).items();

@@ -33,6 +33,24 @@ Cell cell_of(MixerKind recurrent);
 void read_block(const Json& ssm_cfg, ModelConfig& c);
 void write_block(JsonWriter& json, const ModelConfig& c);
 
+// vocab_size of transformers counts the padded rows; elapse notes beside it how many of them mean
+// something, so that a model comes back from that layout as it went in.
+void read_vocabulary(const Json& json, ModelConfig& config);
+void write_vocabulary(JsonWriter& json, const ModelConfig& c);
+std::string_view torch_name(DType dtype);  // "bfloat16"
+
+// Attention's d_inner, head_dim and n_kv_heads: of the fields `heads`, which must be there,
+// "head_dim" (else the width by the heads) and `kv_heads` (else as many).
+void read_attention_heads(const Json& json, std::string_view heads, std::string_view kv_heads,
+                          ModelConfig& config);
+
+// The base of rotary frequencies: above 1, in float32's range.
+double rope_theta_field(const Json& json, std::string_view key, double fallback);
+
+// "rope_scaling" as transformers states it: null, of rope_type "default", or "llama3".
+RopeScaling read_rope_scaling(const Json& json);
+void write_rope_scaling(JsonWriter& json, const RopeScaling& scaling);  // where there is one
+
 // The limits of dt, [least, most]; the published ones are [0.0, Infinity].
 void read_dt_limits(const Json& json, std::string_view key, ModelConfig& config);
 void write_dt_limits(JsonWriter& json, std::string_view key, const ModelConfig& c);

@@ -30,10 +30,11 @@ const Architecture* find_architecture(std::string_view type) {
 void check_architecture(const Json& json) {
   const std::string type = json.text("model_type");
   const Architecture* known = find_architecture(type);
-  ELAPSE_CHECK(known != nullptr,
-               "{}: expected \"mamba\", \"mamba2\" or \"falcon_mamba\" (the architectures known), "
-               "found {}",
-               json.at("model_type").where(), quote(type));
+  ELAPSE_CHECK(
+      known != nullptr,
+      "{}: expected \"mamba\", \"mamba2\", \"falcon_mamba\", \"llama\" or \"mistral\" (the "
+      "architectures known), found {}",
+      json.at("model_type").where(), quote(type));
   if (!json.has("architectures")) return;
   for (const Json& item : json.at("architectures").items()) {
     ELAPSE_CHECK(item.text() == known->name, "{}: expected {} for model_type {}, found {}",
@@ -53,18 +54,6 @@ void check_original_fields(const Json& json, const ModelConfig& config) {
                ssm.at("layer").where(), quote(ssm.text("layer")), quote(config.architecture()));
 }
 
-// vocab_size counts the padded rows. elapse notes beside it how many of them mean something, so
-// that a model comes back from this layout as it went in.
-void read_vocabulary(const Json& json, ModelConfig& config) {
-  const int64_t rows = config.vocab_size = size_field(json, "vocab_size");
-  if (!json.has("unpadded_vocab_size")) return;
-  config.vocab_size = size_field(json, "unpadded_vocab_size");
-  config.pad_vocab_multiple = size_field(json, "pad_vocab_size_multiple");
-  ELAPSE_CHECK(
-      config.vocab() == rows, "{}: {} padded to a multiple of {} contradicts vocab_size {}",
-      json.at("unpadded_vocab_size").where(), config.vocab_size, config.pad_vocab_multiple, rows);
-}
-
 // transformers' own defaults, which are those of no published model.
 void read_mamba2(const Json& json, ModelConfig& config) {
   // transformers knows no other width.
@@ -82,19 +71,6 @@ void read_mamba2(const Json& json, ModelConfig& config) {
   ELAPSE_CHECK(n_heads == config.n_heads(), "{}: {} times {} contradicts the inner width {}",
                json.where(), stated(json, "num_heads", n_heads),
                stated(json, "head_dim", config.head_dim), config.d_inner);
-}
-
-std::string_view torch_name(DType dtype) {
-  switch (dtype) {
-    case DType::f64:
-      return "float64";
-    case DType::f16:
-      return "float16";
-    case DType::bf16:
-      return "bfloat16";
-    default:
-      return "float32";
-  }
 }
 
 void write_mamba2(JsonWriter& json, const ModelConfig& c) {
@@ -148,12 +124,7 @@ std::string transformers_json(const ModelConfig& c, DType weights) {
   JsonWriter json;
   json.begin_object().field("model_type", architecture.type).key("architectures").begin_array();
   json.value(architecture.name).end_array();
-  // transformers does not pad: the padded rows count as classes.
-  json.field("vocab_size", c.vocab());
-  if (c.pad_vocab_multiple > 1) {
-    json.field("unpadded_vocab_size", c.vocab_size);
-    json.field("pad_vocab_size_multiple", c.pad_vocab_multiple);
-  }
+  write_vocabulary(json, c);
   json.field("hidden_size", c.d_model);
   json.field("num_hidden_layers", c.n_layers).field("state_size", c.d_state);
   if (c.d_inner % c.d_model == 0) json.field("expand", c.d_inner / c.d_model);
@@ -175,6 +146,10 @@ void check_transformers_can_state(const ModelConfig& c) {
       is_mamba(c.mixer),
       "the transformers layout has no {} mixers: such a model stays in the original layout",
       name_of(c.mixer));
+  ELAPSE_CHECK(c.d_intermediate == 0 && c.norm == NormKind::rms && c.max_positions == 0,
+               "the transformers layout has {} mixers without an MLP, with RMSNorm and no learned "
+               "positions: such a model stays in the original layout",
+               name_of(c.mixer));
   ELAPSE_CHECK(!c.D_by_channel,
                "the transformers layout has one number of D for each head: a model with D_has_hdim "
                "stays in the original layout");

@@ -140,7 +140,7 @@ class Converter {
         config_(checkpoint_.config.in_layout(options.layout.value_or(checkpoint_.config.layout))) {
     check_tied_head(checkpoint_);
     state_tokens();
-    for (const NamedTensor& t : checkpoint_.tensors()) by_name_.emplace(t.name, t.tensor);
+    for (const NamedTensor& t : checkpoint_.tensors) by_name_.emplace(t.name, t.tensor);
   }
 
   void write_weights(Staging& staging);
@@ -151,8 +151,8 @@ class Converter {
   void state_tokens();
   bool has_generation() const { return file_exists((from_ / kGeneration).string()); }
   std::vector<TensorToWrite> tensors();
-  DType dtype_of(const Tensor& t) const { return options_.dtype.value_or(t.dtype()); }
-  void write_elements(FileWriter& file, const std::string& name, const Tensor& t);
+  DType dtype_of(const FileTensor& t) const;
+  void write_elements(FileWriter& file, const std::string& name, DType dtype);
 
   const ConvertOptions& options_;
   fs::path from_;
@@ -184,17 +184,27 @@ void Converter::state_tokens() {
 
 std::vector<TensorToWrite> Converter::tensors() {
   std::vector<TensorToWrite> list;
-  config_.for_each_parameter([&](const std::string& name, const Shape& shape) {
-    const Tensor& t = by_name_.at(name);
-    list.push_back({name_in_layout(name, config_.layout), dtype_of(t), shape,
-                    [this, name, &t](FileWriter& file) { write_elements(file, name, t); }});
+  for (const FileTensor& t : file_tensors(config_, names_of(config_, config_.layout))) {
+    const DType dtype = dtype_of(t);
+    list.push_back({t.name, dtype, t.shape, [this, parts = t.parameters, dtype](FileWriter& file) {
+                      for (const std::string& name : parts) write_elements(file, name, dtype);
+                    }});
     total_ += list.back().bytes();
-  });
+  }
   return list;
 }
 
-void Converter::write_elements(FileWriter& file, const std::string& name, const Tensor& t) {
-  const DType dtype = dtype_of(t);
+// That of all parts, or float32 where they differ.
+DType Converter::dtype_of(const FileTensor& t) const {
+  const DType first = by_name_.at(t.parameters.front()).dtype();
+  const bool same =
+      std::all_of(t.parameters.begin(), t.parameters.end(),
+                  [&](const std::string& name) { return by_name_.at(name).dtype() == first; });
+  return options_.dtype.value_or(same ? first : DType::f32);
+}
+
+void Converter::write_elements(FileWriter& file, const std::string& name, DType dtype) {
+  const Tensor& t = by_name_.at(name);
   const auto* from = static_cast<const std::byte*>(t.raw());
   std::vector<std::byte> piece;
   for (int64_t i = 0; i < t.numel(); i += kPieceElements) {
@@ -203,7 +213,7 @@ void Converter::write_elements(FileWriter& file, const std::string& name, const 
     const int64_t overflows =
         convert_elements(t.dtype(), from + i * size_of(t.dtype()), dtype, piece.data(), count);
     ELAPSE_CHECK(overflows == 0, "{}: tensor \"{}\" holds finite values too large for {}",
-                 checkpoint_.source, name_in_layout(name, checkpoint_.names), name_of(dtype));
+                 checkpoint_.source, name_in_file(name, checkpoint_.names), name_of(dtype));
     file.write(piece);
     done_ += static_cast<int64_t>(piece.size());
     options_.progress(done_, total_);
@@ -227,7 +237,7 @@ void Converter::write_weights(Staging& staging) {
 }
 
 void Converter::write_config(Staging& staging) const {
-  const DType dtype = dtype_of(by_name_.at("backbone.embedding.weight"));
+  const DType dtype = options_.dtype.value_or(by_name_.at("backbone.embedding.weight").dtype());
   write_file_atomically(staging.path(kConfig),
                         [&](FileWriter& file) { file.write(config_.json(dtype)); });
 }

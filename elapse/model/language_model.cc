@@ -31,12 +31,6 @@ Tensor uniform_values(Device& device, DType dtype, Random& random, Shape shape) 
   return device_values(device, dtype, shape, [&] { return random.uniform(-bound, bound); });
 }
 
-Tensor ones(Device& device, DType dtype, Shape shape) {
-  const Tensor t = device.empty(dtype, shape);
-  fill(device, {t, 1});
-  return t;
-}
-
 }  // namespace
 
 LanguageModel::LanguageModel(Device& device, const ModelConfig& config, DType dtype, uint64_t seed)
@@ -51,18 +45,25 @@ LanguageModel::LanguageModel(Device& device, const ModelConfig& config, DType dt
     : device_(device), config_(config), dtype_(dtype), parameters_(std::move(parameters)) {
   using Use = ParameterUse;
   Random random(seed);
-  const Shape vocab_shape = {config.vocab(), config.d_model}, width = {config.d_model};
-  const auto norm = [&] { return ones(device, dtype, width); };
-  const std::string backbone = "backbone.";
-  embedding_ = parameters_.add(backbone + "embedding.weight", vocab_shape, Use::matrix,
-                               [&] { return normal_values(device, dtype, random, vocab_shape); });
-  for (int64_t i = 0; i < config.n_layers; ++i) {
-    const std::string prefix = fmt::format("{}layers.{}.", backbone, i);
-    const Var weight = parameters_.add(prefix + "norm.weight", width, Use::other, norm);
-    layers_.push_back(
-        {weight, make_mixer(device, config, dtype, prefix + "mixer.", random, parameters_)});
+  const Shape vocab_shape = {config.vocab(), config.d_model};
+  const auto table = [&](const char* name, const Shape& shape) {
+    return parameters_.add(name, shape, Use::matrix,
+                           [&] { return normal_values(device, dtype, random, shape); });
+  };
+  embedding_ = table("backbone.embedding.weight", vocab_shape);
+  if (config.max_positions > 0) {
+    positions_ = table("backbone.positions.weight", {config.max_positions, config.d_model});
   }
-  norm_f_ = parameters_.add(backbone + "norm_f.weight", width, Use::other, norm);
+  for (int64_t i = 0; i < config.n_layers; ++i) {
+    const std::string prefix = fmt::format("backbone.layers.{}.", i);
+    Layer& layer = layers_.emplace_back();
+    layer.norm = Norm(device, config, dtype, prefix + "norm", parameters_);
+    layer.mixer = make_mixer(device, config, dtype, prefix + "mixer.", random, parameters_);
+    if (config.d_intermediate == 0) continue;
+    layer.norm2 = Norm(device, config, dtype, prefix + "norm2", parameters_);
+    layer.mlp.emplace(device, config, dtype, prefix + "mlp.", random, parameters_);
+  }
+  norm_f_ = Norm(device, config, dtype, "backbone.norm_f", parameters_);
   head_ = config.tied_head ? embedding_
                            : parameters_.add("lm_head.weight", vocab_shape, Use::matrix, [&] {
                                return uniform_values(device, dtype, random, vocab_shape);
@@ -73,14 +74,24 @@ LanguageModel::LanguageModel(Device& device, const ModelConfig& config, DType dt
 
 void LanguageModel::list_points() {
   points_.push_back({"embed"});
+  if (positions_) points_.push_back({"pos_embed"});
   for (size_t i = 0; i < layers_.size(); ++i) {
     layers_[i].first_point = points_.size();
     const std::string prefix = fmt::format("layers.{}.", i);
-    for (const char* name : {"resid_pre", "layer_input", "scale", "norm"}) {
-      points_.push_back({prefix + name});
-    }
+    const auto list_entry = [&](const EntryPoints& entry) {
+      for (const char* name : {entry.stream, entry.input, entry.scale, entry.norm}) {
+        points_.push_back({prefix + name});
+      }
+    };
+    list_entry(kMixerEntry);
     for (const PointInfo& p : layers_[i].mixer->points()) {
       points_.push_back({prefix + "mixer." + p.name, p.axis});
+    }
+    if (layers_[i].mlp) {
+      list_entry(kMlpEntry);
+      for (const PointInfo& p : layers_[i].mlp->points()) {
+        points_.push_back({prefix + "mlp." + p.name, p.axis});
+      }
     }
     points_.push_back({prefix + "resid_post"});
   }
@@ -177,26 +188,26 @@ bool parts(const PointScope& points, std::string_view name) {
 
 }  // namespace
 
-// Layer i's residual stream and normed input. The fused add and norm is taken apart where an edit
-// or a gradient falls between the two. `before` sees the layer before, if that is run.
-Normed LanguageModel::enter_layer(Tape& tape, size_t i, const Var& x, const Var& residual,
-                                  const PointScope& before, const PointScope& here) const {
-  const Tap scale = here.tap(tape, "scale", dtype_, {x.dim(0), 1});
-  const Var& weight = layers_[i].norm_weight;
+// The residual stream and the normed input of a block. The fused add and norm is taken apart where
+// an edit or a gradient falls between the two. `before` sees the layer that ends here, if one does.
+Normed LanguageModel::enter_block(Tape& tape, const Norm& norm, const Var& x, const Var& residual,
+                                  const PointScope& before, const PointScope& here,
+                                  const EntryPoints& points) const {
+  const Tap scale = here.tap(tape, points.scale, dtype_, {x.dim(0), 1});
   Normed normed;
-  if (parts(before, "resid_post") || parts(here, "resid_pre") || parts(here, "layer_input")) {
+  if (parts(before, "resid_post") || parts(here, points.stream) || parts(here, points.input)) {
     Var stream = residual ? add(tape, residual, x) : x;
     stream = before.pass(tape, "resid_post", stream);
-    stream = here.pass(tape, "resid_pre", stream);
-    const Var input = here.pass(tape, "layer_input", stream);
-    normed = {stream, rms_norm(tape, input, Var(), weight, config_.norm_eps, scale).y};
+    stream = here.pass(tape, points.stream, stream);
+    const Var input = here.pass(tape, points.input, stream);
+    normed = {stream, norm.forward(tape, input, Var(), scale).y};
   } else {
-    normed = rms_norm(tape, x, residual, weight, config_.norm_eps, scale);
+    normed = norm.forward(tape, x, residual, scale);
     before.keep(tape, "resid_post", normed.sum.value());
-    here.keep(tape, "resid_pre", normed.sum.value());
-    here.keep(tape, "layer_input", normed.sum.value());
+    here.keep(tape, points.stream, normed.sum.value());
+    here.keep(tape, points.input, normed.sum.value());
   }
-  normed.y = here.pass(tape, "norm", normed.y);
+  normed.y = here.pass(tape, points.norm, normed.y);
   return normed;
 }
 
@@ -205,18 +216,37 @@ Var LanguageModel::final_norm(Tape& tape, const Var& x, const Var& residual,
                               const PointScope& last) const {
   if (parts(last, "resid_post")) {
     const Var stream = last.pass(tape, "resid_post", add(tape, residual, x));
-    return rms_norm(tape, stream, Var(), norm_f_, config_.norm_eps).y;
+    return norm_f_.forward(tape, stream, Var()).y;
   }
-  const Normed normed = rms_norm(tape, x, residual, norm_f_, config_.norm_eps);
+  const Normed normed = norm_f_.forward(tape, x, residual);
   last.keep(tape, "resid_post", normed.sum.value());
   return normed.y;
+}
+
+// The stream at its start: the tokens' embeddings, and those of their positions where they are
+// learned, which go on from the state's.
+Var LanguageModel::embedded(Tape& tape, const Batch& batch, const State* state,
+                            const PointScope& all) const {
+  const Var tokens = all.pass(tape, "embed", gather_rows(tape, embedding_, batch.tokens));
+  if (!positions_) return tokens;
+  std::vector<int64_t> positions;
+  for (size_t s = 0; s < batch.seqs.lengths.size(); ++s) {
+    const int64_t slot = batch.seqs.starts[s];
+    const int64_t first =
+        state == nullptr || slot == Sequences::kNoSlot ? 0 : state->position(slot);
+    for (int64_t t = 0; t < batch.seqs.lengths[s]; ++t) positions.push_back(first + t);
+    ELAPSE_CHECK(first + batch.seqs.lengths[s] <= config_.max_positions,
+                 "a sequence of {} tokens: the model has learned {} positions",
+                 first + batch.seqs.lengths[s], config_.max_positions);
+  }
+  const Tensor index = device_.upload(positions, {batch.seqs.tokens});
+  return add(tape, tokens, all.pass(tape, "pos_embed", gather_rows(tape, positions_, index)));
 }
 
 Var LanguageModel::run(Tape& tape, const Input& input, const Batch& batch, State* state,
                        const PointPass* points) const {
   const PointScope all(points);
-  Var x = input.stream ? input.stream
-                       : all.pass(tape, "embed", gather_rows(tape, embedding_, batch.tokens));
+  Var x = input.stream ? input.stream : embedded(tape, batch, state, all);
   // Gradients of points are asked of models whose parameters have none, too.
   const bool starts_gradients =
       points != nullptr && points->wants_gradients() && tape.recording() && !x.needs_grad();
@@ -225,10 +255,17 @@ Var LanguageModel::run(Tape& tape, const Input& input, const Batch& batch, State
   PointScope before;
   for (auto i = static_cast<size_t>(input.layer); i < layers_.size(); ++i) {
     const PointScope here = all.looks() ? all.within(fmt::format("layers.{}.", i)) : PointScope();
-    const Normed in = enter_layer(tape, i, x, residual, before, here);
+    const Layer& layer = layers_[i];
+    const Normed in = enter_block(tape, layer.norm, x, residual, before, here, kMixerEntry);
     residual = in.sum;
-    x = layers_[i].mixer->forward(tape, in.y, batch.seqs, state ? &state->layers()[i] : nullptr,
-                                  here.within("mixer."));
+    x = layer.mixer->forward(tape, in.y, batch.seqs, state ? &state->layers()[i] : nullptr,
+                             here.within("mixer."));
+    if (layer.mlp) {
+      const Normed mid =
+          enter_block(tape, *layer.norm2, x, residual, PointScope(), here, kMlpEntry);
+      residual = mid.sum;
+      x = layer.mlp->forward(tape, mid.y, here.within("mlp."));
+    }
     before = here;
     path_counts_.layer_tokens += batch.seqs.tokens;
   }
@@ -237,14 +274,17 @@ Var LanguageModel::run(Tape& tape, const Input& input, const Batch& batch, State
   return all.pass(tape, "logits", linear(tape, hidden, head_, Var()));
 }
 
-Var LanguageModel::layer_output(Tape& tape, int64_t layer, const Var& input,
+Var LanguageModel::block_output(Tape& tape, int64_t block, const Var& input,
                                 const Sequences& seqs) const {
-  ELAPSE_CHECK(layer >= 0 && layer < config_.n_layers, "layer {}: the model has {}", layer,
-               config_.n_layers);
-  const Layer& one = layers_[static_cast<size_t>(layer)];
+  ELAPSE_CHECK(block >= 0 && block < config_.blocks(), "block {}: the model has {}", block,
+               config_.blocks());
+  const Layer& layer = layers_[static_cast<size_t>(block / config_.blocks_of_layer())];
+  if (block % config_.blocks_of_layer() == 1) {
+    return layer.mlp->forward(tape, layer.norm2->forward(tape, input, Var()).y, PointScope());
+  }
   path_counts_.layer_tokens += seqs.tokens;
-  const Var normed = rms_norm(tape, input, Var(), one.norm_weight, config_.norm_eps).y;
-  return one.mixer->forward(tape, normed, seqs, nullptr, PointScope());
+  const Var normed = layer.norm.forward(tape, input, Var()).y;
+  return layer.mixer->forward(tape, normed, seqs, nullptr, PointScope());
 }
 
 std::string LanguageModel::fingerprint() const {

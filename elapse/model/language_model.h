@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "elapse/autograd/functions.h"
 #include "elapse/mixers/mixer.h"
 #include "elapse/model/config.h"
+#include "elapse/model/mlp.h"
+#include "elapse/model/norm.h"
 
 namespace elapse {
 
@@ -25,9 +28,10 @@ struct PathCounts {
   int64_t layer_tokens = 0;  // layers times tokens that were run
 };
 
-// Embedding, pre-norm residual blocks of one mixer each, final norm, head: the backbone published
-// as MambaLMHeadModel (state-spaces/mamba, models/mixer_seq_simple.py). Computes in float32 or
-// float64; the residual stream has that precision throughout.
+// Embedding, layers, final norm, head: the backbone published as MambaLMHeadModel
+// (state-spaces/mamba, models/mixer_seq_simple.py). A layer is a pre-norm residual block of a mixer
+// and, where the configuration has one, another of an MLP. Computes in float32 or float64; the
+// residual stream has that precision throughout.
 class LanguageModel {
  public:
   // The published initialisation, drawn from `seed`.
@@ -47,9 +51,10 @@ class LanguageModel {
   Var forward_from(Tape& tape, int64_t layer, const Var& stream, const Batch& batch,
                    State* state = nullptr, Points* points = nullptr) const;
 
-  // What a layer's mixer adds to the residual stream for this input of its norm, every sequence
-  // from an empty state, for runs composed otherwise than forward()'s: (tokens, d_model) each.
-  Var layer_output(Tape& tape, int64_t layer, const Var& input, const Sequences& seqs) const;
+  // What a residual block (ModelConfig::block) adds to the stream for this input of its norm, every
+  // sequence from an empty state, for runs composed otherwise than forward()'s: (tokens, d_model)
+  // each.
+  Var block_output(Tape& tape, int64_t block, const Var& input, const Sequences& seqs) const;
 
   State make_state(int64_t slots, bool needs_grad = false) const;
 
@@ -74,17 +79,27 @@ class LanguageModel {
     Var stream = {};  // (tokens, d_model), entering `layer`; empty: the batch's tokens
   };
   struct Layer {
-    Var norm_weight;
+    Norm norm;
     std::unique_ptr<Mixer> mixer;
+    std::optional<Norm> norm2;  // the MLP's
+    std::optional<Mlp> mlp;
     size_t first_point = 0;  // in points_
   };
+  // The points where the stream enters a block, and its norm.
+  struct EntryPoints {
+    const char *stream, *input, *scale, *norm;
+  };
+  static constexpr EntryPoints kMixerEntry = {"resid_pre", "layer_input", "scale", "norm"};
+  static constexpr EntryPoints kMlpEntry = {"resid_mid", "mlp_input", "mlp_scale", "mlp_norm"};
 
   LanguageModel(Device& device, const ModelConfig& config, DType dtype, uint64_t seed,
                 Parameters parameters);
   Var run(Tape& tape, const Input& input, const Batch& batch, State* state,
           const PointPass* points) const;
-  Normed enter_layer(Tape& tape, size_t i, const Var& x, const Var& residual,
-                     const PointScope& before, const PointScope& here) const;
+  Var embedded(Tape& tape, const Batch& batch, const State* state, const PointScope& all) const;
+  Normed enter_block(Tape& tape, const Norm& norm, const Var& x, const Var& residual,
+                     const PointScope& before, const PointScope& here,
+                     const EntryPoints& points) const;
   Var final_norm(Tape& tape, const Var& x, const Var& residual, const PointScope& last) const;
   Var pass(Tape& tape, const Input& input, const Batch& batch, State* state, Points* points) const;
   void check_points(const Points& points, const Input& input) const;
@@ -96,9 +111,11 @@ class LanguageModel {
   DType dtype_;
   Parameters parameters_;
   Var embedding_;  // (vocab, d_model)
+  Var positions_;  // (max_positions, d_model), added to the embedding; empty where they are not
+                   // learned
   std::vector<Layer> layers_;
-  Var norm_f_;  // (d_model)
-  Var head_;    // (vocab, d_model); the embedding itself where tied
+  Norm norm_f_;
+  Var head_;  // (vocab, d_model); the embedding itself where tied
   std::vector<PointInfo> points_;
   mutable PathCounts path_counts_;
 };

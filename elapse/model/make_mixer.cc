@@ -2,6 +2,7 @@
 #include "elapse/model/make_mixer.h"
 
 #include "elapse/core/error.h"
+#include "elapse/mixers/attention.h"
 #include "elapse/mixers/h3.h"
 #include "elapse/mixers/mamba.h"
 #include "elapse/mixers/mamba2.h"
@@ -46,6 +47,19 @@ RecurrentConfig recurrent_config(const ModelConfig& c) {
   return {cell_of(c.mixer), c.d_model, c.d_inner};
 }
 
+AttentionConfig attention_config(const ModelConfig& c) {
+  return {.d_model = c.d_model,
+          .n_heads = c.n_heads(),
+          .n_kv_heads = c.n_kv_heads,
+          .head_dim = c.head_dim,
+          .positions = c.positions,
+          .rope_theta = c.rope_theta,
+          .rope_scaling = c.rope_scaling,
+          .window = c.window,
+          .dilation = c.dilation,
+          .qkv_bias = c.qkv_bias,
+          .out_bias = c.out_bias};
+}
 S4dConfig s4d_config(const ModelConfig& c) { return {c.d_model, c.d_state, c.diagonal_init}; }
 H3Config h3_config(const ModelConfig& c) { return {c.d_model, c.d_state, c.diagonal_init}; }
 
@@ -66,6 +80,9 @@ std::unique_ptr<Mixer> make_mixer(Device& device, const ModelConfig& config, DTy
     case MixerKind::lstm:
     case MixerKind::gru:
       return std::make_unique<Recurrent>(device, recurrent_config(config), n, dtype, prefix, random,
+                                         parameters);
+    case MixerKind::attention:
+      return std::make_unique<Attention>(device, attention_config(config), n, dtype, prefix, random,
                                          parameters);
     case MixerKind::s4d:
       return std::make_unique<S4d>(device, s4d_config(config), dtype, prefix, random, parameters);

@@ -13,7 +13,8 @@ namespace {
 
 // In the order of MixerKind.
 constexpr std::array<const MixerForm*, kMixerKinds> kForms = {
-    &kMambaForm, &kMamba2Form, &kRnnForm, &kLstmForm, &kGruForm, &kS4dForm, &kH3Form};
+    &kMambaForm, &kMamba2Form,    &kRnnForm, &kLstmForm,
+    &kGruForm,   &kAttentionForm, &kS4dForm, &kH3Form};
 
 }  // namespace
 

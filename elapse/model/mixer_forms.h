@@ -7,6 +7,7 @@ namespace elapse {
 // One to each file form_*.cc, or to each kind of cell.
 extern const MixerForm kMambaForm, kMamba2Form;
 extern const MixerForm kRnnForm, kLstmForm, kGruForm;
+extern const MixerForm kAttentionForm;
 extern const MixerForm kS4dForm, kH3Form;
 
 }  // namespace elapse

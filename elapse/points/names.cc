@@ -11,8 +11,9 @@ namespace {
 using Alias = std::pair<std::string_view, std::string_view>;
 
 constexpr std::array kOfModel = {
-    Alias{"hook_embed", "embed"},   Alias{"embed.hook_out", "embed"},
-    Alias{"hook_norm", "norm_f"},   Alias{"ln_final.hook_normalized", "norm_f"},
+    Alias{"hook_embed", "embed"},         Alias{"embed.hook_out", "embed"},
+    Alias{"hook_pos_embed", "pos_embed"}, Alias{"pos_embed.hook_out", "pos_embed"},
+    Alias{"hook_norm", "norm_f"},         Alias{"ln_final.hook_normalized", "norm_f"},
     Alias{"hook_logits", "logits"},
 };
 
@@ -23,6 +24,7 @@ constexpr std::array kOfLayer = {
     Alias{"norm.hook_in", "layer_input"},
     Alias{"hook_scale", "scale"},
     Alias{"norm.hook_scale", "scale"},
+    Alias{"ln1.hook_scale", "scale"},
     Alias{"hook_normalized_input", "norm"},
     Alias{"mixer.hook_in", "norm"},
     Alias{"hook_mixer_in", "norm"},
@@ -63,6 +65,13 @@ constexpr std::array kOfLayer = {
     Alias{"attn.hook_rot_k", "mixer.rot_k"},
     Alias{"attn.hook_z", "mixer.z"},
     Alias{"hook_attn_out", "mixer.out"},
+    Alias{"hook_resid_mid", "resid_mid"},
+    Alias{"hook_mlp_in", "mlp_input"},
+    Alias{"ln2.hook_scale", "mlp_scale"},
+    Alias{"mlp.hook_pre", "mlp.pre"},
+    Alias{"mlp.hook_pre_linear", "mlp.pre_linear"},
+    Alias{"mlp.hook_post", "mlp.post"},
+    Alias{"hook_mlp_out", "mlp.out"},
     Alias{"hook_resid_post", "resid_post"},
 };
 

@@ -41,6 +41,13 @@ void put_mamba2(Settings& into, const ModelConfig& c) {
   put(into, "dt_max", c.dt_max);
 }
 
+void put_mlp(Settings& into, const ModelConfig& c) {
+  if (c.d_intermediate == 0) return;
+  put(into, "d_intermediate", c.d_intermediate);
+  put(into, "mlp", name_of(c.mlp));
+  put(into, "mlp_bias", c.mlp_bias);
+}
+
 void put_consequences(Settings& into, const ModelConfig& c) {
   put(into, "vocab_size", c.vocab_size);
   if (is_mamba(c.mixer)) {
@@ -51,6 +58,9 @@ void put_consequences(Settings& into, const ModelConfig& c) {
     put(into, "ssm_cfg", ssm_cfg_json(c));
   }
   if (c.mixer == MixerKind::mamba2) put_mamba2(into, c);
+  put_mlp(into, c);
+  if (c.norm == NormKind::layer) put(into, "norm", "layer");
+  if (c.max_positions > 0) put(into, "max_positions", c.max_positions);
   put(into, "norm_eps", c.norm_eps);
   if (c.mixer_norm_eps > 0) put(into, "mixer_norm_eps", c.mixer_norm_eps);
 }

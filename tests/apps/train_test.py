@@ -51,6 +51,35 @@ class Runs(Train):
         self.assertEqual(config["model_type"], "mamba")
         self.assertEqual(config["hidden_size"], 8)
 
+    def test_trains_transformers(self):
+        cases = {("attention",): ["attention", "rotary", 64, None],
+                 ("attention", "--heads", 4, "--kv-heads", 2, "--window", 3):
+                     ["attention", "rotary", 64, 3],
+                 ("gpt2", "--d-intermediate", 12): ["attention", "none", 12, None],
+                 ("mamba", "--d-intermediate", 12): [None, None, 12, None]}
+        def command(out, *mixer):
+            return [PROGRAM, "train", "--task", "induction", "--out", self.folder / out, "--mixer",
+                    *mixer, "--d-model", 8, "--layers", 1, "--batch-tokens", 32, "--length", 8,
+                    "--warmup", 2, "--schedule", "constant", "--eval-length", 8]
+
+        for number, (mixer, (layer, positions, wide, window)) in enumerate(cases.items()):
+            whole, cut = f"whole-{number}", f"cut-{number}"
+            self.assert_done(run(*command(whole, *mixer), "--steps", 6))
+            config = json.loads((self.folder / whole / "config.json").read_text())
+            self.assertEqual([config["ssm_cfg"].get(key) for key in ("layer", "positions")],
+                             [layer, positions])
+            self.assertEqual([config["d_intermediate"], config["ssm_cfg"].get("window")],
+                             [wide, window])
+            self.assert_done(run(*command(cut, *mixer), "--steps", 3))
+            self.assert_done(run(*command(cut, *mixer), "--steps", 6, "--resume"))
+            self.assertEqual(contents(self.folder / cut), contents(self.folder / whole))
+            info = run(PROGRAM, "info", self.folder / whole)
+            self.assertIn(f"of {wide} channels", self.assert_done(info).stdout)
+        self.assert_fails(run(*command("no", "mamba", "--heads", 2)),
+                          "--heads, --kv-heads and --window: mamba mixers have none")
+        self.assert_fails(run(*command("no", "gpt2", "--heads", 3)),
+                          "--heads: 3 do not divide --d-model 8")
+
     def test_trains_on_text(self):
         (self.folder / "text").write_text("to be or not to be " * 40)
         command = [PROGRAM, "train", "--text", self.folder / "text", "--out", self.folder / "run",

@@ -48,6 +48,38 @@ TEST(CircuitRunner, WithAllEdgesIsTheModelBitForBit) {
   }
 }
 
+// A mixer and an MLP a layer: two blocks each.
+TEST(CircuitRunner, BlocksOfMlpsAreNodesOfTheirOwn) {
+  ModelConfig hybrid = ModelConfig::mamba(20, 2, 8), plain = ModelConfig::gpt2(20, 2, 8, 64);
+  hybrid.d_intermediate = 12;
+  for (const ModelConfig& config : {hybrid, plain}) {
+    const ResidualGraph graph(config);
+    EXPECT_EQ(graph.nodes(), 6);
+    EXPECT_EQ(graph.name(Edge{2, 3}), "layers.0.mlp -> layers.1");
+    Device device("cpu", 2);
+    const LanguageModel model(device, config, DType::f32, 5);
+    const TokenLists own = planted::sequences(kOwn), other = planted::sequences(kOther);
+    const CircuitRunner runner(model, own, other);
+    if (verify_mode() == VerifyMode::none) {
+      EXPECT_EQ(runner.plain().values, last_logits(model, pack(model, own)).values);
+    }
+    expect_near(runner.other(), last_logits(model, pack(model, other)), 1e-5);
+    // Without what the first MLP says to the unembedding: as if that alone were the other run's.
+    Circuit cut(4);
+    cut.set({2, 5}, false);
+    Points points;
+    const Tensor mean = device.empty(DType::f32, runner.own_outputs()[2].shape());
+    const Tensor minus = device.empty(DType::f32, {1, 1});
+    fill(device, {minus, -1});
+    binary(device, {BinaryFunction::mul, runner.own_outputs()[2], minus, mean});
+    binary(device, {BinaryFunction::add, runner.other_outputs()[2], mean, mean});
+    points.edit({"layers.1.resid_post", EditOp::add, mean});
+    Tape tape(device, false);
+    const Var logits = model.forward(tape, pack(model, own), nullptr, &points);
+    expect_near(runner.run({cut}).front(), last_logits(model, logits.value()), 1e-5);
+  }
+}
+
 TEST(CircuitRunner, WithoutEdgesOfTheUnembeddingIsTheOtherRun) {
   Device device("ref");
   for (const MixerKind mixer : {MixerKind::mamba, MixerKind::mamba2}) {

@@ -66,10 +66,10 @@ TEST_P(Reading, DirectAttributionSumsToTheLogitDifference) {
   const double f =
       logit_differences(last_logits(model_, pack(model_, {kTokens})), {answer}).front();
   EXPECT_EQ(found.total(), f);
-  EXPECT_NEAR(found.embed() + sum(found.by_layer()), f, 1e-12);
+  EXPECT_NEAR(found.embed() + sum(found.by_block()), f, 1e-12);
   for (int64_t layer = 0; layer < 3; ++layer) {
     const LayerAttribution parts = found.layer(layer);
-    const double share = found.by_layer()[size_t(layer)];
+    const double share = found.by_block()[size_t(layer)];
     EXPECT_NEAR(parts.share(), share, 1e-12) << "layer " << layer;
     EXPECT_NEAR(sum(parts.by_token()) + sum(parts.by_skip) + parts.bias, share, 1e-12);
     EXPECT_NEAR(sum(parts.by_channel()) + parts.bias, share, 1e-12);

@@ -4,8 +4,10 @@
 #include <gtest/gtest.h>
 #include <sys/resource.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 
 #include "elapse/io/file.h"
 #include "elapse/io/json_writer.h"
@@ -43,11 +45,11 @@ TEST_F(CheckpointFiles, give_the_names_of_the_original_layout) {
   const Checkpoint checkpoint = open_checkpoint("tests/fixtures/transformers");
   EXPECT_EQ(checkpoint.source, "tests/fixtures/transformers/model.safetensors");
   size_t found = 0;
-  for (const NamedTensor& t : checkpoint.tensors()) found += t.name == "backbone.embedding.weight";
+  for (const NamedTensor& t : checkpoint.tensors) found += t.name == "backbone.embedding.weight";
   EXPECT_EQ(found, 1u);
-  EXPECT_EQ(name_in_layout("backbone.embedding.weight", Layout::transformers),
+  EXPECT_EQ(name_in_file("backbone.embedding.weight", TensorNames::transformers),
             "backbone.embeddings.weight");
-  EXPECT_EQ(name_in_layout("backbone.norm_f.weight", Layout::transformers),
+  EXPECT_EQ(name_in_file("backbone.norm_f.weight", TensorNames::transformers),
             "backbone.norm_f.weight");
 }
 
@@ -101,6 +103,47 @@ TEST_F(CheckpointFiles, are_named_in_errors_as_they_name_themselves) {
   expect_refused("\"lm_head.weight\" differs from \"backbone.embeddings.weight\"");
 }
 
+// A copy of a fixture whose tensors are changed.
+void change_fixture(const std::string& name, const TemporaryFolder& folder,
+                    const std::function<void(std::vector<NamedTensor>&)>& change) {
+  const std::string from = "tests/fixtures/" + name;
+  std::filesystem::copy(from + "/config.json", folder / "config.json",
+                        std::filesystem::copy_options::overwrite_existing);
+  std::vector<NamedTensor> tensors = open_safetensors(from + "/model.safetensors").tensors();
+  change(tensors);
+  write_safetensors(folder / "model.safetensors", tensors);
+}
+
+TEST_F(CheckpointFiles, of_llamas_are_named_in_errors_as_they_name_themselves) {
+  const auto named = [](std::vector<NamedTensor>& tensors, std::string_view part) -> NamedTensor& {
+    return *std::find_if(tensors.begin(), tensors.end(), [&](const NamedTensor& t) {
+      return t.name.find(part) != std::string::npos;
+    });
+  };
+  std::vector<float> values(64);
+  const Tensor three = Tensor::wrap(values.data(), DType::f32, {3});
+  change_fixture("llama", folder_, [&](auto& tensors) {
+    named(tensors, "layers.1.self_attn.k_proj").tensor = three;
+  });
+  expect_refused(
+      "tensor \"model.layers.1.self_attn.k_proj.weight\": expected shape (12, 10), found (3)");
+  change_fixture("llama", folder_, [&](auto& tensors) {
+    named(tensors, "layers.0.post_attention_layernorm").name = "model.layers.0.nothing.weight";
+  });
+  expect_refused("tensor \"model.layers.0.post_attention_layernorm.weight\" (10) is missing");
+  change_fixture("llama", folder_, [&](auto& tensors) {
+    tensors.push_back({"model.layers.0.self_attn.q_norm.weight", three});
+  });
+  expect_refused("tensor \"model.layers.0.self_attn.q_norm.weight\" is none the model has");
+  change_fixture("llama", folder_, [&](auto& tensors) {
+    tensors.push_back({"model.layers.0.self_attn.rotary_emb.inv_freq", three});
+  });
+  load_model(device_, folder_.path(), DType::f32);  // of old files, and made anew
+  change_fixture("mamba-mlp", folder_,
+                 [&](auto& tensors) { named(tensors, "layers.1.mlp.fc1").tensor = three; });
+  expect_refused("tensor \"backbone.layers.1.mlp.fc1.weight\": expected shape (256, 6), found (3)");
+}
+
 TEST_F(CheckpointFiles, refuse_weights_that_are_no_floats) {
   std::vector<int32_t> integers(8);
   save([&](auto& tensors) {
@@ -151,7 +194,7 @@ TEST_F(CheckpointFiles, are_opened_without_reading_the_weights) {
   // The weights are 1.4 million pages.
   EXPECT_LT(page_faults() - before, 50000);
   EXPECT_EQ(checkpoint.config.parameter_count(), 2768345600);
-  EXPECT_EQ(checkpoint.tensors().front().tensor.dtype(), DType::bf16);
+  EXPECT_EQ(checkpoint.tensors.front().tensor.dtype(), DType::bf16);
 }
 
 }  // namespace

@@ -182,6 +182,152 @@ TEST(ModelConfig, h3_in_a_form_of_our_own) {
   EXPECT_EQ(parsed(c.json()), c);
 }
 
+TEST(ModelConfig, mlps_and_layer_norms_beside_any_mixer) {
+  // Published code rounds the width of its MLPs up.
+  const ModelConfig c = parsed(original(R"(, "d_intermediate": 100, "rms_norm": false)"));
+  EXPECT_EQ(c.d_intermediate, 128);
+  EXPECT_EQ(c.blocks(), 4);
+  EXPECT_EQ(c.norm, NormKind::layer);
+  const int64_t plain = parsed(original("")).parameter_count();
+  EXPECT_EQ(c.parameter_count(), plain + 3 * 8 + 2 * (3 * 128 * 8 + 2 * 8));
+  EXPECT_EQ(parsed(c.json()), c);
+  EXPECT_EQ(c.json().find("mlp"), std::string::npos);  // no word that published code lacks
+  expect_error([&] { c.in_layout(Layout::transformers); }, "mixers without an MLP");
+  for (const char* mixer : {"Mamba2", "gru", "attention"}) {
+    const ModelConfig other = parsed(original(fmt::format(
+        R"(, "ssm_cfg": {{"layer": "{}"{}}}, "d_intermediate": 20, "mlp_multiple_of": 1,
+        "mlp": "gelu", "mlp_bias": true, "max_positions": 50)",
+        mixer, std::string_view(mixer) == "Mamba2" ? R"(, "headdim": 4)" : "")));
+    EXPECT_EQ(other.d_intermediate, 20);
+    EXPECT_EQ(other.mlp, MlpKind::gelu);
+    EXPECT_EQ(parsed(other.json()), other);
+  }
+  expect_refused(original(R"(, "mlp": "gelu")"),
+                 "\"mlp\": expected a d_intermediate beside it, found none");
+  expect_refused(original(R"(, "d_intermediate": 0, "mlp_bias": true)"),
+                 "\"mlp_bias\": expected a d_intermediate beside it, found 0");
+  expect_refused(original(R"(, "d_intermediate": 16, "mlp": "relu")"),
+                 "\"mlp\": expected \"swiglu\", \"gelu\" or \"gelu_tanh\", found \"relu\"");
+  expect_refused(original(R"(, "d_intermediate": -1)"), "d_intermediate");
+  expect_refused(original(R"(, "d_intermediate": 99999999)"), "at most 16777216");
+  expect_refused(original(R"(, "max_positions": 0)"), "max_positions");
+}
+
+TEST(ModelConfig, attention_in_a_form_of_our_own) {
+  const ModelConfig c = parsed(original(R"(, "norm_eps": 1e-6, "ssm_cfg": {"layer": "attention",
+      "num_heads": 6, "num_heads_kv": 2, "head_dim": 10, "positions": "xpos", "rope_theta": 500,
+      "window": 7, "dilation": 3, "qkv_proj_bias": true})"));
+  EXPECT_EQ(c.d_inner, 60);
+  EXPECT_EQ(c.n_kv_heads, 2);
+  EXPECT_EQ(c.norm_eps, 1e-6);
+  EXPECT_EQ(c.state_bytes(), 0);
+  EXPECT_EQ(c.state_bytes_per_token(), 2 * 2 * 2 * 10 * 4);
+  EXPECT_EQ(parsed(c.json()), c);
+  expect_error([&] { c.in_layout(Layout::transformers); }, "stays in the original layout");
+  const ModelConfig plain = parsed(original(R"(, "ssm_cfg": {"layer": "attention"})"));
+  EXPECT_EQ(plain.n_heads(), 1);
+  EXPECT_EQ(plain, ModelConfig::parse(Json::parse(plain.json(), "config.json")));
+  const auto refused = [](const std::string& more, const std::string& part) {
+    expect_refused(original(R"(, "ssm_cfg": {"layer": "attention")" + more + "}"), part);
+  };
+  refused(R"(, "d_state": 16)", "\"d_state\" is no field of attention mixers");
+  refused(R"(, "num_heads": 3)", "\"ssm_cfg.num_heads\": 3 does not divide the width 8");
+  refused(R"(, "num_heads": 4, "num_heads_kv": 3)",
+          "\"ssm_cfg.num_heads_kv\": 3 does not divide num_heads 4");
+  refused(R"(, "num_heads": 8, "positions": "rotary")", "expected an even head_dim, found 1");
+  refused(R"(, "num_heads_kv": 1)", "expected num_heads beside it, found none");
+  refused(R"(, "positions": "alibi")", "\"none\", \"rotary\" or \"xpos\", found \"alibi\"");
+  refused(R"(, "positions": "none", "rope_theta": 100)", "there are no positions to rotate");
+  refused(R"(, "rope_theta": 1)", "expected a number above 1, found 1");
+  refused(R"(, "window": 0)", "window");
+  refused(R"(, "num_heads": 16777216, "head_dim": 16777216)", "channels in all heads");
+}
+
+TEST(ModelConfig, presets_of_transformers) {
+  // A layer of Transformer++ has as many parameters as two of Mamba.
+  const ModelConfig c = ModelConfig::transformer_plus_plus(768, 12, 50280);
+  EXPECT_EQ(c.d_intermediate, 2048);
+  EXPECT_EQ(c.n_heads(), 12);
+  EXPECT_EQ(c.parameter_count(), 768 * (50280 + 1) + 12 * (12 * 768 * 768 + 2 * 768));
+  EXPECT_EQ(parsed(c.json()), c);
+  // gpt2, as published: 124 million.
+  const ModelConfig gpt2 = ModelConfig::gpt2(768, 12, 50257);
+  EXPECT_EQ(gpt2.parameter_count(), 124439808);
+  EXPECT_EQ(parsed(gpt2.json()), gpt2);
+}
+
+// TinyLlama/TinyLlama-1.1B-Chat-v1.0 and mistralai/Mistral-7B-v0.1, as published.
+constexpr const char* kTinyLlama = R"({"architectures": ["LlamaForCausalLM"],
+  "attention_bias": false, "bos_token_id": 1, "eos_token_id": 2, "hidden_act": "silu",
+  "hidden_size": 2048, "initializer_range": 0.02, "intermediate_size": 5632,
+  "max_position_embeddings": 2048, "model_type": "llama", "num_attention_heads": 32,
+  "num_hidden_layers": 22, "num_key_value_heads": 4, "pretraining_tp": 1, "rms_norm_eps": 1e-05,
+  "rope_scaling": null, "rope_theta": 10000.0, "tie_word_embeddings": false,
+  "torch_dtype": "bfloat16", "transformers_version": "4.35.0", "use_cache": true,
+  "vocab_size": 32000})";
+constexpr const char* kMistral7b = R"({"architectures": ["MistralForCausalLM"], "bos_token_id": 1,
+  "eos_token_id": 2, "hidden_act": "silu", "hidden_size": 4096, "initializer_range": 0.02,
+  "intermediate_size": 14336, "max_position_embeddings": 32768, "model_type": "mistral",
+  "num_attention_heads": 32, "num_hidden_layers": 32, "num_key_value_heads": 8,
+  "rms_norm_eps": 1e-05, "rope_theta": 10000.0, "sliding_window": 4096,
+  "tie_word_embeddings": false, "torch_dtype": "bfloat16", "transformers_version": "4.34.0.dev0",
+  "use_cache": true, "vocab_size": 32000})";
+
+TEST(ModelConfig, llamas) {
+  const ModelConfig c = parsed(kTinyLlama);
+  EXPECT_EQ(c.architecture(), "llama");
+  EXPECT_EQ(c.parameter_count(), 1100048384);
+  EXPECT_EQ(c.head_dim, 64);
+  EXPECT_EQ(c.n_kv_heads, 4);
+  EXPECT_EQ(parsed(c.json(DType::bf16)), c);
+  EXPECT_EQ(parsed(c.in_layout(Layout::original).json()).in_layout(Layout::transformers).json(),
+            [&] {
+              ModelConfig without = c;
+              without.special_tokens = {};
+              return without.json();
+            }());
+  const ModelConfig mistral = parsed(kMistral7b);
+  EXPECT_EQ(mistral.architecture(), "mistral");
+  EXPECT_EQ(mistral.parameter_count(), 7241732096);
+  EXPECT_EQ(mistral.window, 4096);
+  EXPECT_EQ(parsed(mistral.json()), mistral);
+}
+
+TEST(ModelConfig, refuses_what_llamas_cannot_be) {
+  const auto refused = [](const std::string& more, const std::string& part,
+                          const std::string& type = "llama") {
+    expect_refused(
+        transformers(R"(, "intermediate_size": 12, "num_attention_heads": 4)" + more, type), part);
+  };
+  expect_refused(transformers("", "llama"), "intermediate_size");
+  expect_refused(transformers(R"(, "intermediate_size": 12)", "llama"), "num_attention_heads");
+  refused(R"(, "architectures": ["LlamaModel"])",
+          "expected \"LlamaForCausalLM\" for model_type \"llama\", found \"LlamaModel\"");
+  refused(R"(, "num_key_value_heads": 3)",
+          "\"num_key_value_heads\": 3 does not divide num_attention_heads 4");
+  refused("", "num_key_value_heads 8 (the default) does not divide num_attention_heads 4",
+          "mistral");
+  refused(R"(, "head_dim": 3)", "expected an even head_dim, found 3");
+  refused(R"(, "hidden_act": "gelu")", "\"hidden_act\": expected \"silu\", found \"gelu\"");
+  refused(R"(, "rope_scaling": {"type": "linear", "factor": 2})",
+          "\"rope_scaling.type\": expected \"default\" or \"llama3\", found \"linear\"");
+  refused(R"(, "rope_parameters": {"rope_type": "yarn"})",
+          "\"rope_parameters.rope_type\": expected \"default\" or \"llama3\", found \"yarn\"");
+  const auto scaling = [](const char* factors) {
+    return fmt::format(R"(, "rope_scaling": {{"rope_type": "llama3",
+        "original_max_position_embeddings": 8192, {}}})",
+                       factors);
+  };
+  refused(scaling(R"("factor": 8)"), "low_freq_factor");
+  refused(scaling(R"("factor": 0, "low_freq_factor": 1, "high_freq_factor": 4)"),
+          "\"rope_scaling.factor\": expected a positive number, found 0");
+  refused(scaling(R"("factor": 8, "low_freq_factor": 4, "high_freq_factor": 4)"),
+          "\"rope_scaling.high_freq_factor\": 4 is not above low_freq_factor 4");
+  refused(R"(, "rope_theta": 0)", "\"rope_theta\": expected a number above 1, found 0");
+  refused(R"(, "rms_norm_eps": 0)", "\"rms_norm_eps\": expected a number from");
+  refused(R"(, "sliding_window": 0, "num_key_value_heads": 4)", "sliding_window", "mistral");
+}
+
 TEST(ModelConfig, falcon_mamba_7b) {
   const ModelConfig c = parsed(kFalconMamba7b);
   EXPECT_EQ(c.architecture(), "falcon_mamba");
@@ -215,9 +361,10 @@ TEST(ModelConfig, says_what_the_original_layout_cannot_state) {
 
 TEST(ModelConfig, names_the_architecture_it_does_not_know) {
   const std::string known =
-      "expected \"mamba\", \"mamba2\" or \"falcon_mamba\" (the architectures known)";
+      "expected \"mamba\", \"mamba2\", \"falcon_mamba\", \"llama\" or \"mistral\" (the "
+      "architectures known)";
   expect_refused(transformers("", "mamba3"), known + ", found \"mamba3\"");
-  expect_refused(R"({"model_type": "llama"})", known + ", found \"llama\"");
+  expect_refused(R"({"model_type": "gptj"})", known + ", found \"gptj\"");
   expect_refused(transformers(R"(, "architectures": ["MambaModel"])"),
                  "field \"architectures[0]\": expected \"MambaForCausalLM\" for model_type "
                  "\"mamba\", found \"MambaModel\"");
@@ -231,8 +378,6 @@ TEST(ModelConfig, names_the_architecture_it_does_not_know) {
 }
 
 TEST(ModelConfig, refuses_what_it_does_not_have) {
-  expect_refused(original(R"(, "rms_norm": false)"), "\"rms_norm\": only true is supported");
-  expect_refused(original(R"(, "d_intermediate": 32)"), "\"d_intermediate\": only 0 (no MLP)");
   expect_refused(original(R"(, "attn_layer_idx": [1])"),
                  "\"attn_layer_idx\": only an empty list (no attention layers)");
   expect_refused(original(R"(, "ssm_cfg": {"headdim": 64})"), "\"headdim\" is no field of Mamba1");

@@ -29,7 +29,7 @@ using Bytes = std::map<std::string, std::string>;
 Bytes bytes_of(const std::string& folder) {
   const Checkpoint checkpoint = open_checkpoint(folder);
   Bytes bytes;
-  for (const auto& [name, tensor] : checkpoint.tensors()) {
+  for (const auto& [name, tensor] : checkpoint.tensors) {
     if (checkpoint.config.tied_head && name == "lm_head.weight") continue;
     bytes[name] =
         std::string(name_of(tensor.dtype())) +
@@ -81,6 +81,53 @@ TEST_F(ConvertCheckpoint, a_round_trip_between_layouts_loses_no_bit) {
   EXPECT_EQ(contents(convert(convert(back, {.layout = Layout::transformers}),
                              {.layout = Layout::original})),
             contents(back));
+}
+
+TEST_F(ConvertCheckpoint, llamas_go_to_our_form_and_back_bit_for_bit) {
+  for (const char* name : {"tests/fixtures/llama", "tests/fixtures/mistral"}) {
+    const std::string own = convert(name, {.layout = Layout::original});
+    EXPECT_EQ(bytes_of(own), bytes_of(name));
+    const std::string back = convert(own, {.layout = Layout::transformers});
+    EXPECT_EQ(open_checkpoint(back).config, open_checkpoint(name).config);
+    EXPECT_EQ(contents(convert(convert(back, {.layout = Layout::original}),
+                               {.layout = Layout::transformers})),
+              contents(back));
+    // Under Llama's names, with the gate and what it multiplies apart; in our form they are one.
+    const SafeTensors from = open_safetensors(std::string(name) + "/model.safetensors");
+    const SafeTensors there = open_safetensors(back + "/model.safetensors");
+    ASSERT_EQ(there.tensors().size(), from.tensors().size());
+    for (const NamedTensor& t : from.tensors()) EXPECT_NE(there.find(t.name), nullptr) << t.name;
+    const SafeTensors in_own = open_safetensors(own + "/model.safetensors");
+    const int64_t wide = open_checkpoint(name).config.d_intermediate;
+    EXPECT_EQ(in_own.at("backbone.layers.1.mlp.fc1.weight").dim(0), 2 * wide);
+    EXPECT_EQ(in_own.find("backbone.layers.1.mlp.up_proj.weight"), nullptr);
+  }
+  expect_error([&] { convert("tests/fixtures/gpt2", {.layout = Layout::transformers}); },
+               "stays in the original layout");
+  expect_error([&] { convert("tests/fixtures/mamba-mlp", {.layout = Layout::transformers}); },
+               "mixers without an MLP");
+}
+
+TEST_F(ConvertCheckpoint, saved_models_have_the_tensors_of_their_layout) {
+  Device device("ref");
+  for (const char* name : {"llama", "mistral", "gpt2", "mamba-mlp"}) {
+    const std::string from = std::string("tests/fixtures/") + name, to = in(name);
+    save_model(*load_model(device, from, DType::f32), to);
+    EXPECT_EQ(bytes_of(to), bytes_of(from));
+    EXPECT_EQ(open_checkpoint(to).config, open_checkpoint(from).config);
+    const SafeTensors made = open_safetensors(to + "/model.safetensors");
+    for (const NamedTensor& t : open_safetensors(from + "/model.safetensors").tensors()) {
+      EXPECT_EQ(made.at(t.name).shape(), t.tensor.shape()) << t.name;
+    }
+  }
+}
+
+TEST_F(ConvertCheckpoint, both_halves_of_an_mlp_take_the_dtype_asked_for) {
+  const std::string small = convert("tests/fixtures/mamba-mlp", {.dtype = DType::bf16});
+  const SafeTensors file = open_safetensors(small + "/model.safetensors");
+  EXPECT_EQ(file.at("backbone.layers.0.mlp.fc1.weight").dtype(), DType::bf16);
+  EXPECT_EQ(bytes_of(convert(convert(small, {.dtype = DType::f32}), {.dtype = DType::bf16})),
+            bytes_of(small));
 }
 
 TEST_F(ConvertCheckpoint, every_small_dtype_widens_and_comes_back) {

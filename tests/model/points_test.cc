@@ -37,6 +37,15 @@ ModelConfig tiny_config(MixerKind mixer = MixerKind::mamba) {
     config.head_dim = 10;
     config.n_groups = 2;
   }
+  // What may stand around any mixer, around some: an MLP, LayerNorm, learned positions.
+  if (mixer == MixerKind::attention || mixer == MixerKind::lstm) config.d_intermediate = 12;
+  if (mixer == MixerKind::gru) {
+    config.norm = NormKind::layer;
+    config.d_intermediate = 9;
+    config.mlp = MlpKind::gelu;
+    config.mlp_bias = true;
+    config.max_positions = 16;
+  }
   return config;
 }
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "elapse/ops/causal_conv.h"
+#include "elapse/ops/layer_norm.h"
 #include "elapse/ops/pointwise.h"
 #include "elapse/ops/rms_norm.h"
 
@@ -82,6 +83,45 @@ TEST_F(Streaming, RmsNorm) {
                              .scale_tap = {},
                              .dsum_total = dsum_total,
                              .dweight = cpu_.zeros(DType::f32, {kWidth})});
+  });
+}
+
+TEST_F(Streaming, LayerNorm) {
+  const Tensor mean = cpu_.zeros(DType::f32, {2 * kHalf, 1});
+  const Tensor scale = cpu_.zeros(DType::f32, {2 * kHalf, 1}), sum = output();
+  expect_halves_agree([&](int64_t begin, int64_t end, const Tensor& y) {
+    layer_norm_forward(cpu_, {.x = x_.rows(begin, end),
+                              .residual = dy_.rows(begin, end),
+                              .weight = one_row_,
+                              .bias = one_row_,
+                              .sum = sum.rows(begin, end),
+                              .mean = mean.rows(begin, end),
+                              .scale = scale.rows(begin, end),
+                              .y = y,
+                              .scale_tap = {}});
+  });
+  expect_halves_agree([&](int64_t begin, int64_t end, const Tensor& dsum_total) {
+    layer_norm_backward(cpu_, {.dy = dy_.rows(begin, end),
+                               .dsum = {},
+                               .sum = sum.rows(begin, end),
+                               .weight = one_row_,
+                               .mean = mean.rows(begin, end),
+                               .scale = scale.rows(begin, end),
+                               .scale_tap = {},
+                               .dsum_total = dsum_total,
+                               .dweight = cpu_.zeros(DType::f32, {kWidth}),
+                               .dbias = cpu_.zeros(DType::f32, {kWidth})});
+  });
+}
+
+TEST_F(Streaming, Swiglu) {
+  const Tensor other = output();
+  expect_halves_agree([&](int64_t begin, int64_t end, const Tensor& y) {
+    swiglu_forward(cpu_, {x_.rows(begin, end), dy_.rows(begin, end), y});
+  });
+  expect_halves_agree([&](int64_t begin, int64_t end, const Tensor& da) {
+    swiglu_backward(cpu_, {x_.rows(begin, end), dy_.rows(begin, end), x_.rows(begin, end), da,
+                           other.rows(begin, end)});
   });
 }
 

@@ -15,13 +15,14 @@ TokenWork mamba2_work(const ModelConfig& config) {
           static_cast<double>(config.n_layers * config.d_inner * config.d_state)};
 }
 
-// Of mixers that are their matrices.
+// Of mixers and MLPs that are their matrices; what attention multiplies by pairs of tokens is not
+// counted.
 TokenWork matrix_work(const ModelConfig& config) {
   // A recurrent map counts at the full rate, although a token of it waits for the one before.
   int64_t weights = 0;
   config.for_each_parameter([&](const std::string& name, const Shape& shape) {
-    if (name.find(".mixer.") != name.npos && name.find("weight") != name.npos)
-      weights += shape.numel();
+    const bool multiplies = name.find("weight") != name.npos;
+    if (name.find(".layers.") != name.npos && multiplies) weights += shape.numel();
   });
   return {static_cast<double>(weights), static_cast<double>(config.d_model * config.vocab()), 0};
 }

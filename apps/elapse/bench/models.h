@@ -13,7 +13,10 @@ TokenWork token_work(const ModelConfig& config);
 
 // The models that are timed. Byte-sized vocabulary: bytes of text are what such a model reads.
 inline ModelConfig mamba_256x4() { return ModelConfig::mamba(256, 4, 256); }
-inline ModelConfig model_256x4(MixerKind mixer) { return ModelConfig::of(mixer, 256, 4, 256); }
+inline ModelConfig baseline_256x4(MixerKind mixer) {
+  return mixer == MixerKind::attention ? ModelConfig::transformer_plus_plus(256, 4, 256)
+                                       : ModelConfig::of(mixer, 256, 4, 256);
+}
 inline ModelConfig induction_model() { return ModelConfig::mamba(64, 2, 16); }
 
 }  // namespace elapse::bench

@@ -5,6 +5,7 @@
 #include "apps/elapse/bench/inputs.h"
 #include "elapse/ops/causal_conv.h"
 #include "elapse/ops/cross_entropy.h"
+#include "elapse/ops/layer_norm.h"
 #include "elapse/ops/optimizer.h"
 #include "elapse/ops/pointwise.h"
 #include "elapse/ops/rms_norm.h"
@@ -80,6 +81,57 @@ std::vector<Row> time_norm_backward(Context& context, const Benchmark& self) {
                         [&](Device& d) { rms_norm_backward(d, args); });
 }
 
+std::vector<Row> time_layer_norm_forward(Context& context, const Benchmark& self) {
+  Device& device = context.any_device();
+  const LayerNormForward args{.x = uniform(device, {kTokens, kChannels}),
+                              .residual = uniform(device, {kTokens, kChannels}),
+                              .weight = uniform(device, {kChannels}),
+                              .bias = uniform(device, {kChannels}),
+                              .sum = zeros(device, {kTokens, kChannels}),
+                              .mean = zeros(device, {kTokens, 1}),
+                              .scale = zeros(device, {kTokens, 1}),
+                              .y = zeros(device, {kTokens, kChannels}),
+                              .scale_tap = {}};
+  return time_streaming(context, self, kTokens * kChannels, 4,
+                        [&](Device& d) { layer_norm_forward(d, args); });
+}
+
+std::vector<Row> time_layer_norm_backward(Context& context, const Benchmark& self) {
+  Device& device = context.any_device();
+  const LayerNormBackward args{.dy = uniform(device, {kTokens, kChannels}),
+                               .dsum = uniform(device, {kTokens, kChannels}),
+                               .sum = uniform(device, {kTokens, kChannels}),
+                               .weight = uniform(device, {kChannels}),
+                               .mean = uniform(device, {kTokens, 1}),
+                               .scale = uniform(device, {kTokens, 1}, 0.5, 2),
+                               .scale_tap = {},
+                               .dsum_total = zeros(device, {kTokens, kChannels}),
+                               .dweight = zeros(device, {kChannels}),
+                               .dbias = zeros(device, {kChannels})};
+  return time_streaming(context, self, kTokens * kChannels, 4,
+                        [&](Device& d) { layer_norm_backward(d, args); });
+}
+
+std::vector<Row> time_swiglu_forward(Context& context, const Benchmark& self) {
+  Device& device = context.any_device();
+  const SwigluForward args{.a = uniform(device, {kTokens, kChannels}),
+                           .b = uniform(device, {kTokens, kChannels}),
+                           .y = zeros(device, {kTokens, kChannels})};
+  return time_streaming(context, self, kTokens * kChannels, 3,
+                        [&](Device& d) { swiglu_forward(d, args); });
+}
+
+std::vector<Row> time_swiglu_backward(Context& context, const Benchmark& self) {
+  Device& device = context.any_device();
+  const SwigluBackward args{.a = uniform(device, {kTokens, kChannels}),
+                            .b = uniform(device, {kTokens, kChannels}),
+                            .dy = uniform(device, {kTokens, kChannels}),
+                            .da = zeros(device, {kTokens, kChannels}),
+                            .db = zeros(device, {kTokens, kChannels})};
+  return time_streaming(context, self, kTokens * kChannels, 5,
+                        [&](Device& d) { swiglu_backward(d, args); });
+}
+
 std::vector<Row> time_silu_forward(Context& context, const Benchmark& self) {
   Device& device = context.any_device();
   const UnaryForward args{.function = Unary::silu,
@@ -152,6 +204,14 @@ constexpr Benchmark kBenchmarks[] = {
      "x and residual read, sum and y written", time_norm_forward},
     {"norm.backward.f32", "its gradients, 8192 x 1536", "sum, dsum and dy read, the total written",
      time_norm_backward},
+    {"layer_norm.forward.f32", "residual add and LayerNorm, 8192 x 1536",
+     "x and residual read, sum and y written", time_layer_norm_forward},
+    {"layer_norm.backward.f32", "its gradients, 8192 x 1536",
+     "sum, dsum and dy read, the total written", time_layer_norm_backward},
+    {"pointwise.swiglu.forward.f32", "the gate of SwiGLU, 8192 x 1536", "a and b read, y written",
+     time_swiglu_forward},
+    {"pointwise.swiglu.backward.f32", "its gradients, 8192 x 1536",
+     "a, b and dy read, da and db written", time_swiglu_backward},
     {"pointwise.silu.forward.f32", "SiLU, 8192 x 1536", "x read, y written", time_silu_forward},
     {"pointwise.silu.backward.f32", "its gradient, 8192 x 1536", "x and dy read, dx written",
      time_silu_backward},

@@ -73,10 +73,10 @@ std::vector<Row> time_mamba_256x4(Context& context, const Benchmark& self) {
 }
 
 // "train.lstm-256x4"
-std::vector<Row> time_256x4(Context& context, const Benchmark& self) {
+std::vector<Row> time_baseline_256x4(Context& context, const Benchmark& self) {
   const size_t begin = self.name.find('.') + 1;
   const MixerKind mixer = mixer_named(self.name.substr(begin, self.name.find('-') - begin));
-  return time_steps(context, self, model_256x4(mixer), random_text(), kBatchTokens);
+  return time_steps(context, self, baseline_256x4(mixer), random_text(), kBatchTokens);
 }
 
 constexpr std::string_view kFloor =
@@ -87,10 +87,12 @@ constexpr Benchmark kBenchmarks[] = {
      time_induction},
     {"train.mamba-256x4", "step of d_model 256 x 4 layers, vocabulary 256, 8 sequences of 256",
      kFloor, time_mamba_256x4},
-    {"train.rnn-256x4", "the same with recurrent cells, tanh", kFloor, time_256x4},
-    {"train.lstm-256x4", "the same, LSTM", kFloor, time_256x4},
-    {"train.gru-256x4", "the same, GRU", kFloor, time_256x4},
-    {"train.s4d-256x4", "the same with S4D, 32 complex states a channel", kFloor, time_256x4},
+    {"train.rnn-256x4", "the same with recurrent cells, tanh", kFloor, time_baseline_256x4},
+    {"train.lstm-256x4", "the same, LSTM", kFloor, time_baseline_256x4},
+    {"train.gru-256x4", "the same, GRU", kFloor, time_baseline_256x4},
+    {"train.attention-256x4", "the same, Transformer++", kFloor, time_baseline_256x4},
+    {"train.s4d-256x4", "the same with S4D, 32 complex states a channel", kFloor,
+     time_baseline_256x4},
 };
 
 }  // namespace

@@ -34,10 +34,12 @@ void run_whole(const Arguments& args, Inspection& inspection, const PromptPair& 
   table.add_row({"embed", whole.embed()});
   std::vector<double> cells, skips, biases;
   const auto progress = inspection.progress("layer");
-  for (int64_t layer = 0; layer < n_layers; ++layer) {
-    table.add_row({fmt::format("layers.{}", layer), whole.by_layer()[static_cast<size_t>(layer)]});
+  const ResidualGraph graph = inspection.graph();
+  for (int64_t node = 1; node < graph.unembed(); ++node) {
+    table.add_row({graph.name(node), whole.by_block()[static_cast<size_t>(node - 1)]});
+  }
+  for (const int64_t layer : layers) {
     progress(layer + 1, n_layers);
-    if (!by_source) continue;
     const LayerAttribution parts = whole.layer(layer);
     const std::vector<double> by_token = parts.by_token();
     cells.insert(cells.end(), by_token.begin(), by_token.end());
@@ -47,7 +49,7 @@ void run_whole(const Arguments& args, Inspection& inspection, const PromptPair& 
   }
   inspection.end_progress();
   table.add_row(
-      {"sum", std::accumulate(whole.by_layer().begin(), whole.by_layer().end(), whole.embed())});
+      {"sum", std::accumulate(whole.by_block().begin(), whole.by_block().end(), whole.embed())});
   table.add_row({"the model's logit difference", whole.total()});
   std::vector<std::string> columns = inspection.token_names(pair.clean);
   columns.push_back("D x, bias");
@@ -73,7 +75,7 @@ void run_whole(const Arguments& args, Inspection& inspection, const PromptPair& 
       .field("method", "direct logit attribution")
       .field("logit_difference", whole.total())
       .field("embed", whole.embed())
-      .field("by_layer", whole.by_layer())
+      .field("by_layer", whole.by_block())
       .field("columns", columns)
       .field("by_layer_and_source", cells)
       .field("skip", skips)

@@ -38,7 +38,7 @@ class Inspection {
 
   Device& device() { return device_; }
   const LanguageModel& model() const { return *model_; }
-  ResidualGraph graph() const { return ResidualGraph(model_->config().n_layers); }
+  ResidualGraph graph() const { return ResidualGraph(model_->config()); }
   std::vector<PromptPair> pairs() const;
   TokenLists prompts() const;
   std::vector<Prompt> noted_prompts(const std::string& path) const;

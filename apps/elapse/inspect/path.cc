@@ -35,7 +35,7 @@ void run(const Arguments& args) {
   for (int64_t first = 0; first < graph.edges(); first += kTogether) {
     std::vector<Circuit> circuits;
     for (int64_t i = first; i < std::min(graph.edges(), first + kTogether); ++i) {
-      circuits.emplace_back(inspection.model().config().n_layers);
+      circuits.emplace_back(inspection.model().config().blocks());
       circuits.back().set(graph.edge(i), false);
     }
     for (const LastLogits& logits : runner.run(circuits)) {

@@ -28,6 +28,8 @@ struct Arguments : InspectOptions {
 
 State one_sequence(const Inspection& inspection, const std::string& path) {
   State state = load_state(path, inspection.model());
+  ELAPSE_CHECK(state.bytes_per_token() == 0,
+               "{}: expected a state of constant size, found attention's, which grows", path);
   ELAPSE_CHECK(state.slots() == 1, "{}: expected the state of one sequence, found {}", path,
                state.slots());
   return state;

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "elapse/model/mlp.h"
+
+#include <cmath>
+
+#include "elapse/mixers/start.h"
+
+namespace elapse {
+namespace {
+
+constexpr double kGpt2Deviation = 0.02;
+
+Values start_values(const ModelConfig& c, bool is_last, const Shape& shape, Random& random) {
+  const auto layers = static_cast<double>(c.n_layers);
+  if (c.mlp == MlpKind::swiglu) {
+    const double bound = 1 / std::sqrt(static_cast<double>(shape[1]));
+    return uniform_values(random, shape.numel(), is_last ? bound / std::sqrt(layers) : bound);
+  }
+  Values values(static_cast<size_t>(shape.numel()));
+  const double deviation = is_last ? kGpt2Deviation / std::sqrt(2 * layers) : kGpt2Deviation;
+  for (double& v : values) v = deviation * random.normal();
+  return values;
+}
+
+}  // namespace
+
+Mlp::Mlp(Device& device, const ModelConfig& config, DType dtype, const std::string& prefix,
+         Random& random, Parameters& parameters)
+    : kind_(config.mlp) {
+  for_each_parameter(config, prefix, [&](const std::string& name, const Shape& shape) {
+    const bool is_bias = shape.rank() == 1;
+    const std::string map = name.substr(prefix.size(), name.rfind('.') - prefix.size());
+    const bool is_last = map == "down_proj" || map == "proj";
+    const Var value =
+        parameters.add(name, shape, is_bias ? ParameterUse::other : ParameterUse::matrix, [&] {
+          if (is_bias) return device.zeros(dtype, shape);
+          return upload_rounded(device, dtype, start_values(config, is_last, shape, random), shape);
+        });
+    Map& into = is_last ? out_ : map == "gate_proj" ? gate_ : in_;
+    (is_bias ? into.bias : into.weight) = value;
+  });
+}
+
+void Mlp::for_each_parameter(const ModelConfig& config, const std::string& prefix,
+                             const ModelConfig::VisitParameter& visit) {
+  const auto map = [&](const char* name, int64_t out, int64_t in) {
+    visit(fmt::format("{}{}.weight", prefix, name), {out, in});
+    if (config.mlp_bias) visit(fmt::format("{}{}.bias", prefix, name), {out});
+  };
+  const int64_t d_model = config.d_model, d_intermediate = config.d_intermediate;
+  if (config.mlp == MlpKind::swiglu) {
+    map("up_proj", d_intermediate, d_model);
+    map("gate_proj", d_intermediate, d_model);
+    map("down_proj", d_model, d_intermediate);
+  } else {
+    map("fc", d_intermediate, d_model);
+    map("proj", d_model, d_intermediate);
+  }
+}
+
+Var Mlp::apply(Tape& tape, const Map& map, const Var& x) {
+  return linear(tape, x, map.weight, map.bias);
+}
+
+Var Mlp::forward(Tape& tape, const Var& u, const PointScope& points) const {
+  Var post;
+  if (kind_ == MlpKind::swiglu) {
+    const Var pre = points.pass(tape, "pre", apply(tape, gate_, u));
+    post = swiglu(tape, pre, points.pass(tape, "pre_linear", apply(tape, in_, u)));
+  } else {
+    const Var pre = points.pass(tape, "pre", apply(tape, in_, u));
+    post = kind_ == MlpKind::gelu ? gelu(tape, pre) : gelu_tanh(tape, pre);
+  }
+  return points.pass(tape, "out", apply(tape, out_, points.pass(tape, "post", post)));
+}
+
+std::vector<PointInfo> Mlp::points() const {
+  if (kind_ == MlpKind::swiglu) return {{"pre"}, {"pre_linear"}, {"post"}, {"out"}};
+  return {{"pre"}, {"post"}, {"out"}};
+}
+
+}  // namespace elapse

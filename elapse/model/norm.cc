@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "elapse/model/norm.h"
+
+namespace elapse {
+namespace {
+
+Tensor filled(Device& device, DType dtype, Shape shape, double value) {
+  const Tensor t = device.empty(dtype, shape);
+  fill(device, {t, value});
+  return t;
+}
+
+}  // namespace
+
+Norm::Norm(Device& device, const ModelConfig& config, DType dtype, const std::string& name,
+           Parameters& parameters)
+    : eps_(config.norm_eps) {
+  for_each_parameter(config, name, [&](const std::string& full, const Shape& shape) {
+    const bool is_bias = full.ends_with(".bias");
+    (is_bias ? bias_ : weight_) = parameters.add(full, shape, ParameterUse::other, [&] {
+      return filled(device, dtype, shape, is_bias ? 0 : 1);
+    });
+  });
+}
+
+Normed Norm::forward(Tape& tape, const Var& x, const Var& residual, const Tap& scale_tap) const {
+  if (bias_) return layer_norm(tape, x, residual, weight_, bias_, eps_, scale_tap);
+  return rms_norm(tape, x, residual, weight_, eps_, scale_tap);
+}
+
+void Norm::for_each_parameter(const ModelConfig& config, const std::string& name,
+                              const ModelConfig::VisitParameter& visit) {
+  visit(name + ".weight", {config.d_model});
+  if (config.norm == NormKind::layer) visit(name + ".bias", {config.d_model});
+}
+
+}  // namespace elapse
