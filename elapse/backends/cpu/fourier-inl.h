@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Fourier transforms of as many channels together as a vector has lanes, in place: element k of a
 // signal is two vectors, real and imaginary parts. Every load is a whole vector, and nothing is
-// permuted: frequencies stay in the order in which the forward passes leave them, which is the order
-// in which the inverse passes take them. A packaged library transforms one channel after another:
-// KissFFT takes 7.9 ns a token for its 2048 reals, this 1.3 a channel, and the recurrence of 32
-// states, which a convolution is to beat, 8.0. Passes of radix 4 (34 operations on four
+// permuted: frequencies stay in the order in which the forward passes leave them, which is the
+// order in which the inverse passes take them. A packaged library transforms one channel after
+// another: KissFFT takes 7.9 ns a token for its 2048 reals, this 1.3 a channel, and the recurrence
+// of 32 states, which a convolution is to beat, 8.0. Passes of radix 4 (34 operations on four
 // numbers, for two levels), one of radix 3 or 2 where the size asks for it, depth first: whatever
 // fits a cache stays there for all passes below.
 // Included once per target, after hwy/highway.h.

@@ -30,6 +30,7 @@ template <class T>
 void add_attention(KernelTable& table);
 template <class T>
 void add_rotary(KernelTable& table);
+template <class T>
 void add_long_conv(KernelTable& table);
 template <class T>
 void add_diagonal_ssm(KernelTable& table);
