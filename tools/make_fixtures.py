@@ -19,6 +19,8 @@ import struct
 
 import torch
 
+import fixture_mixers
+
 FIXTURES = pathlib.Path(__file__).resolve().parent.parent / "tests/fixtures"
 ROWS, LENGTH = 2, 19
 PROMPT, GREEDY = 8, 24
@@ -28,8 +30,8 @@ TRAINING_STEPS = 10
 
 README = """# Fixtures
 
-Tiny random checkpoints in the published layouts (`rnn`, `lstm`, `gru`, `gpt2`, `s4d`, `h3` and
-Mambas that are not selective throughout: in our own), and what a model of each must compute. Made by
+Tiny random checkpoints in the published layouts (of mixers that have none, and of Mambas that are
+not selective throughout: in our own), and what a model of each must compute. Made by
 `tools/make_fixtures.py`, which walks token by token in float64 and shares no code with elapse.
 Parameters are exact in float32. `expected.safetensors` holds, in float64 but where marked:
 
@@ -49,9 +51,10 @@ Parameters are exact in float32. `expected.safetensors` holds, in float64 but wh
 | `edited.<point>.logits` | packed logits when every value passing that point is doubled |
 | `edited.<point>.grad.<parameter>` | of the parameters with one axis |
 
-The state of recurrent mixers has one part, `cell`, in place of `h` and `conv`; S4D's has `h` alone.
-Attention's has none: its packed sequences start after the tokens `packed.past_ids` of
-`packed.past_lengths`, through which no gradient goes.
+The state of recurrent mixers has one part, `cell`, in place of `h` and `conv`; that of `wavenet`
+too, `queue`, a ring in which the row of position p stands at p modulo its rows; `linear_attention`
+has `h` and `z`, `s4d`, `retnet` and `gla` have `h`. Attention has none: its packed sequences start
+after the tokens `packed.past_ids` of `packed.past_lengths`, through which no gradient goes.
 
 Points of (tokens, d_inner, d_state) are those of layer 1 in the packed case, for size. AdamW: lr
 1e-3, betas 0.9 0.95, eps 1e-8, decay 0.1 but none on A_log, B, C, D, biases and norms, gradient norm
@@ -101,6 +104,7 @@ class Config:
     d_intermediate: int = 0  # 0: no MLP
     gelu: bool = False  # in place of SwiGLU
     max_positions: int = 0
+    own: object = None  # of fixture_mixers, in place of all these
 
     @property
     def d_inner(self):
@@ -113,6 +117,8 @@ class Config:
             return (("h", "h_start"),)
         if self.heads:
             return ()
+        if self.own:
+            return self.own.parts
         return (("cell", "cell_start"),) if self.cell else (("conv", "conv_state"),
                                                             ("h", "h_start"))
 
@@ -156,7 +162,7 @@ def random_parameters(c, generator):
         add_norm(layer + "norm")
         random = (random_attention if c.heads else random_cell if c.cell
                   else random_s4d if c.ssm_init else random_mixer2 if c.head_dim else random_mixer)
-        p.update(random(c, layer + "mixer.", normal))
+        p.update(c.own.random(i, normal) if c.own else random(c, layer + "mixer.", normal))
         if c.d_intermediate:
             add_norm(layer + "norm2")
             p.update(random_mlp(c, layer + "mlp.", normal))
@@ -586,8 +592,9 @@ def token_logits(c, p, token, state, point):
         u = norm(c, p, layer + "norm", here("layer_input", stream), here)
         mix = (attention if c.heads else recurrent if c.cell else h3 if c.h3
                else s4d if c.ssm_init else mixer2 if c.head_dim else mixer)
-        out, state[i] = mix(c, p, layer + "mixer.", here("norm", u), state[i],
-                            within(here, "mixer."))
+        u, inner = here("norm", u), within(here, "mixer.")
+        out, state[i] = (c.own.token(p, i, u, state[i], inner) if c.own
+                         else mix(c, p, layer + "mixer.", u, state[i], inner))
         stream = stream + out
         if c.d_intermediate:
             stream, of_mlp = here("resid_mid", stream), within(here, "mlp_")
@@ -603,6 +610,8 @@ def zero_state(c):
     if c.heads:
         empty = torch.zeros(0, c.kv_heads, c.head_dim, dtype=torch.float64)
         return [(empty, empty) for _ in range(c.n_layers)]
+    if c.own:
+        return [c.own.start(i) for i in range(c.n_layers)]
     if c.cell:
         rows = 2 if c.cell == "lstm" else 1
         return [(torch.zeros(rows, c.d_inner, dtype=torch.float64),) for _ in range(c.n_layers)]
@@ -661,7 +670,7 @@ class Recorder:
         """`join` puts the sequences' values together: stack of equal ones, cat of packed ones."""
         if self.has_one(name):
             return self.sequences[0][name][0]
-        if name.endswith(("conv_state", "h_start", "cell_start")):
+        if name.endswith(("conv_state", "_start")):
             return torch.stack([s[name][0] for s in self.sequences])
         return join([torch.stack(s[name]) for s in self.sequences])
 
@@ -755,8 +764,11 @@ def random_starts(c, generator):
         values = scale * torch.randn(zeros.shape, generator=generator, dtype=torch.float64)
         return values.float().double()
 
-    scales = {"conv": 1, "h": 0.5, "cell": 0.5}
-    return [[tuple(like(part, scales[name]) for (name, _), part in zip(c.parts, layer))
+    def start(name, zeros):
+        value = like(zeros, {"conv": 1, "h": 0.5, "cell": 0.5, "queue": 1, "z": 1}[name])
+        return value.abs() if name == "z" else value  # a sum of keys, which are positive
+
+    return [[tuple(start(name, part) for (name, _), part in zip(c.parts, layer))
              for layer in zero_state(c)] for _ in PACKED_LENGTHS]
 
 
@@ -974,6 +986,8 @@ def make(name, seed, c, write, *extra):
         check_norm_against_torch(c, parameters)
     if c.heads and c.bias and not c.rope_theta:
         check_attention_against_torch(c, parameters)
+    if c.own:
+        c.own.check(parameters)
     write(folder, c, parameters, *extra)
     write_safetensors(folder / "expected.safetensors", expectations(c, parameters, generator))
 
@@ -1052,6 +1066,15 @@ def main():
          Config(d_model=6, n_layers=2, vocab_size=17, expand=2, d_state=3, d_conv=3, dt_rank=1,
                 vocab=24, d_intermediate=128), write_original, {"d_state": 3, "d_conv": 3},
          {"d_intermediate": 100})
+    own = [fixture_mixers.LinearAttention(kind, d_model=10, n_heads=2, d_k=3, d_v=4)
+           for kind in ("linear_attention", "retnet", "gla")]
+    own.append(fixture_mixers.WaveNet(d_model=7, d_inner=5, width=3, cycle=3))
+    for seed, mixer in enumerate(own, 11):
+        cfg = mixer.ssm_cfg()
+        make(cfg["layer"], seed,
+             Config(d_model=mixer.d_model, n_layers=3 if mixer is own[-1] else 2, vocab_size=21,
+                    expand=0, d_state=0, d_conv=0, dt_rank=0, vocab=24, own=mixer),
+             write_original, cfg)
     (FIXTURES / "README.md").write_text(README)
 
 

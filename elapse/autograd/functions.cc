@@ -195,6 +195,10 @@ Var swiglu(Tape& tape, const Var& a, const Var& b) {
   });
   return y;
 }
+Var tanh(Tape& tape, const Var& x) { return unary(tape, Unary::tanh, x); }
+Var log_sigmoid(Tape& tape, const Var& x) { return unary(tape, Unary::log_sigmoid, x); }
+Var elu_plus_one(Tape& tape, const Var& x) { return unary(tape, Unary::elu_plus_one, x); }
+Var reciprocal(Tape& tape, const Var& x) { return unary(tape, Unary::reciprocal, x); }
 
 Var add(Tape& tape, const Var& a, const Var& b) {
   Device& device = tape.device();

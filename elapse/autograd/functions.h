@@ -6,6 +6,8 @@
 #include "elapse/autograd/tape.h"
 #include "elapse/ops/causal_conv.h"
 #include "elapse/ops/cross_entropy.h"
+#include "elapse/ops/delayed.h"
+#include "elapse/ops/gated_linear_attention.h"
 #include "elapse/ops/gated_rms_norm.h"
 #include "elapse/ops/layer_norm.h"
 #include "elapse/ops/pointwise.h"
@@ -42,6 +44,10 @@ Var softplus(Tape& tape, const Var& x);
 Var gelu(Tape& tape, const Var& x);
 Var sigmoid(Tape& tape, const Var& x);
 Var gelu_tanh(Tape& tape, const Var& x);
+Var tanh(Tape& tape, const Var& x);
+Var log_sigmoid(Tape& tape, const Var& x);
+Var elu_plus_one(Tape& tape, const Var& x);
+Var reciprocal(Tape& tape, const Var& x);
 Var swiglu(Tape& tape, const Var& a, const Var& b);  // silu(a) b
 Var add(Tape& tape, const Var& a, const Var& b);     // broadcasting
 Var mul(Tape& tape, const Var& a, const Var& b);     // broadcasting
@@ -94,6 +100,19 @@ struct SsdVars {
 // `pool` (slots, d_inner, d_state) as for causal_conv.
 Var ssd(Tape& tape, const SsdVars& in, const SsdNumbers& numbers, const Sequences& seqs,
         const Var& pool, const SsdTaps& taps = {});
+
+struct GlaVars {
+  Var q, k, v, log_decay;  // shapes: GlaInputs
+
+  GlaInputs inputs(int64_t n_heads, const Sequences& seqs) const;
+};
+// `pool` (slots, d_inner, d_k) as for causal_conv.
+Var gated_linear_attention(Tape& tape, const GlaVars& in, int64_t n_heads, const Sequences& seqs,
+                           const Var& pool, const GlaTaps& taps = {});
+
+// x (tokens, d_model) -> (tokens, width * d_model). `pool` (slots, queue_rows, d_model) as for
+// causal_conv.
+Var delayed(Tape& tape, const Var& x, const Delays& delays, const Sequences& seqs, const Var& pool);
 
 // The cell's h, (tokens, d_inner). `pool` (slots, state_rows, d_inner) as for causal_conv.
 Var recurrent(Tape& tape, Cell cell, const Var& a, const Var& weight, const Var& bias,

@@ -55,7 +55,9 @@ Var run_from_starts(Tape& tape, const Mixer& mixer, const LayerState* state, con
   const Var working = copy_of(tape, starts);
   std::vector<int64_t> slots(seqs.lengths.size());
   std::iota(slots.begin(), slots.end(), 0);
-  const Var out = run(make_sequences(tape.device(), seqs.lengths, slots, slots), working);
+  Sequences from = make_sequences(tape.device(), seqs.lengths, slots, slots);
+  from.positions = seqs.positions;
+  const Var out = run(from, working);
   if (pool) store_slots(tape, working, pool, seqs);
   return out;
 }

@@ -119,8 +119,8 @@ Var ByTokens::token(Tape& tape, const LanguageModel::Input& input, int64_t t, St
     row_of_[static_cast<size_t>(row)] = rows_so_far_++;
   }
   const std::vector<int64_t> ones(sequences.size(), 1);
-  const Batch step = {
-      row_indices(device, ids), make_sequences(device, ones, sequences, sequences), {}};
+  Batch step = {row_indices(device, ids), make_sequences(device, ones, sequences, sequences), {}};
+  for (const int64_t s : sequences) step.seqs.positions.push_back(batch_->seqs.position(s) + t);
   LanguageModel::Input here = input;
   if (input.stream) here.stream = gather_rows(tape, input.stream, row_indices(device, rows));
   std::optional<PointPass> looking;

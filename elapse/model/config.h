@@ -23,8 +23,21 @@ enum class Layout { original, transformers };
 std::string_view name_of(Layout layout);  // "original"
 
 // What each adds to a configuration is in mixer_form.h.
-enum class MixerKind : uint8_t { mamba, mamba2, rnn, lstm, gru, attention, s4d, h3 };
-inline constexpr size_t kMixerKinds = 8;
+enum class MixerKind : uint8_t {
+  mamba,
+  mamba2,
+  rnn,
+  lstm,
+  gru,
+  attention,
+  s4d,
+  h3,
+  linear_attention,
+  retnet,
+  gla,
+  wavenet,
+};
+inline constexpr size_t kMixerKinds = 12;
 std::string_view name_of(MixerKind mixer);  // "mamba2"
 // The mixer of that name. Throws Error listing them all.
 MixerKind mixer_named(std::string_view name);
@@ -38,6 +51,10 @@ inline bool is_recurrent(MixerKind mixer) {
 }
 inline bool is_diagonal(MixerKind mixer) {  // state spaces without selection
   return mixer == MixerKind::s4d || mixer == MixerKind::h3;
+}
+inline bool is_linear_attention(MixerKind mixer) {
+  return mixer == MixerKind::linear_attention || mixer == MixerKind::retnet ||
+         mixer == MixerKind::gla;
 }
 
 enum class NormKind : uint8_t { rms, layer };              // of the residual stream: norm.h
@@ -80,7 +97,7 @@ struct ModelConfig {
   bool selective_C = false;
   bool gate = false;
   // Mamba-2's:
-  int64_t head_dim = 0;  // divides d_inner
+  int64_t head_dim = 0;  // divides d_inner; of linear attention a head's values, d_state its keys
   int64_t n_groups = 1;
   int64_t chunk = 0;  // published; kernels cut sequences as suits them, which changes last bits
   bool D_by_channel = false;
@@ -95,6 +112,7 @@ struct ModelConfig {
   int64_t window = 0;
   int64_t dilation = 0;
   bool qkv_bias = false, out_bias = false;
+  int64_t dilation_cycle = 0;  // WaveNet's: dilations double from 1 on over so many layers
   // Around the mixers:
   NormKind norm = NormKind::rms;
   int64_t d_intermediate = 0;  // of the MLP after each mixer; 0: there is none
@@ -139,6 +157,7 @@ struct ModelConfig {
   int64_t d_conv_inner() const {  // channels that are convolved: Mamba-2's B and C are
     return mixer == MixerKind::mamba2 ? d_inner + 2 * n_groups * d_state : d_inner;
   }
+  int64_t dilation(int64_t layer) const { return int64_t{1} << layer % dilation_cycle; }
   int64_t vocab() const {  // rows of the embedding
     return (vocab_size + pad_vocab_multiple - 1) / pad_vocab_multiple * pad_vocab_multiple;
   }

@@ -58,7 +58,7 @@ LanguageModel::LanguageModel(Device& device, const ModelConfig& config, DType dt
     const std::string prefix = fmt::format("backbone.layers.{}.", i);
     Layer& layer = layers_.emplace_back();
     layer.norm = Norm(device, config, dtype, prefix + "norm", parameters_);
-    layer.mixer = make_mixer(device, config, dtype, prefix + "mixer.", random, parameters_);
+    layer.mixer = make_mixer(device, config, dtype, i, prefix + "mixer.", random, parameters_);
     if (config.d_intermediate == 0) continue;
     layer.norm2 = Norm(device, config, dtype, prefix + "norm2", parameters_);
     layer.mlp.emplace(device, config, dtype, prefix + "mlp.", random, parameters_);
@@ -139,12 +139,8 @@ void LanguageModel::check_points(const Points& points, const Input& input) const
   }
 }
 
-PassRows LanguageModel::pass_rows(const Batch& batch, const State* state) const {
-  PassRows rows = {.lengths = batch.seqs.lengths, .starts = {}, .logit_rows = {}};
-  for (const int64_t slot : batch.seqs.starts) {
-    rows.starts.push_back(state == nullptr || slot == Sequences::kNoSlot ? 0
-                                                                         : state->position(slot));
-  }
+PassRows LanguageModel::pass_rows(const Batch& batch) const {
+  PassRows rows = {.lengths = batch.seqs.lengths, .starts = batch.seqs.positions, .logit_rows = {}};
   if (batch.logit_rows) {
     rows.logit_rows.resize(static_cast<size_t>(batch.logit_rows.numel()));
     device_.download_bytes(batch.logit_rows, rows.logit_rows.data());
@@ -152,15 +148,30 @@ PassRows LanguageModel::pass_rows(const Batch& batch, const State* state) const 
   return rows;
 }
 
-Var LanguageModel::pass(Tape& tape, const Input& input, const Batch& batch, State* state,
+namespace {
+
+// What the states that sequences start from have taken.
+std::vector<int64_t> start_positions(const Sequences& seqs, const State* state) {
+  std::vector<int64_t> positions;
+  for (const int64_t slot : seqs.starts) {
+    const bool from_zeros = state == nullptr || slot == Sequences::kNoSlot;
+    positions.push_back(from_zeros ? 0 : state->position(slot));
+  }
+  return positions;
+}
+
+}  // namespace
+
+Var LanguageModel::pass(Tape& tape, const Input& input, Batch batch, State* state,
                         Points* points) const {
   const int64_t slots = state ? state->slots() : 0;
   ELAPSE_CHECK(batch.seqs.max_slot < slots, "a sequence names state slot {}, but there are {}",
                batch.seqs.max_slot, slots);
+  batch.seqs.positions = start_positions(batch.seqs, state);
   std::unique_ptr<const PointPass> looking;
   if (points != nullptr && !points->empty()) {
     check_points(*points, input);
-    looking = std::make_unique<PointPass>(device_, *points, points_, pass_rows(batch, state));
+    looking = std::make_unique<PointPass>(device_, *points, points_, pass_rows(batch));
   }
   const VerifyMode mode = verify_mode();
   const bool by_tokens =
@@ -170,10 +181,9 @@ Var LanguageModel::pass(Tape& tape, const Input& input, const Batch& batch, Stat
   if (!by_tokens) ++path_counts_.parallel;
   if (state == nullptr) return logits;
   for (size_t s = 0; s < batch.seqs.lengths.size(); ++s) {
-    const auto [start, end] = std::pair(batch.seqs.starts[s], batch.seqs.ends[s]);
+    const int64_t end = batch.seqs.ends[s];
     if (end == Sequences::kNoSlot) continue;
-    const int64_t before = start == Sequences::kNoSlot ? 0 : state->position(start);
-    state->set_position(end, before + batch.seqs.lengths[s]);
+    state->set_position(end, batch.seqs.positions[s] + batch.seqs.lengths[s]);
   }
   if (mode == VerifyMode::restore && !tape.recording()) pass_through_file(*this, *state);
   return logits;

@@ -101,9 +101,9 @@ class LanguageModel {
                      const PointScope& before, const PointScope& here,
                      const EntryPoints& points) const;
   Var final_norm(Tape& tape, const Var& x, const Var& residual, const PointScope& last) const;
-  Var pass(Tape& tape, const Input& input, const Batch& batch, State* state, Points* points) const;
+  Var pass(Tape& tape, const Input& input, Batch batch, State* state, Points* points) const;
   void check_points(const Points& points, const Input& input) const;
-  PassRows pass_rows(const Batch& batch, const State* state) const;
+  PassRows pass_rows(const Batch& batch) const;
   void list_points();
 
   Device& device_;

@@ -3,7 +3,9 @@
 
 #include "elapse/core/error.h"
 #include "elapse/mixers/attention.h"
+#include "elapse/mixers/dilated_conv.h"
 #include "elapse/mixers/h3.h"
+#include "elapse/mixers/linear_attention.h"
 #include "elapse/mixers/mamba.h"
 #include "elapse/mixers/mamba2.h"
 #include "elapse/mixers/recurrent.h"
@@ -62,11 +64,22 @@ AttentionConfig attention_config(const ModelConfig& c) {
 }
 S4dConfig s4d_config(const ModelConfig& c) { return {c.d_model, c.d_state, c.diagonal_init}; }
 H3Config h3_config(const ModelConfig& c) { return {c.d_model, c.d_state, c.diagonal_init}; }
+LinearAttentionConfig linear_attention_config(const ModelConfig& c) {
+  using Kind = LinearAttentionKind;
+  const Kind kind = c.mixer == MixerKind::gla      ? Kind::gla
+                    : c.mixer == MixerKind::retnet ? Kind::retnet
+                                                   : Kind::plain;
+  return {kind, c.d_model, c.n_heads(), c.d_state, c.head_dim, c.norm_eps};
+}
+
+DilatedConvConfig dilated_conv_config(const ModelConfig& c, int64_t layer) {
+  return {c.d_model, c.d_inner, c.d_conv, c.dilation(layer)};
+}
 
 }  // namespace
 
 std::unique_ptr<Mixer> make_mixer(Device& device, const ModelConfig& config, DType dtype,
-                                  const std::string& prefix, Random& random,
+                                  int64_t layer, const std::string& prefix, Random& random,
                                   Parameters& parameters) {
   const int64_t n = config.n_layers;
   switch (config.mixer) {
@@ -88,6 +101,14 @@ std::unique_ptr<Mixer> make_mixer(Device& device, const ModelConfig& config, DTy
       return std::make_unique<S4d>(device, s4d_config(config), dtype, prefix, random, parameters);
     case MixerKind::h3:
       return std::make_unique<H3>(device, h3_config(config), n, dtype, prefix, random, parameters);
+    case MixerKind::linear_attention:
+    case MixerKind::retnet:
+    case MixerKind::gla:
+      return std::make_unique<LinearAttention>(device, linear_attention_config(config), n, dtype,
+                                               prefix, random, parameters);
+    case MixerKind::wavenet:
+      return std::make_unique<DilatedConv>(device, dilated_conv_config(config, layer), n, dtype,
+                                           prefix, random, parameters);
   }
   fail("no mixer of number {}", static_cast<int>(config.mixer));
 }

@@ -8,10 +8,10 @@
 
 namespace elapse {
 
-// A layer's mixer, with parameters under `prefix`: the published initialisation, drawn from
-// `random`, or the values that `parameters` has a source for.
+// The mixer of layer `layer`, with parameters under `prefix`: the published initialisation, drawn
+// from `random`, or the values that `parameters` has a source for.
 std::unique_ptr<Mixer> make_mixer(Device& device, const ModelConfig& config, DType dtype,
-                                  const std::string& prefix, Random& random,
+                                  int64_t layer, const std::string& prefix, Random& random,
                                   Parameters& parameters);
 
 }  // namespace elapse

@@ -9,5 +9,7 @@ extern const MixerForm kMambaForm, kMamba2Form;
 extern const MixerForm kRnnForm, kLstmForm, kGruForm;
 extern const MixerForm kAttentionForm;
 extern const MixerForm kS4dForm, kH3Form;
+extern const MixerForm kLinearAttentionForm, kRetNetForm, kGlaForm;
+extern const MixerForm kWaveNetForm;
 
 }  // namespace elapse

@@ -34,6 +34,8 @@ enum class Op : uint8_t {
   long_conv_forward, long_conv_backward,                                           // long_conv.h
   diagonal_ssm_forward, diagonal_ssm_backward,                                     // diagonal_ssm.h
   ssd_forward, ssd_backward, ssd_forward_by_tokens, ssd_watch_by_tokens, ssd_backward_by_tokens,        // ssd.h
+  delayed_forward, delayed_backward,                                               // delayed.h
+  gla_forward, gla_backward, gla_forward_by_tokens, gla_backward_by_tokens,        // gated_linear_attention.h
   cross_entropy_forward, cross_entropy_backward,                                   // cross_entropy.h
   sum_of_squares, adamw,                                                           // optimizer.h
   count

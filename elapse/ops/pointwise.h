@@ -28,6 +28,10 @@ enum class Unary : uint8_t {
   gelu,       // x Phi(x), Phi(x) = erfc(-x / sqrt(2)) / 2 (Hendrycks and Gimpel, 2016)
   gelu_tanh,  // their approximation: x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2
   sigmoid,
+  tanh,
+  log_sigmoid,   // -softplus(-x)
+  elu_plus_one,  // exp(x) up to 0, x + 1 above
+  reciprocal,    // 1 / x
 };
 
 struct UnaryForward {

@@ -23,11 +23,15 @@ struct Sequences {
   Tensor start_slots;                          // (n_seqs) i64
   Tensor end_slots;                            // (n_seqs) i64
   std::vector<int64_t> lengths, starts, ends;  // the same on the host, (n_seqs) each
+  std::vector<int64_t> positions;  // (n_seqs): tokens taken before this call; empty: none by any
   int64_t tokens = 0;
   int64_t max_len = 0;
   int64_t max_slot = -1;  // highest slot named
 
   int64_t count() const { return static_cast<int64_t>(lengths.size()); }
+  int64_t position(int64_t sequence) const {
+    return positions.empty() ? 0 : positions[static_cast<size_t>(sequence)];
+  }
 };
 
 // `starts` and `ends` may be empty: every sequence from zeros, every end dropped. Throws Error on

@@ -204,6 +204,19 @@ class Methods(unittest.TestCase):
         self.assertGreater(found["layers.0.mixer.out"]["relative"], 0)
         self.assertGreater(found["norm_f"]["relative"], 0)
 
+    def test_linear_attention_and_wavenet_are_looked_into(self):
+        for mixer, point in (("linear_attention", "y"), ("retnet", "readout_h"), ("gla", "decay"),
+                             ("wavenet", "taps")):
+            model = FIXTURES / mixer
+            found = result_of("patch", "--point", f"mixer.{point}", model=model)
+            self.assertTrue(found["score"])
+            for method in ("path", "lens", "attribute"):
+                result_of(method, model=model)
+            result_of("cache", "--points", "layers.*.mixer.*", "--save", FOLDER / "c.safetensors",
+                      model=model)
+            self.assertIn(f"layers.1.mixer.{point}".encode(),
+                          (FOLDER / "c.safetensors").read_bytes())
+
     def test_recurrent_cells_are_looked_into_as_far_as_they_go(self):
         for cell, point in (("rnn", "mixer.h"), ("lstm", "mixer.c"), ("gru", "mixer.z")):
             model = FIXTURES / cell

@@ -149,6 +149,30 @@ class Runs(Train):
         self.assertIn("expected an even number, two for each complex state, found 7",
                       refused.stderr)
 
+    def test_trains_linear_attention_and_wavenet_which_the_other_verbs_read(self):
+        text = self.folder / "text"
+        text.write_text("to be or not to be " * 40)
+        heads = {"num_heads": 1, "head_k_dim": 8, "head_v_dim": 8}
+        wanted = {"linear_attention": (heads, (8 + 1) * 8), "retnet": ({**heads, "head_v_dim": 16},
+                  16 * 8), "gla": ({"num_heads": 4, "head_k_dim": 1, "head_v_dim": 2}, 8),
+                  "wavenet": ({"hidden_size": 8, "kernel_size": 2, "dilation_cycle": 2}, 3 * 8)}
+        for mixer, (fields, floats) in wanted.items():
+            out, state = self.folder / mixer, self.folder / f"{mixer}.state"
+            layers = 2 if mixer == "wavenet" else 1
+            self.assert_done(run(PROGRAM, "train", "--text", text, "--out", out, "--mixer", mixer,
+                                 "--d-model", 8, "--layers", layers, "--batch-tokens", 64,
+                                 "--length", 16, "--warmup", 2, "--eval-length", 16, "--steps", 5))
+            self.assertEqual(json.loads((out / "config.json").read_text())["ssm_cfg"],
+                             {"layer": mixer, **fields})
+            facts = json.loads(self.assert_done(run(PROGRAM, "info", out, "--json")).stdout)
+            self.assertEqual((facts["architecture"], facts["state_bytes"]), (mixer, floats * 4))
+            for verb in (("generate", "--prompt", "to be", "--max-tokens", 5,
+                          "--save-state", state),
+                         ("generate", "--load-state", state, "--max-tokens", 5),
+                         ("eval", "--text", text)):
+                self.assert_done(run(PROGRAM, verb[0], "--model", out, *verb[1:],
+                                     errors="replace"))
+
     def test_the_learning_rate_falls_to_a_tenth_of_its_peak(self):
         def rates(*more):
             log = self.folder / "log"

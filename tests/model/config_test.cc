@@ -359,6 +359,49 @@ TEST(ModelConfig, says_what_the_original_layout_cannot_state) {
   refused(transformers(R"(, "intermediate_size": 12)"), "a multiple of d_model 8: found 12");
 }
 
+TEST(ModelConfig, linear_attention_in_a_form_of_our_own) {
+  const ModelConfig c = parsed(original(
+      R"(, "ssm_cfg": {"layer": "gla", "num_heads": 3, "head_k_dim": 5, "head_v_dim": 7})"));
+  EXPECT_EQ(c.mixer, MixerKind::gla);
+  EXPECT_EQ(c.n_heads(), 3);
+  EXPECT_EQ(c.d_state, 5);
+  EXPECT_EQ(c.d_inner, 21);
+  EXPECT_EQ(c.state_bytes(), c.n_layers * 21 * 5 * 4);
+  EXPECT_EQ(parsed(c.json()), c);
+  const ModelConfig plain = ModelConfig::of(MixerKind::linear_attention, 96, 1, 8);
+  EXPECT_EQ(plain.n_heads(), 3);  // of 32, which divides 64 and 96
+  EXPECT_EQ(plain.state_bytes(), (96 + 3) * 32 * 4);
+  const ModelConfig retnet = ModelConfig::of(MixerKind::retnet, 256, 1, 8);
+  EXPECT_EQ(retnet.n_heads(), 4);
+  EXPECT_EQ(retnet.head_dim, 2 * retnet.d_state);
+  const ModelConfig gla = ModelConfig::of(MixerKind::gla, 256, 1, 8);
+  EXPECT_EQ(gla.n_heads(), 4);
+  EXPECT_EQ(gla.d_state, 32);
+  EXPECT_EQ(gla.head_dim, 64);
+  expect_refused(original(R"(, "ssm_cfg": {"layer": "retnet", "num_heads": 0})"), "num_heads");
+  expect_refused(original(R"(, "ssm_cfg": {"layer": "gla", "num_heads": 65536,
+                             "head_k_dim": 65536})"),
+                 "channels of keys and of values");
+}
+
+TEST(ModelConfig, wavenet_in_a_form_of_our_own) {
+  const ModelConfig c = parsed(original(
+      R"(, "ssm_cfg": {"layer": "wavenet", "hidden_size": 9, "kernel_size": 3, "dilation_cycle": 2})"));
+  EXPECT_EQ(c.d_inner, 9);
+  EXPECT_EQ(c.dilation(0), 1);
+  EXPECT_EQ(c.dilation(1), 2);
+  EXPECT_EQ(c.dilation(2), 1);
+  EXPECT_EQ(parsed(c.json()), c);
+  const ModelConfig deep = ModelConfig::of(MixerKind::wavenet, 8, 12, 8);
+  EXPECT_EQ(deep.dilation(9), 512);
+  EXPECT_EQ(deep.dilation(10), 1);
+  EXPECT_EQ(deep.state_bytes(), (1023 + 3) * 8 * 4);
+  expect_refused(original(R"(, "ssm_cfg": {"layer": "wavenet", "kernel_size": 5})"),
+                 "expected 2 to 4, found 5");
+  expect_refused(original(R"(, "ssm_cfg": {"layer": "wavenet", "dilation_cycle": 40})"),
+                 "expected 1 to 16, found 40");
+}
+
 TEST(ModelConfig, names_the_architecture_it_does_not_know) {
   const std::string known =
       "expected \"mamba\", \"mamba2\", \"falcon_mamba\", \"llama\" or \"mistral\" (the "

@@ -99,6 +99,15 @@ ModelConfig config_of(MixerKind mixer) {
     config.head_dim = 4;
     config.n_groups = 5;
   }
+  if (is_linear_attention(mixer)) {
+    config.d_inner = 21;
+    config.head_dim = 7;
+    config.d_state = 4;
+  }
+  if (mixer == MixerKind::wavenet) {
+    config.d_inner = 13;
+    config.d_conv = 3;
+  }
   return config;
 }
 
@@ -106,6 +115,7 @@ constexpr int64_t kLength = 9, kSequences = 3, kTokens = kLength * kSequences;
 
 // "(tokens, n_groups d_state)" in numbers; a size is a word, "d_conv - 1" or a product of two.
 std::string in_numbers(const std::string& shape, const ModelConfig& c) {
+  const int64_t queue_rows = c.mixer == MixerKind::wavenet ? (c.d_conv - 1) * c.dilation(1) : 0;
   const std::map<std::string, int64_t> sizes = {{"tokens", kTokens},
                                                 {"rows", kTokens},
                                                 {"sequences", kSequences},
@@ -125,6 +135,11 @@ std::string in_numbers(const std::string& shape, const ModelConfig& c) {
                                                 {"n_kv_heads", c.n_kv_heads},
                                                 {"head_dim", c.head_dim},
                                                 {"d_intermediate", c.d_intermediate},
+                                                {"d_k", c.d_state},
+                                                {"n_heads d_k", c.n_heads() * c.d_state},
+                                                {"16", 16},
+                                                {"width d_model", c.d_conv * c.d_model},
+                                                {"queue_rows", queue_rows},
                                                 {"vocab", c.vocab()},
                                                 {"1", 1},
                                                 {"2", 2}};

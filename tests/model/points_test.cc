@@ -166,6 +166,9 @@ class Subject {
       for (const StatePart& part : layer.parts) {
         std::vector<float> values(static_cast<size_t>(part.pool.value().numel()));
         for (float& v : values) v = static_cast<float>(random.normal());
+        // A sum of keys, which are positive, and by which is divided.
+        if (part.name == "z")
+          for (float& v : values) v = std::abs(v) + 1;
         const Tensor t = device_.upload(values, part.pool.value().shape());
         copy(device_, {t, part.pool.value()});
       }
@@ -311,7 +314,14 @@ TEST_P(EveryPoint, DoublingDoesWhatItDoesInRefDouble) {
 bool follows_edits_before(MixerKind mixer, const std::string& name) {
   if (name.ends_with(".h")) return true;
   const std::string point = name.substr(name.rfind('.') + 1);
+  if (mixer == MixerKind::linear_attention && point == "z") return true;
   return is_recurrent(mixer) && name.find(".mixer.") != name.npos && point.size() == 1;
+}
+
+// One inside the second layer's mixer: `of_mamba`, if it is Mamba's.
+std::string inner_point(MixerKind mixer, const std::string& of_mamba) {
+  const std::string other = mixer == MixerKind::wavenet ? "z" : "h";
+  return "layers.1.mixer." + (is_mamba(mixer) ? of_mamba : other);
 }
 
 TEST_P(EveryPoint, AddingWhatItIsEqualsDoubling) {
@@ -400,7 +410,7 @@ TEST_P(EveryPoint, SelectionsAreThePartsTheyName) {
 // What a pass of decoding sees of a position, whichever token it comes with.
 TEST_P(EveryPoint, PositionsMeanTheSameWhileDecoding) {
   Subject subject(GetParam().device, GetParam().dtype, GetParam().mixer);
-  const std::string name = is_mamba(GetParam().mixer) ? "layers.1.mixer.y" : "layers.1.mixer.h";
+  const std::string name = inner_point(GetParam().mixer, "y");
   const std::vector<Tensor> each = subject.watch(Mode::decoding, name);
   Points points;
   points.watch(name, {.sequences = {1}, .positions = {3}});
@@ -424,8 +434,9 @@ TEST_P(EveryPoint, PositionsMeanTheSameWhileDecoding) {
 // Many edits of one point, each of another token, do what one does with a row for each.
 TEST_P(EveryPoint, EditsOfOnePointAddUp) {
   Subject subject(GetParam().device, GetParam().dtype, GetParam().mixer);
-  const char* inner = is_mamba(GetParam().mixer) ? "layers.1.mixer.dt" : "layers.1.mixer.h";
-  for (const char* name : {"layers.0.mixer.out", inner, "layers.1.resid_pre"}) {
+  const std::string inner = inner_point(GetParam().mixer, "dt");
+  for (const std::string& name :
+       {std::string("layers.0.mixer.out"), inner, std::string("layers.1.resid_pre")}) {
     const Tensor whole = subject.watch(Mode::prefill, name).front();
     Points together, apart;
     const Tensor two = subject.device().empty(whole.dtype(), {1});

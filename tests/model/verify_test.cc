@@ -93,6 +93,23 @@ TEST(Verify, DiagonalStateSpacesRunTheirOwnKernels) {
   }
 }
 
+TEST(Verify, LinearAttentionAndWaveNetRunTheirOwnKernels) {
+  const auto calls = [](MixerKind mixer, std::initializer_list<Op> ops) {
+    Device device("cpu", 1);
+    learn_one_token(device, ModelConfig::of(mixer, 8, 2, 5));
+    std::vector<int64_t> counts;
+    for (const Op op : ops) counts.push_back(device.calls(op));
+    return counts;
+  };
+  using Counts = std::vector<int64_t>;
+  const auto ssd = {Op::ssd_forward, Op::ssd_backward, Op::ssd_forward_by_tokens};
+  EXPECT_EQ(calls(MixerKind::linear_attention, ssd), (Counts{4, 4, 0}));  // of h and of z
+  EXPECT_EQ(calls(MixerKind::retnet, ssd), (Counts{2, 2, 0}));
+  EXPECT_EQ(calls(MixerKind::gla, {Op::gla_forward, Op::gla_backward, Op::gla_forward_by_tokens}),
+            (Counts{2, 2, 0}));
+  EXPECT_EQ(calls(MixerKind::wavenet, {Op::delayed_forward, Op::delayed_backward}), (Counts{2, 2}));
+}
+
 TEST(Verify, RefTakesThePlaceOfCpuWhereAsked) {
   Device device("cpu", 1);
   EXPECT_EQ(device.name(), mode() == "ref" ? "ref" : "cpu");
@@ -110,9 +127,10 @@ TEST(Verify, RefStandsInWhereCpuHasNoKernelAndSaysSo) {
   const Device device("cpu", 1);
   if (device.name() == "ref") GTEST_SKIP() << "ref has every kernel";
   const std::vector<Op> own_f32 = device.stand_ins(DType::f32);
-  EXPECT_EQ(own_f32, (std::vector<Op>{Op::sum_to, Op::causal_shift, Op::recurrence,
-                                      Op::recurrence_backward, Op::ssd_forward_by_tokens,
-                                      Op::ssd_watch_by_tokens, Op::ssd_backward_by_tokens}));
+  EXPECT_EQ(own_f32, (std::vector<Op>{Op::causal_shift, Op::recurrence, Op::recurrence_backward,
+                                      Op::ssd_forward_by_tokens, Op::ssd_watch_by_tokens,
+                                      Op::ssd_backward_by_tokens, Op::gla_forward_by_tokens,
+                                      Op::gla_backward_by_tokens}));
   EXPECT_EQ(device.stand_ins(DType::f64).size(), static_cast<size_t>(Op::count));
 }
 

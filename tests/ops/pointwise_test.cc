@@ -19,8 +19,9 @@ const Layout kLayouts[] = {
     {{2, 1}},   {{5, 1}, 3},   {{1, 20000}, 5}, {{2, 2, 3, 4}},
 };
 
-constexpr Unary kUnaries[] = {Unary::exp,      Unary::neg_exp, Unary::relu,      Unary::silu,
-                              Unary::softplus, Unary::gelu,    Unary::gelu_tanh, Unary::sigmoid};
+constexpr Unary kUnaries[] = {
+    Unary::exp,       Unary::neg_exp, Unary::relu, Unary::silu,        Unary::softplus,     Unary::gelu,
+    Unary::gelu_tanh, Unary::sigmoid, Unary::tanh, Unary::log_sigmoid, Unary::elu_plus_one, Unary::reciprocal};
 // The slope of SiLU, s (1 + x (1 - s)), has the rounding of s times x, which is below 24.
 constexpr double kUnaryTolerance = (8 + 24) * kEpsilon;
 
@@ -89,7 +90,8 @@ TEST(Pointwise, GradientsAreThoseOfFiniteDifferences) {
   Device ref("ref");
   for (const Unary function : kUnaries) {
     Operands o(DType::f64);
-    const Tensor x = o.input({7}, -2, 2), dy = o.input({7});
+    const double least = function == Unary::reciprocal ? 0.5 : -2;
+    const Tensor x = o.input({7}, least, 2), dy = o.input({7});
     const Tensor y = o.assigned({7}), dx = o.assigned({7});
     unary_backward(ref, {function, x, dy, dx});
     const auto loss = [&] {
@@ -132,6 +134,40 @@ TEST(Pointwise, ExtremesAsTheFormulasHaveThem) {
       EXPECT_EQ(gated[5], 200);
       EXPECT_TRUE(std::isnan(gated[6]));
     }
+    const auto sigmoid = run(Unary::sigmoid), tanh = run(Unary::tanh);
+    EXPECT_EQ(sigmoid[1], 0);
+    EXPECT_EQ(sigmoid[2], 0.5);
+    EXPECT_EQ(sigmoid[5], 1);
+    EXPECT_EQ(tanh[1], -1);
+    EXPECT_EQ(tanh[2], 0);
+    EXPECT_EQ(tanh[5], 1);
+    const auto log_sigmoid = run(Unary::log_sigmoid), elu = run(Unary::elu_plus_one);
+    EXPECT_EQ(log_sigmoid[1], -200);
+    EXPECT_NEAR(log_sigmoid[2], -std::log(2.0), kEpsilon);
+    EXPECT_EQ(log_sigmoid[5], 0);
+    EXPECT_EQ(elu[1], 0);
+    EXPECT_EQ(elu[2], 1);
+    EXPECT_EQ(elu[5], 201);
+    for (const auto& values : {sigmoid, tanh, log_sigmoid, elu, run(Unary::reciprocal)}) {
+      EXPECT_TRUE(std::isnan(values[6]));
+    }
+  }
+}
+
+TEST(Pointwise, SumToCpuAgreesWithRef) {
+  for (const Layout& layout : kLayouts) {
+    SCOPED_TRACE(layout.shape.str());
+    const auto call = [&](Device& device, Operands& o) {
+      const Tensor x = o.input(layout.shape, -1, 1, layout.row_padding);
+      for (int axis = 0; axis < layout.shape.rank(); ++axis) {
+        Shape one = layout.shape;
+        one.set(axis, std::min<int64_t>(one[axis], 1));
+        sum_to(device, {x, o.assigned(one)});
+        if (axis > 0) sum_to(device, {x, o.assigned(one, 3)});
+      }
+    };
+    // As many numbers of size 1 as the longest axis has.
+    expect_cpu_agrees(call, 200 * kEpsilon);
   }
 }
 

@@ -49,6 +49,7 @@ std::span<const Benchmark> scan_benchmarks();
 std::span<const Benchmark> ssd_benchmarks();
 std::span<const Benchmark> attention_benchmarks();
 std::span<const Benchmark> state_space_benchmarks();
+std::span<const Benchmark> linear_attention_benchmarks();
 std::span<const Benchmark> streaming_benchmarks();
 std::span<const Benchmark> linear_benchmarks();
 std::span<const Benchmark> train_benchmarks();

@@ -15,8 +15,8 @@ TokenWork mamba2_work(const ModelConfig& config) {
           static_cast<double>(config.n_layers * config.d_inner * config.d_state)};
 }
 
-// Of mixers and MLPs that are their matrices; what attention multiplies by pairs of tokens is not
-// counted.
+// Of mixers and MLPs that are their matrices, and linear attention's states; what attention
+// multiplies by pairs of tokens is not counted.
 TokenWork matrix_work(const ModelConfig& config) {
   // A recurrent map counts at the full rate, although a token of it waits for the one before.
   int64_t weights = 0;
@@ -24,7 +24,9 @@ TokenWork matrix_work(const ModelConfig& config) {
     const bool multiplies = name.find("weight") != name.npos;
     if (name.find(".layers.") != name.npos && multiplies) weights += shape.numel();
   });
-  return {static_cast<double>(weights), static_cast<double>(config.d_model * config.vocab()), 0};
+  const int64_t states = is_linear_attention(config.mixer) ? config.d_inner * config.d_state : 0;
+  return {static_cast<double>(weights), static_cast<double>(config.d_model * config.vocab()),
+          static_cast<double>(config.n_layers * states)};
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 #include "apps/elapse/bench/benchmark.h"
 #include "apps/elapse/bench/models.h"
 #include "apps/elapse/bench/scan.h"
+#include "apps/elapse/bench/ssd.h"
 #include "elapse/core/random.h"
 #include "elapse/data/induction.h"
 #include "elapse/data/text_data.h"
@@ -37,7 +38,10 @@ class Run {
 // Every linear map runs thrice: forward, for its input's gradient, for its weight's.
 Work step_work(const ModelConfig& config, int64_t predicted_tokens) {
   const TokenWork token = token_work(config);
-  const double scan = token.states * (kScanForwardPerState + kScanBackwardPerState);
+  const double per_state = is_linear_attention(config.mixer)
+                               ? kSsdForwardPerState + kSsdBackwardPerState
+                               : kScanForwardPerState + kScanBackwardPerState;
+  const double scan = token.states * per_state;
   const double tokens = static_cast<double>(kBatchTokens);
   const double predicted = static_cast<double>(predicted_tokens);
   return {.multiplications = tokens * (3 * token.layers + scan) + predicted * 3 * token.head};
@@ -80,7 +84,7 @@ std::vector<Row> time_baseline_256x4(Context& context, const Benchmark& self) {
 }
 
 constexpr std::string_view kFloor =
-    "multiplications of linear maps and scan, if there is one, forward and backward";
+    "multiplications of linear maps, and of states if there are any, forward and backward";
 
 constexpr Benchmark kBenchmarks[] = {
     {"train.induction", "step of d_model 64 x 2 layers, vocabulary 16, 8 sequences of 256", kFloor,
@@ -92,6 +96,12 @@ constexpr Benchmark kBenchmarks[] = {
     {"train.gru-256x4", "the same, GRU", kFloor, time_baseline_256x4},
     {"train.attention-256x4", "the same, Transformer++", kFloor, time_baseline_256x4},
     {"train.s4d-256x4", "the same with S4D, 32 complex states a channel", kFloor,
+     time_baseline_256x4},
+    {"train.linear_attention-256x4", "the same with linear attention, 4 heads of 64", kFloor,
+     time_baseline_256x4},
+    {"train.retnet-256x4", "the same, RetNet, values of 128", kFloor, time_baseline_256x4},
+    {"train.gla-256x4", "the same, GLA, keys of 32 and values of 64", kFloor, time_baseline_256x4},
+    {"train.wavenet-256x4", "the same with convolutions of dilation 1, 2, 4, 8", kFloor,
      time_baseline_256x4},
 };
 

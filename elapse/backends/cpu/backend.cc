@@ -18,6 +18,7 @@ KernelTable make_table() {
   table.set<Binary>(cpu::binary);
   table.set<SwigluForward>(cpu::swiglu_forward);
   table.set<SwigluBackward>(cpu::swiglu_backward);
+  table.set<SumTo>(cpu::sum_to);
   table.set<TapForward>(cpu::tap_forward);
   table.set<TapBackward>(cpu::tap_backward);
   table.set<GatherRows>(cpu::gather_rows);
@@ -46,6 +47,10 @@ KernelTable make_table() {
   table.set<Rotary>(cpu::rotary);
   table.set<SsdForward>(cpu::ssd_forward);
   table.set<SsdBackward>(cpu::ssd_backward);
+  table.set<DelayedForward>(cpu::delayed_forward);
+  table.set<DelayedBackward>(cpu::delayed_backward);
+  table.set<GlaForward>(cpu::gla_forward);
+  table.set<GlaBackward>(cpu::gla_backward);
   table.set<CrossEntropyForward>(cpu::cross_entropy_forward);
   table.set<CrossEntropyBackward>(cpu::cross_entropy_backward);
   table.set<SumOfSquares>(cpu::sum_of_squares);

@@ -3,7 +3,9 @@
 #include "elapse/ops/attention.h"
 #include "elapse/ops/causal_conv.h"
 #include "elapse/ops/cross_entropy.h"
+#include "elapse/ops/delayed.h"
 #include "elapse/ops/diagonal_ssm.h"
+#include "elapse/ops/gated_linear_attention.h"
 #include "elapse/ops/gated_rms_norm.h"
 #include "elapse/ops/layer_norm.h"
 #include "elapse/ops/linear.h"
@@ -29,6 +31,7 @@ void unary_backward(Device& device, const UnaryBackward& args);
 void binary(Device& device, const Binary& args);
 void swiglu_forward(Device& device, const SwigluForward& args);
 void swiglu_backward(Device& device, const SwigluBackward& args);
+void sum_to(Device& device, const SumTo& args);
 void tap_forward(Device& device, const TapForward& args);
 void tap_backward(Device& device, const TapBackward& args);
 void gather_rows(Device& device, const GatherRows& args);
@@ -57,6 +60,10 @@ void attention_backward(Device& device, const AttentionBackward& args);
 void rotary(Device& device, const Rotary& args);
 void ssd_forward(Device& device, const SsdForward& args);
 void ssd_backward(Device& device, const SsdBackward& args);
+void delayed_forward(Device& device, const DelayedForward& args);
+void delayed_backward(Device& device, const DelayedBackward& args);
+void gla_forward(Device& device, const GlaForward& args);
+void gla_backward(Device& device, const GlaBackward& args);
 void cross_entropy_forward(Device& device, const CrossEntropyForward& args);
 void cross_entropy_backward(Device& device, const CrossEntropyBackward& args);
 void sum_of_squares(Device& device, const SumOfSquares& args);

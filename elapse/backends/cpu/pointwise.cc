@@ -94,6 +94,17 @@ void UnaryForwardBlock(const UnaryForward& args, const StridedRows<2>& walk, Row
       return map([](V x) HWY_ATTR { return Sigmoid(D(), x); });
     case Unary::gelu_tanh:
       return map([](V x) HWY_ATTR { return GeluTanh(D(), x); });
+    case Unary::tanh:
+      return map([](V x) HWY_ATTR { return Tanh(D(), x); });
+    case Unary::log_sigmoid:
+      return map([](V x) HWY_ATTR { return hn::Neg(Softplus(D(), hn::Neg(x))); });
+    case Unary::elu_plus_one:
+      return map([](V x) HWY_ATTR {
+        const V above = hn::Add(x, hn::Set(D(), 1.0f));
+        return hn::IfThenElse(hn::Gt(x, hn::Zero(D())), above, Exp(D(), x));
+      });
+    case Unary::reciprocal:
+      return map([](V x) HWY_ATTR { return hn::Div(hn::Set(D(), 1.0f), x); });
   }
 }
 
@@ -121,6 +132,39 @@ void UnaryBackwardBlock(const UnaryBackward& args, const StridedRows<3>& walk, R
       return map([](V x) HWY_ATTR { return hn::Mul(Sigmoid(D(), x), Sigmoid(D(), hn::Neg(x))); });
     case Unary::gelu_tanh:
       return map([](V x) HWY_ATTR { return GeluTanhDerivative(D(), x); });
+    case Unary::tanh:
+      return map([](V x) HWY_ATTR {
+        const V one = hn::Set(D(), 1.0f), y = Tanh(D(), x);
+        return hn::Mul(hn::Sub(one, y), hn::Add(one, y));
+      });
+    case Unary::log_sigmoid:
+      return map([](V x) HWY_ATTR { return SoftplusDerivative(D(), hn::Neg(x)); });
+    case Unary::elu_plus_one:
+      return map([](V x) HWY_ATTR {
+        return hn::IfThenElse(hn::Gt(x, hn::Zero(D())), hn::Set(D(), 1.0f), Exp(D(), x));
+      });
+    case Unary::reciprocal:
+      return map([](V x) HWY_ATTR { return hn::Div(hn::Set(D(), -1.0f), hn::Mul(x, x)); });
+  }
+}
+
+// Of each row of x: its sum, or itself, is added to the row of out, which holds the sums so far.
+void AddRows(const SumTo& args, const StridedRows<2>& walk, int64_t begin, int64_t end) {
+  for (int64_t r = begin; r < end; ++r) {
+    const auto at = walk.offsets(r);
+    const float* x = args.x.data<float>() + at[0];
+    float* out = args.out.data<float>() + at[1];
+    const auto value = [&](int64_t i, auto lanes)
+                           HWY_ATTR { return lanes.keep(LoadStep(lanes, x, walk.step(0), i)); };
+    if (walk.step(1) == 0) {
+      *out += SumLanes(WholeLanes<D>{D()}, walk.width(),
+                       [&](int64_t i, auto lanes, V sum)
+                           HWY_ATTR { return hn::Add(sum, value(i, lanes)); });
+      continue;
+    }
+    ForLanes(D(), walk.width(), [&](int64_t i, auto lanes) HWY_ATTR {
+      lanes.store(hn::Add(lanes.load(out + i), value(i, lanes)), out + i);
+    });
   }
 }
 
@@ -173,6 +217,7 @@ HWY_EXPORT(UnaryBackwardBlock);
 HWY_EXPORT(BinaryBlock);
 HWY_EXPORT(SwigluForwardBlock);
 HWY_EXPORT(SwigluBackwardBlock);
+HWY_EXPORT(AddRows);
 
 void round_block(const Copy& args, const StridedRows<2>& walk, RowBlock block) {
   for (int64_t r = block.row_begin; r < block.row_end; ++r) {
@@ -227,6 +272,18 @@ void swiglu_forward(Device& device, const SwigluForward& args) {
 void swiglu_backward(Device& device, const SwigluBackward& args) {
   run<5>(device, args, {args.a.shape(), {&args.a, &args.b, &args.dy, &args.da, &args.db}},
          HWY_DYNAMIC_DISPATCH(SwigluBackwardBlock));
+}
+
+// Rows that are summed each by itself go to all threads; where rows add to each other, one thread
+// takes them in their order.
+void sum_to(Device& device, const SumTo& args) {
+  cpu::fill(device, {args.out, 0});
+  const StridedRows<2> walk(args.x.shape(), {&args.x, &args.out});
+  const bool apart = walk.rows() == args.out.numel() && walk.step(1) == 0;
+  const int64_t size = apart ? rows_per_block(walk.width()) : walk.rows();
+  for_each_block(device, walk.rows(), std::max<int64_t>(1, size), [&](int64_t begin, int64_t end) {
+    HWY_DYNAMIC_DISPATCH(AddRows)(args, walk, begin, end);
+  });
 }
 
 }  // namespace elapse::cpu

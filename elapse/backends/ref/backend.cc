@@ -23,6 +23,8 @@ KernelTable make_table() {
   ref::add_long_conv<T>(table);
   ref::add_diagonal_ssm<T>(table);
   ref::add_ssd<T>(table);
+  ref::add_delayed<T>(table);
+  ref::add_gated_linear_attention<T>(table);
   ref::add_cross_entropy<T>(table);
   ref::add_optimizer<T>(table);
   return table;

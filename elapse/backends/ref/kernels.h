@@ -37,6 +37,10 @@ void add_diagonal_ssm(KernelTable& table);
 template <class T>
 void add_ssd(KernelTable& table);
 template <class T>
+void add_delayed(KernelTable& table);
+template <class T>
+void add_gated_linear_attention(KernelTable& table);
+template <class T>
 void add_cross_entropy(KernelTable& table);
 template <class T>
 void add_optimizer(KernelTable& table);

@@ -65,6 +65,14 @@ T value_of(Unary function, T x) {
       return sigmoid(x);
     case Unary::gelu_tanh:
       return gelu_tanh(x);
+    case Unary::tanh:
+      return std::tanh(x);
+    case Unary::log_sigmoid:
+      return -softplus(-x);
+    case Unary::elu_plus_one:
+      return x > 0 ? x + 1 : std::exp(x);
+    case Unary::reciprocal:
+      return 1 / x;
   }
   return x;
 }
@@ -84,6 +92,14 @@ T slope_of(Unary function, T x) {
       return sigmoid(x) * sigmoid(-x);
     case Unary::gelu_tanh:
       return gelu_tanh_slope(x);
+    case Unary::tanh:
+      return (1 - std::tanh(x)) * (1 + std::tanh(x));
+    case Unary::log_sigmoid:
+      return softplus_slope(-x);
+    case Unary::elu_plus_one:
+      return x > 0 ? 1 : std::exp(x);
+    case Unary::reciprocal:
+      return -1 / (x * x);
     default:
       return value_of(function, x);
   }

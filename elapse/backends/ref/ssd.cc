@@ -2,52 +2,30 @@
 #include "elapse/ops/ssd.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <vector>
 
 #include "elapse/backends/ref/kernels.h"
 #include "elapse/backends/ref/math.h"
+#include "elapse/backends/ref/noting_tap.h"
 #include "elapse/core/parallel.h"
 
 namespace elapse::ref {
 namespace {
-
-// A tap that notes whether its edit changed a value.
-template <class T>
-class NotingTap {
- public:
-  NotingTap(const SsdTaps& taps, SsdPoint p, bool* changed)
-      : tap_(tap(taps, p)), changed_(changed) {}
-
-  T operator()(T value, int64_t i) const {
-    const T passed = tap_(value, i);
-    const bool same = passed == value || (std::isnan(passed) && std::isnan(value));
-    if (changed_ != nullptr && !same) {
-      std::atomic_ref(*changed_).store(true, std::memory_order_relaxed);
-    }
-    return passed;
-  }
-  T back(T gradient, int64_t i) const { return tap_.back(gradient, i); }
-
- private:
-  TapAt<T> tap_;
-  bool* changed_;
-};
 
 // All taps of one call.
 template <class T>
 struct Taps {
   using Edited = SsdForwardByTokens::Edited;
   explicit Taps(const SsdTaps& taps, Edited* edited = nullptr)
-      : dt_pre(taps, SsdPoint::dt_pre, nullptr),
-        dt(taps, SsdPoint::dt, nullptr),
-        decay(taps, SsdPoint::decay, states(edited)),
-        B_bar(taps, SsdPoint::B_bar, states(edited)),
-        write(taps, SsdPoint::write, states(edited)),
-        h(taps, SsdPoint::h, states(edited)),
-        readout_h(taps, SsdPoint::readout_h, edited == nullptr ? nullptr : &edited->reads),
-        y(taps, SsdPoint::y, nullptr) {}
+      : dt_pre(tap(taps, SsdPoint::dt_pre), nullptr),
+        dt(tap(taps, SsdPoint::dt), nullptr),
+        decay(tap(taps, SsdPoint::decay), states(edited)),
+        B_bar(tap(taps, SsdPoint::B_bar), states(edited)),
+        write(tap(taps, SsdPoint::write), states(edited)),
+        h(tap(taps, SsdPoint::h), states(edited)),
+        readout_h(tap(taps, SsdPoint::readout_h), edited == nullptr ? nullptr : &edited->reads),
+        y(tap(taps, SsdPoint::y), nullptr) {}
 
   static bool* states(Edited* edited) { return edited == nullptr ? nullptr : &edited->states; }
 
