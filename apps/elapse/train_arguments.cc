@@ -133,7 +133,7 @@ void add_model_options(CLI::App& verb, TrainArguments& args) {
       ->excludes(model);
   verb.add_flag("--no-gate", args.no_gate, "A mamba mixer without its gate z")->excludes(model);
   verb.add_option("--ssm-init", args.ssm_init,
-                  "What A starts from: of s4d and h3: HiPPO's legs, lin or inv, or real numbers")
+                  "What the A of s4d and h3 starts from: HiPPO's legs, lin or inv, or real numbers")
       ->check(CLI::IsMember(
           std::vector<std::string>(kDiagonalInitNames.begin(), kDiagonalInitNames.end())))
       ->excludes(model);

@@ -47,18 +47,38 @@ std::string title_of(const Variant& v, int64_t d_state) {
 
 using Texts = std::map<uint64_t, std::shared_ptr<const TokenSource>>;  // by seed
 
-ComparedModel model(const AblationSettings& s, const std::shared_ptr<const Texts>& texts,
-                    const Variant& v, int64_t d_state) {
-  ModelConfig config = ModelConfig::of(MixerKind::mamba, s.d_model, s.n_layers, 256);
-  config.d_state = d_state;
-  config.choose_selection(v.dt, v.B, v.C, v.gate);
-  return {.name = name_of(v, d_state),
-          .row = title_of(v, d_state),
+ComparedModel compared(const AblationSettings& s, const std::shared_ptr<const Texts>& texts,
+                       const std::string& name, const std::string& title,
+                       const ModelConfig& config) {
+  return {.name = name,
+          .row = title,
           .column = kColumn,
           .model = config,
           .train = s.train,
           .source = [texts](uint64_t seed) { return texts->at(seed); },
           .tests = held_out_tests(s.test_length)};
+}
+
+ComparedModel model(const AblationSettings& s, const std::shared_ptr<const Texts>& texts,
+                    const Variant& v, int64_t d_state) {
+  ModelConfig config = ModelConfig::of(MixerKind::mamba, s.d_model, s.n_layers, 256);
+  config.d_state = d_state;
+  config.choose_selection(v.dt, v.B, v.C, v.gate);
+  return compared(s, texts, name_of(v, d_state), title_of(v, d_state), config);
+}
+
+// A time-invariant state space beside it: S4D, whose A can be complex.
+constexpr DiagonalInit kInits[] = {DiagonalInit::legs, DiagonalInit::lin, DiagonalInit::inv,
+                                   DiagonalInit::real};
+
+std::string name_of_s4d(DiagonalInit init) { return fmt::format("s4d-{}", elapse::name_of(init)); }
+
+ComparedModel s4d(const AblationSettings& s, const std::shared_ptr<const Texts>& texts,
+                  DiagonalInit init) {
+  ModelConfig config = ModelConfig::of(MixerKind::s4d, s.d_model, s.n_layers, 256);
+  config.diagonal_init = init;
+  return compared(s, texts, name_of_s4d(init), fmt::format("S4D, {}", elapse::name_of(init)),
+                  config);
 }
 
 std::vector<ComparedModel> models(const AblationSettings& s) {
@@ -78,15 +98,19 @@ std::vector<ComparedModel> models(const AblationSettings& s) {
     add(kConstantBC, d_state);
     add(kAll, d_state);
   }
+  for (const DiagonalInit init : kInits) list.push_back(s4d(s, texts, init));
   return list;
 }
 
-const ComparedRuns& find(const Comparison& comparison, const Variant& v, int64_t d_state) {
-  const std::string name = name_of(v, d_state);
+const ComparedRuns& find(const Comparison& comparison, const std::string& name) {
   const auto found = std::find_if(comparison.models.begin(), comparison.models.end(),
                                   [&](const ComparedRuns& m) { return m.what.name == name; });
   ELAPSE_CHECK(found != comparison.models.end(), "ablations: no model {}", name);
   return *found;
+}
+
+const ComparedRuns& find(const Comparison& comparison, const Variant& v, int64_t d_state) {
+  return find(comparison, name_of(v, d_state));
 }
 
 std::string loss_text(const ComparedRuns& m) { return spread_text(m.over_seeds(held_out_loss), 4); }
@@ -127,6 +151,22 @@ Table states_table(const AblationSettings& s, const Comparison& comparison) {
     const ComparedRuns& selective = find(comparison, kAll, d_state);
     table.add_row({d_state, constant.runs.front().parameters, loss_text(constant),
                    selective.runs.front().parameters, loss_text(selective)});
+  }
+  return table;
+}
+
+Table complex_table(const Comparison& comparison) {
+  Table table({{"S4D's A", Table::Align::left}, {"parameters"}, {"held-out loss"}, {"perplexity"}},
+              fmt::format("A time-invariant state space with a B C of its own for each channel and "
+                          "state: A real or complex, {} real numbers of state a channel, from "
+                          "HiPPO's LegS, its approximations Lin and Inv, or -1, -2, ... Loss: nats "
+                          "a byte.{}",
+                          comparison.models.back().what.model.d_state, seeds_text(comparison)));
+  for (const DiagonalInit init : kInits) {
+    const ComparedRuns& m = find(comparison, name_of_s4d(init));
+    table.add_row(
+        {fmt::format("{}, {}", is_complex(init) ? "complex" : "real", elapse::name_of(init)),
+         m.runs.front().parameters, loss_text(m), perplexity_text(m)});
   }
   return table;
 }
@@ -193,7 +233,8 @@ Comparison run_ablations(Device& device, const AblationSettings& settings,
 }
 
 std::vector<Table> ablation_tables(const AblationSettings& settings, const Comparison& comparison) {
-  return {selection_table(comparison), states_table(settings, comparison)};
+  return {selection_table(comparison), states_table(settings, comparison),
+          complex_table(comparison)};
 }
 
 Report ablation_report(const AblationSettings& settings, const Comparison& comparison) {
@@ -209,6 +250,8 @@ Report ablation_report(const AblationSettings& settings, const Comparison& compa
       .section("States")
       .table(states_table(settings, comparison))
       .plot(states_plot(settings, comparison))
+      .section("Real and complex")
+      .table(complex_table(comparison))
       .paragraph(unlike_published(settings))
       .section("Training")
       .plot(loss_curves(comparison, kColumn))

@@ -5,8 +5,8 @@
 namespace elapse {
 
 // What of Mamba matters (Gu and Dao, 2023, section 4.6.2): which of dt, B and C depend on the
-// token, the gate, and the number of states with B and C constant and selective; on a text, byte by
-// byte.
+// token, the gate, and the number of states with B and C constant and selective; and of S4D,
+// whether A is real or complex. On a text, byte by byte.
 struct AblationSettings {
   std::string text;       // its bytes
   std::string text_name;  // opens the sentences of errors

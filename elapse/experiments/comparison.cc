@@ -2,7 +2,6 @@
 #include "elapse/experiments/comparison.h"
 
 #include <algorithm>
-#include <cmath>
 
 #include "elapse/experiments/spread.h"
 #include "elapse/io/json_writer.h"
@@ -27,14 +26,6 @@ const ComparedRuns* find(const Comparison& comparison, const std::string& row,
     if (m.what.row == row && m.what.column == column) return &m;
   }
   return nullptr;
-}
-
-std::string lengths_text(const TrainConfig& train) {
-  std::string text;
-  for (const Phase& phase : train.curriculum) {
-    text += fmt::format("{} for {} steps, ", phase.length, phase.steps);
-  }
-  return text + fmt::format("{} to the end", train.length);
 }
 
 }  // namespace
@@ -174,20 +165,28 @@ Plot loss_curves(const Comparison& comparison, const std::string& column) {
 }
 
 Report::Facts training_facts(const Comparison& comparison) {
-  const ComparedModel& m = comparison.models.front().what;
-  const AdamWConfig& adamw = m.train.adamw;
-  return {
-      {"Steps", fmt::format("{} of {} tokens", m.train.steps, m.train.batch_tokens)},
-      {"Lengths trained", fmt::format("{} (the first row's)", lengths_text(m.train))},
+  const ComparedModel& first = comparison.models.front().what;
+  const AdamWConfig& adamw = first.train.adamw;
+  Report::Facts facts = {{"Steps", std::to_string(first.train.steps)}};
+  const bool same_tokens = std::all_of(
+      comparison.models.begin(), comparison.models.end(),
+      [&](const ComparedRuns& m) { return m.what.train.batch_tokens == first.train.batch_tokens; });
+  if (same_tokens) {
+    facts.emplace_back("Tokens a step", fmt::format("{}, in sequences of {}",
+                                                    first.train.batch_tokens, first.train.length));
+  }
+  const Report::Facts rest = {
       {"Optimiser", fmt::format("AdamW, learning rate {}, betas {} {}, weight decay {}, gradient "
                                 "norm clipped to {}",
-                                m.train.schedule.peak_lr, adamw.beta1, adamw.beta2,
+                                first.train.schedule.peak_lr, adamw.beta1, adamw.beta2,
                                 adamw.weight_decay, adamw.max_norm)},
-      {"Layers", std::to_string(m.model.n_layers)},
+      {"Layers", std::to_string(first.model.n_layers)},
       {"Seeds", comparison.seeds.text()},
       {"Device", comparison.device},
       {"Training and testing", fmt::format("{:.0f} s", comparison.seconds())},
   };
+  facts.insert(facts.end(), rest.begin(), rest.end());
+  return facts;
 }
 
 std::string comparison_json(const Comparison& comparison, const std::string& name,

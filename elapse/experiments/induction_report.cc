@@ -169,8 +169,9 @@ std::string how_measured(const InductionSettings& settings) {
 
 // In percent, over the seeds.
 Spread accuracy(const ComparedRuns& m, size_t row) {
-  return spread_of(
-      m.over_seeds([&](const RunResult& run) { return kPerfect * run.tests[row].accuracy; }));
+  return spread_of(m.over_seeds([&](const RunResult& run) {
+    return row < run.tests.size() ? kPerfect * run.tests[row].accuracy : kNone;
+  }));
 }
 
 std::string percent(double accuracy) {
@@ -179,6 +180,7 @@ std::string percent(double accuracy) {
 }
 
 std::string percent(const Spread& s) {
+  if (!std::isfinite(s.median)) return "–";  // not tested
   if (s.least == s.largest) return percent(s.median);
   return fmt::format("{} [{}, {}]", percent(s.median), percent(s.least), percent(s.largest));
 }
@@ -191,15 +193,16 @@ Table induction_table(const InductionSettings& settings, const InductionResult& 
     columns.push_back({fmt::format("2^{}", std::lround(std::log2(test.length)))});
   }
   const bool several = result.comparison.seeds.count > 1;
-  Table table(columns,
-              fmt::format("✓ every answer right, ✗ out of memory; chance is 6.25. This run "
-                          "trained at up to {} tokens; published (Gu and Dao, 2023, Table "
-                          "11): at 256.{}",
-                          settings.longest_trained(),
-                          several ? fmt::format(" Of {} seeds the median, and the least and the "
-                                                "largest in brackets where they differ.",
-                                                result.comparison.seeds.count)
-                                  : ""));
+  Table table(
+      columns,
+      fmt::format("✓ every answer right, ✗ out of memory, – not tested; chance is 6.25. This run "
+                  "trained at up to {} tokens; published (Gu and Dao, 2023, Table "
+                  "11): at 256.{}",
+                  settings.longest_trained(),
+                  several ? fmt::format(" Of {} seeds the median, and the least and the "
+                                        "largest in brackets where they differ.",
+                                        result.comparison.seeds.count)
+                          : ""));
   for (const Published& published : kPublished) {
     std::vector<Table::Cell> cells = {fmt::format("{}, published", published.name)};
     for (const auto& test : settings.tests) {

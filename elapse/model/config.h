@@ -157,7 +157,7 @@ struct ModelConfig {
   int64_t d_conv_inner() const {  // channels that are convolved: Mamba-2's B and C are
     return mixer == MixerKind::mamba2 ? d_inner + 2 * n_groups * d_state : d_inner;
   }
-  int64_t dilation(int64_t layer) const { return int64_t{1} << layer % dilation_cycle; }
+  int64_t dilation_of(int64_t layer) const { return int64_t{1} << layer % dilation_cycle; }
   int64_t vocab() const {  // rows of the embedding
     return (vocab_size + pad_vocab_multiple - 1) / pad_vocab_multiple * pad_vocab_multiple;
   }

@@ -48,7 +48,7 @@ void visit_parameters(const ModelConfig& c, int64_t, const std::string& prefix,
 }
 
 int64_t state_size(const ModelConfig& c, int64_t layer) {
-  return (c.d_conv - 1) * c.dilation(layer) * c.d_model;
+  return (c.d_conv - 1) * c.dilation_of(layer) * c.d_model;
 }
 
 }  // namespace

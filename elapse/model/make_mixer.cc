@@ -73,7 +73,7 @@ LinearAttentionConfig linear_attention_config(const ModelConfig& c) {
 }
 
 DilatedConvConfig dilated_conv_config(const ModelConfig& c, int64_t layer) {
-  return {c.d_model, c.d_inner, c.d_conv, c.dilation(layer)};
+  return {c.d_model, c.d_inner, c.d_conv, c.dilation_of(layer)};
 }
 
 }  // namespace

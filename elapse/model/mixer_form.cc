@@ -13,9 +13,10 @@ namespace {
 
 // In the order of MixerKind.
 constexpr std::array<const MixerForm*, kMixerKinds> kForms = {
-    &kMambaForm, &kMamba2Form,    &kRnnForm, &kLstmForm,
-    &kGruForm,   &kAttentionForm, &kS4dForm, &kH3Form,
-    &kLinearAttentionForm, &kRetNetForm, &kGlaForm, &kWaveNetForm};
+    &kMambaForm,  &kMamba2Form, &kRnnForm,
+    &kLstmForm,   &kGruForm,    &kAttentionForm,
+    &kS4dForm,    &kH3Form,     &kLinearAttentionForm,
+    &kRetNetForm, &kGlaForm,    &kWaveNetForm};
 
 }  // namespace
 

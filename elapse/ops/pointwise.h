@@ -29,7 +29,7 @@ enum class Unary : uint8_t {
   gelu_tanh,  // their approximation: x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2
   sigmoid,
   tanh,
-  log_sigmoid,   // -softplus(-x)
+  log_sigmoid,   // -ln(1 + exp(-x))
   elu_plus_one,  // exp(x) up to 0, x + 1 above
   reciprocal,    // 1 / x
 };

@@ -61,7 +61,7 @@ class Mistakes(unittest.TestCase):
 
     def test_wrong_usage_of_comparisons(self):
         for name in ("selective-copying", "mqar"):
-            for more in (["--seeds", 0], ["--mixer", "grue"], ["--mixer", "mamba,"],
+            for more in (["--seeds", 0], ["--mixer", "grue"], ["--mixer", "mamba,grue"],
                          ["--steps", 0], ["--out", ""]):
                 self.assertEqual(run(PROGRAM, "experiment", name, *more).returncode, 2, more)
         for more in ([], ["--text", ""], ["--text", "t", "--seeds", 0]):
@@ -100,7 +100,9 @@ class SeveralRuns(unittest.TestCase):
         self.assertIn("Of 2 seeds the median", first.stdout)
         self.assertIn("report.html", [file.name for file in out.iterdir()])
         self.assertEqual(sorted(folder.name for folder in (out / "runs").iterdir()),
-                         ["gru-seed-4", "gru-seed-5", "mamba-seed-4", "mamba-seed-5"])
+                         [f"{name}-seed-{seed}" for name in (
+                             "gru", "mamba", "mamba-no-gate", "mamba-nothing-selective")
+                          for seed in (4, 5)])
         report = (out / "report.html").read_bytes()
         again = run(*self.command(out, 2))
         self.assertEqual(again.stdout, first.stdout)
@@ -114,7 +116,9 @@ class SeveralRuns(unittest.TestCase):
         self.assertEqual(run(*self.command(whole, 40)).returncode, 0)
         for number in (signal.SIGINT, signal.SIGKILL):
             process = subprocess.Popen(self.command(out, 40), stderr=subprocess.PIPE, text=True)
-            time.sleep(0.7)
+            while process.poll() is None and not list(out.glob("runs/*/run.json")):
+                time.sleep(0.01)
+            time.sleep(0.2)
             process.send_signal(number)
             said = process.communicate()[1]
             if number == signal.SIGINT and process.returncode != 0:  # else it was done by then

@@ -145,7 +145,7 @@ class Runs(Train):
                                      errors="replace"))
         refused = run(PROGRAM, "train", "--text", text, "--out", self.folder / "odd", "--mixer",
                       "h3", "--d-model", 8, "--layers", 1, "--d-state", 7, "--batch-tokens", 64,
-                      "--length", 16, "--steps", 1)
+                      "--length", 16, "--steps", 5, "--warmup", 2)
         self.assertIn("expected an even number, two for each complex state, found 7",
                       refused.stderr)
 

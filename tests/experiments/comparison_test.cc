@@ -50,10 +50,10 @@ TEST(Comparison, RunsEveryModelFromEverySeed) {
       run_selective_copying(device, settings, folder.path(), [&](const ExperimentProgress& now) {
         if (now.done == 1) stages.push_back(now.stage);
       });
-  ASSERT_EQ(stages.size(), 6U);
-  EXPECT_EQ(stages[1], "2/6 Mamba, this run, 16 of 64 tokens, seed 5: train");
-  EXPECT_EQ(stages[5], "6/6 Mamba, this run, 16 of 64 tokens, seed 7: train");
-  ASSERT_EQ(c.models.size(), 2U);
+  ASSERT_EQ(stages.size(), 12U);
+  EXPECT_EQ(stages[1], "2/12 Mamba, this run, 16 of 64 tokens, seed 5: train");
+  EXPECT_EQ(stages[11], "12/12 Mamba without its gate, this run, 16 of 64 tokens, seed 7: train");
+  ASSERT_EQ(c.models.size(), 4U);
   for (const ComparedRuns& m : c.models) {
     ASSERT_EQ(m.runs.size(), 3U);
     EXPECT_NE(m.runs[0].losses, m.runs[1].losses);
@@ -71,7 +71,7 @@ TEST(Comparison, JsonHasEveryRun) {
       Json::parse(comparison_json(c, "selective-copying", settings.unlike_published()), "json");
   EXPECT_EQ(json.text("experiment"), "selective-copying");
   const std::vector<Json> rows = json.at("rows").items();
-  ASSERT_EQ(rows.size(), 6U);
+  ASSERT_EQ(rows.size(), 12U);
   EXPECT_EQ(rows[4].text("mixer"), "mamba");
   EXPECT_EQ(rows[4].integer("seed"), 6);
   EXPECT_EQ(rows[4].integer("length"), 64);
@@ -87,8 +87,9 @@ TEST(SelectiveCopying, TableAndReportStandBesideThePublished) {
   const std::string table = selective_copying_table(c).text();
   const double median = spread_of(c.models[1].over_seeds(accuracy_percent)).median;
   for (const std::string& part :
-       {std::string("Mamba, this run"), std::string("Mamba (S6), published"), std::string("99.8"),
-        std::string("GRU, this run"), fmt::format("{:.1f} [", median)}) {
+       {std::string("Mamba, this run"), std::string("Mamba, nothing selective, this run"),
+        std::string("Mamba (S6), published"), std::string("99.8"), std::string("GRU, this run"),
+        fmt::format("{:.1f} [", median)}) {
     EXPECT_NE(table.find(part), std::string::npos) << part;
   }
   EXPECT_NE(selective_copying_report(settings, c).html().find("Loss while training"),
@@ -146,14 +147,16 @@ TEST(Ablations, ComparesSelectionAndStates) {
   s.train.schedule = {};
   s.seeds = {1, 2};
   const Comparison c = run_ablations(device, s, folder.path(), kQuiet);
-  ASSERT_EQ(c.models.size(), 9U);  // seven, and two of other states; the selective at 16 are there
+  // Seven, two of other states (those of 16 are there already), and four of S4D.
+  ASSERT_EQ(c.models.size(), 13U);
   for (const ComparedRuns& m : c.models) {
     EXPECT_EQ(m.runs.size(), 2U);
     EXPECT_EQ(m.what.model.parameter_count(), m.runs[0].parameters);
     EXPECT_NE(m.runs[0].losses, m.runs[1].losses);
   }
   const std::vector<Table> tables = ablation_tables(s, c);
-  ASSERT_EQ(tables.size(), 2U);
+  ASSERT_EQ(tables.size(), 3U);
+  EXPECT_NE(tables[2].text().find("complex, legs"), std::string::npos);
   EXPECT_NE(tables[0].text().find("✗"), std::string::npos);
   EXPECT_NE(ablation_report(s, c).html().find("What of Mamba matters"), std::string::npos);
   EXPECT_NE(ablation_json(s, c).find("\"nothing selective, no gate, d_state 16\""),

@@ -132,6 +132,7 @@ TEST_P(SessionFile, IncompleteOrMisshapen) {
   write_with(session, "positions", Tensor::wrap(positions.data(), DType::i64, {1}));
   expect_refused("tensor \"positions\": expected 0 to");
   // More slots than the file holds states for.
+  positions[0] = 5;
   write_with(session, "positions", Tensor::wrap(positions.data(), DType::i64, {2}));
   expect_refused("tensor \"layers.0.conv\": expected");
   save_state(path_, model_, model_.make_state(2));

@@ -110,7 +110,6 @@ TEST_F(CheckpointTest, NamesTheConfigFieldAtFault) {
       {R"({"d_model": 99999999, "n_layer": 2, "vocab_size": 13})", "at most"},
       {R"({"d_model": 8, "n_layer": 2, "vocab_size": 13, "ssm_cfg": {"layer": "Mamba3"}})",
        "ssm_cfg.layer"},
-      {R"({"d_model": 8, "n_layer": 2, "vocab_size": 13, "rms_norm": false})", "rms_norm"},
       {R"({"model_type": "gpt2"})", "model_type"},
       {R"({"model_type": "mamba", "hidden_size": 8, "num_hidden_layers": 1, "vocab_size": 9,
            "expand": 2, "intermediate_size": 17})",

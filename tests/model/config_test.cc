@@ -388,13 +388,13 @@ TEST(ModelConfig, wavenet_in_a_form_of_our_own) {
   const ModelConfig c = parsed(original(
       R"(, "ssm_cfg": {"layer": "wavenet", "hidden_size": 9, "kernel_size": 3, "dilation_cycle": 2})"));
   EXPECT_EQ(c.d_inner, 9);
-  EXPECT_EQ(c.dilation(0), 1);
-  EXPECT_EQ(c.dilation(1), 2);
-  EXPECT_EQ(c.dilation(2), 1);
+  EXPECT_EQ(c.dilation_of(0), 1);
+  EXPECT_EQ(c.dilation_of(1), 2);
+  EXPECT_EQ(c.dilation_of(2), 1);
   EXPECT_EQ(parsed(c.json()), c);
   const ModelConfig deep = ModelConfig::of(MixerKind::wavenet, 8, 12, 8);
-  EXPECT_EQ(deep.dilation(9), 512);
-  EXPECT_EQ(deep.dilation(10), 1);
+  EXPECT_EQ(deep.dilation_of(9), 512);
+  EXPECT_EQ(deep.dilation_of(10), 1);
   EXPECT_EQ(deep.state_bytes(), (1023 + 3) * 8 * 4);
   expect_refused(original(R"(, "ssm_cfg": {"layer": "wavenet", "kernel_size": 5})"),
                  "expected 2 to 4, found 5");

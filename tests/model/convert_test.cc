@@ -116,7 +116,8 @@ TEST_F(ConvertCheckpoint, saved_models_have_the_tensors_of_their_layout) {
     EXPECT_EQ(bytes_of(to), bytes_of(from));
     EXPECT_EQ(open_checkpoint(to).config, open_checkpoint(from).config);
     const SafeTensors made = open_safetensors(to + "/model.safetensors");
-    for (const NamedTensor& t : open_safetensors(from + "/model.safetensors").tensors()) {
+    const SafeTensors before = open_safetensors(from + "/model.safetensors");
+    for (const NamedTensor& t : before.tensors()) {
       EXPECT_EQ(made.at(t.name).shape(), t.tensor.shape()) << t.name;
     }
   }

@@ -104,7 +104,11 @@ void Golden::expect_near(const std::string& name, const Tensor& found, double to
     const double error = std::abs(got[i] - wanted[i]);
     worst = std::isnan(error) ? INFINITY : std::max(worst, error);
   }
-  EXPECT_LE(worst, tolerance * largest_magnitude(wanted)) << name;
+  // Of a bias that softmax takes away the gradient is 0 but for rounding.
+  constexpr double kNothing = 1e-12, kLeast = 1e-2;
+  const double largest = largest_magnitude(wanted);
+  const bool vanishes = largest < kNothing && name.find("grad.") != name.npos;
+  EXPECT_LE(worst, tolerance * (vanishes ? kLeast : largest)) << name;
 }
 
 std::vector<int64_t> Golden::lengths(const std::string& prefix) const {

@@ -115,7 +115,7 @@ constexpr int64_t kLength = 9, kSequences = 3, kTokens = kLength * kSequences;
 
 // "(tokens, n_groups d_state)" in numbers; a size is a word, "d_conv - 1" or a product of two.
 std::string in_numbers(const std::string& shape, const ModelConfig& c) {
-  const int64_t queue_rows = c.mixer == MixerKind::wavenet ? (c.d_conv - 1) * c.dilation(1) : 0;
+  const int64_t queue_rows = c.mixer == MixerKind::wavenet ? (c.d_conv - 1) * c.dilation_of(1) : 0;
   const std::map<std::string, int64_t> sizes = {{"tokens", kTokens},
                                                 {"rows", kTokens},
                                                 {"sequences", kSequences},

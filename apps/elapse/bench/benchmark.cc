@@ -53,10 +53,10 @@ std::vector<std::string_view> names_near(std::string_view name) {
 std::vector<const Benchmark*> all_benchmarks() {
   std::vector<const Benchmark*> all;
   for (const auto group :
-        {machine_benchmarks(), scan_benchmarks(), ssd_benchmarks(), attention_benchmarks(),
-         state_space_benchmarks(), linear_attention_benchmarks(), streaming_benchmarks(),
-         linear_benchmarks(), train_benchmarks(), decode_benchmarks(), published_benchmarks(),
-         tokenize_benchmarks(), inspect_benchmarks()}) {
+       {machine_benchmarks(), scan_benchmarks(), ssd_benchmarks(), attention_benchmarks(),
+        state_space_benchmarks(), linear_attention_benchmarks(), streaming_benchmarks(),
+        linear_benchmarks(), train_benchmarks(), decode_benchmarks(), published_benchmarks(),
+        tokenize_benchmarks(), inspect_benchmarks()}) {
     for (const Benchmark& benchmark : group) all.push_back(&benchmark);
   }
   return all;

@@ -86,12 +86,13 @@ std::vector<Complex> states(const DiagonalSsmInputs& in, const TapAt<T>& tap, co
   return h;
 }
 
-// Calls visit(s, place) for each sequence and state.
-template <class Visit>
+// Calls visit(place, state) for each state of each channel.
+template <class T, class Visit>
 void for_each_state(const DiagonalSsmInputs& in, Visit&& visit) {
-  for (int64_t s = 0; s < in.seqs.count(); ++s) {
-    for (int64_t e = 0; e < in.d_inner(); ++e) {
-      for (int64_t n = 0; n < in.n_states(); ++n) visit(s, place_of(in, e, n));
+  for (int64_t e = 0; e < in.d_inner(); ++e) {
+    for (int64_t n = 0; n < in.n_states(); ++n) {
+      const Place at = place_of(in, e, n);
+      visit(at, discretised<T>(in, at));
     }
   }
 }
@@ -104,17 +105,18 @@ void diagonal_ssm_forward(Device&, const DiagonalSsmForward& args) {
   const TapAt<T> tap(args.h);
   std::vector<double> y(static_cast<size_t>(in.seqs.tokens * in.d_inner()));
   std::vector<T> ends(static_cast<size_t>(in.seqs.count() * slot));
-  for_each_state(in, [&](int64_t s, const Place& at) {
-    const State state = discretised<T>(in, at);
-    const int64_t from = in.seqs.start_slots.data<int64_t>()[s];
-    const Complex start = from < 0 ? Complex() : load(at, args.pool.data<T>() + from * slot);
-    if (args.starts) store(at, start, args.starts.data<T>() + s * slot);
-    const std::vector<Complex> h = states<T>(in, tap, at, state, s, start);
-    for (int64_t t = cu[s]; t < cu[s + 1]; ++t) {
-      const Complex read = state.C * h[static_cast<size_t>(t - cu[s] + 1)];
-      y[static_cast<size_t>(t * in.d_inner() + at.e)] += read.real();
+  for_each_state<T>(in, [&](const Place& at, const State& state) {
+    for (int64_t s = 0; s < in.seqs.count(); ++s) {
+      const int64_t from = in.seqs.start_slots.data<int64_t>()[s];
+      const Complex start = from < 0 ? Complex() : load(at, args.pool.data<T>() + from * slot);
+      if (args.starts) store(at, start, args.starts.data<T>() + s * slot);
+      const std::vector<Complex> h = states<T>(in, tap, at, state, s, start);
+      for (int64_t t = cu[s]; t < cu[s + 1]; ++t) {
+        const Complex read = state.C * h[static_cast<size_t>(t - cu[s] + 1)];
+        y[static_cast<size_t>(t * in.d_inner() + at.e)] += read.real();
+      }
+      store(at, h.back(), ends.data() + s * slot);
     }
-    store(at, h.back(), ends.data() + s * slot);
   });
   for (int64_t s = 0; s < in.seqs.count(); ++s) {
     const int64_t to = in.seqs.end_slots.data<int64_t>()[s];
@@ -150,49 +152,57 @@ void add_gradient(const DiagonalSsmBackward& args, const Place& at, const State&
   dC[1] += static_cast<T>(pair * d.C.imag());
 }
 
+// Of one sequence through one state: adds to `d` and to dx, (tokens, d_inner).
 template <class T>
-void diagonal_ssm_backward(Device&, const DiagonalSsmBackward& args) {
+void sequence_backward(const DiagonalSsmBackward& args, const Place& at, const State& state,
+                       int64_t s, StateGradient& d, std::vector<double>& dx) {
   const DiagonalSsmInputs& in = args.in;
   const int64_t* cu = in.seqs.cu_seqlens.data<int64_t>();
   const int64_t slot = in.d_inner() * in.d_state();
+  const int64_t from = in.seqs.start_slots.data<int64_t>()[s];
+  const int64_t to = in.seqs.end_slots.data<int64_t>()[s];
   const Tap edits = {.edits = args.h.edits};
   const TapAt<T> tap(args.h), tap_of_edits(edits);
+  const Complex start = args.starts ? load(at, args.starts.data<T>() + s * slot) : Complex();
+  const std::vector<Complex> h = states<T>(in, tap_of_edits, at, state, s, start);
+  Complex dh;  // of the h at hand, from later tokens
+  if (args.dpool && to >= 0) {
+    dh = load(at, args.dpool.data<T>() + to * slot);
+    store(at, Complex(), args.dpool.data<T>() + to * slot);
+  }
+  for (int64_t t = cu[s + 1] - 1; t >= cu[s]; --t) {
+    const auto i = static_cast<size_t>(t - cu[s]);
+    const double dy = Matrix<T>(args.dy)(t, at.e), x = Matrix<T>(in.x)(t, at.e);
+    d.C += dy * std::conj(h[i + 1]);
+    dh = passed_back(tap, t * slot + at.number, at.is_complex, dh + dy * std::conj(state.C));
+    d.A_bar += dh * std::conj(h[i]);
+    d.B_bar += dh * x;
+    dx[static_cast<size_t>(t * in.d_inner() + at.e)] += (std::conj(state.B_bar) * dh).real();
+    dh = rounded<T>(std::conj(state.A_bar) * dh);
+  }
+  if (!args.dpool || from < 0) return;
+  T* dstart = args.dpool.data<T>() + from * slot;
+  store(at, load(at, dstart) + dh, dstart);
+}
+
+template <class T>
+void diagonal_ssm_backward(Device&, const DiagonalSsmBackward& args) {
+  const DiagonalSsmInputs& in = args.in;
   std::vector<double> dx(static_cast<size_t>(in.seqs.tokens * in.d_inner()));
-  for_each_state(in, [&](int64_t s, const Place& at) {
-    const State state = discretised<T>(in, at);
-    const int64_t from = in.seqs.start_slots.data<int64_t>()[s];
-    const int64_t to = in.seqs.end_slots.data<int64_t>()[s];
-    const Complex start = args.starts ? load(at, args.starts.data<T>() + s * slot) : Complex();
-    const std::vector<Complex> h = states<T>(in, tap_of_edits, at, state, s, start);
+  for_each_state<T>(in, [&](const Place& at, const State& state) {
     StateGradient d;
-    Complex dh;  // of the h at hand, from later tokens
-    if (args.dpool && to >= 0) {
-      dh = load(at, args.dpool.data<T>() + to * slot);
-      store(at, Complex(), args.dpool.data<T>() + to * slot);
-    }
-    for (int64_t t = cu[s + 1] - 1; t >= cu[s]; --t) {
-      const auto i = static_cast<size_t>(t - cu[s]);
-      const double dy = Matrix<T>(args.dy)(t, at.e), x = Matrix<T>(in.x)(t, at.e);
-      d.C += dy * std::conj(h[i + 1]);
-      dh = passed_back(tap, t * slot + at.number, at.is_complex, dh + dy * std::conj(state.C));
-      d.A_bar += dh * std::conj(h[i]);
-      d.B_bar += dh * x;
-      dx[static_cast<size_t>(t * in.d_inner() + at.e)] += (std::conj(state.B_bar) * dh).real();
-      dh = rounded<T>(std::conj(state.A_bar) * dh);
-    }
+    for (int64_t s = 0; s < in.seqs.count(); ++s) sequence_backward<T>(args, at, state, s, d, dx);
     add_gradient<T>(args, at, state, d);
-    if (!args.dpool || from < 0) return;
-    T* dstart = args.dpool.data<T>() + from * slot;
-    store(at, load(at, dstart) + dh, dstart);
   });
-  for (int64_t t = 0; t < in.seqs.tokens; ++t) {
-    for (int64_t e = 0; e < in.d_inner(); ++e) {
-      const T dy = Matrix<T>(args.dy)(t, e);
-      const double skip = double(in.D.data<T>()[e]) * dy;
+  for (int64_t e = 0; e < in.d_inner(); ++e) {
+    double dD = 0;
+    for (int64_t t = 0; t < in.seqs.tokens; ++t) {
+      const double dy = Matrix<T>(args.dy)(t, e), skip = double(in.D.data<T>()[e]) * dy;
       Matrix<T>(args.dx)(t, e) =
           static_cast<T>(dx[static_cast<size_t>(t * in.d_inner() + e)] + skip);
-      args.dD.data<T>()[e] += dy * Matrix<T>(in.x)(t, e);
+      dD += dy * Matrix<T>(in.x)(t, e);
     }
+    args.dD.data<T>()[e] += static_cast<T>(dD);
   }
 }
 

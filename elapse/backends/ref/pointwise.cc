@@ -68,7 +68,7 @@ T value_of(Unary function, T x) {
     case Unary::tanh:
       return std::tanh(x);
     case Unary::log_sigmoid:
-      return -softplus(-x);
+      return std::min(x, T(0)) - std::log1p(std::exp(-std::abs(x)));
     case Unary::elu_plus_one:
       return x > 0 ? x + 1 : std::exp(x);
     case Unary::reciprocal:
@@ -95,7 +95,7 @@ T slope_of(Unary function, T x) {
     case Unary::tanh:
       return (1 - std::tanh(x)) * (1 + std::tanh(x));
     case Unary::log_sigmoid:
-      return softplus_slope(-x);
+      return sigmoid(-x);
     case Unary::elu_plus_one:
       return x > 0 ? 1 : std::exp(x);
     case Unary::reciprocal:
