@@ -78,9 +78,12 @@ std::unique_ptr<TokenSource> open_source(const TrainArguments& args, const Model
 // and what each layer keeps of each token for backward: at least the stream that enters it, its
 // norm, and the mixer's output.
 double least_bytes(const ModelConfig& c, int64_t tokens) {
+  double weights = 0;  // which may be more than a whole number holds
+  c.for_each_parameter([&](const std::string&, const Shape& shape) {
+    weights += static_cast<double>(shape.numel());
+  });
   const double kept = 3 * static_cast<double>(c.n_layers) * static_cast<double>(c.d_model);
-  return sizeof(float) *
-         (4 * static_cast<double>(c.parameter_count()) + kept * static_cast<double>(tokens));
+  return sizeof(float) * (4 * weights + kept * static_cast<double>(tokens));
 }
 
 // Tokens of the largest pass of any step.

@@ -137,8 +137,8 @@ class Mistakes(unittest.TestCase):
         folder = FOLDER / "other"
         folder.mkdir()
         (folder / "config.json").write_text('{"model_type": "mamba3"}')
-        self.assert_fails(folder, '"mamba", "mamba2" or "falcon_mamba" (the architectures known), '
-                                  'found "mamba3"')
+        self.assert_fails(folder, '"mamba", "mamba2", "falcon_mamba", "llama" or "mistral" (the '
+                                  'architectures known), found "mamba3"')
 
 
 if __name__ == "__main__":

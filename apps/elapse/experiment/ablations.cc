@@ -24,7 +24,7 @@ AblationSettings settings_of(const Arguments& args) {
   settings.text = read_text(args.text);
   settings.text_name = args.text;
   settings.seeds = args.all_seeds();
-  if (args.steps) settings.train.steps = *args.steps;
+  if (args.steps) set_steps(settings.train, *args.steps);
   settings.train.check();
   return settings;
 }

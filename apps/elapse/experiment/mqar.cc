@@ -21,7 +21,7 @@ MqarSettings settings_of(const Arguments& args) {
   MqarSettings settings = args.quick ? MqarSettings::quick() : MqarSettings::full();
   settings.mixers = args.mixer_kinds();
   settings.seeds = args.all_seeds();
-  if (args.steps) settings.train.steps = *args.steps;
+  if (args.steps) set_steps(settings.train, *args.steps);
   return settings;
 }
 

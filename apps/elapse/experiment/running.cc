@@ -66,6 +66,11 @@ std::string report_path(const std::string& out) {
   return fs::absolute(fs::path(out) / "report.html").string();
 }
 
+void set_steps(TrainConfig& train, int64_t steps) {
+  train.steps = steps;
+  train.schedule.warmup_steps = std::min(train.schedule.warmup_steps, steps);
+}
+
 void print_tables(const std::vector<Table>& tables) {
   for (const Table& table : tables) fmt::print("\n{}", table.text());
 }

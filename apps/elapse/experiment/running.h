@@ -36,6 +36,9 @@ void write_text(const std::string& out, const std::string& name, const std::stri
 void write_results(const std::string& out, const std::string& json, const Report& report);
 std::string report_path(const std::string& out);  // absolute
 
+// With a warm-up that is no longer than they are.
+void set_steps(TrainConfig& train, int64_t steps);
+
 void print_tables(const std::vector<Table>& tables);
 
 // What makes the training experiments below alike: which mixers, and how many seeds.

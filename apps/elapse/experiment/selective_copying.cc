@@ -26,7 +26,7 @@ SelectiveCopyingSettings settings_of(const Arguments& args) {
     settings.train.batch_tokens = settings.train.sequences(settings.length) * *args.length;
     settings.length = settings.train.length = *args.length;
   }
-  if (args.steps) settings.train.steps = *args.steps;
+  if (args.steps) set_steps(settings.train, *args.steps);
   settings.train.check();
   return settings;
 }
