@@ -49,10 +49,12 @@ std::shared_ptr<const InductionTask> task_of(uint64_t seed) {
   return std::make_shared<InductionTask>(seed, InductionTask::Loss::last_token);
 }
 
+// Tokens, of models whose work for a sequence grows with the square of its length.
+constexpr int64_t kLongestTest = int64_t{1} << 14, kLongestTrained = 4096;
+
 // Where the work of a sequence grows with the square of its length, lengths end where the published
 // tests of attention do, and training on the longest is left out.
 InductionSettings affordable(InductionSettings settings, const ModelConfig& model) {
-  constexpr int64_t kLongestTest = int64_t{1} << 14, kLongestTrained = 4096;
   if (model.state_bytes_per_token() == 0) return settings;
   std::erase_if(settings.tests, [](const auto& test) { return test.length > kLongestTest; });
   for (const Phase& phase : settings.train.curriculum) {

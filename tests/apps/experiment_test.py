@@ -109,7 +109,7 @@ class SeveralRuns(unittest.TestCase):
         self.assertEqual((out / "report.html").read_bytes(), report)
         other = run(*self.command(out, 3))
         self.assertEqual(other.returncode, 1)
-        self.assertIn('"steps" was "2", is "3"', other.stderr)
+        self.assertIn('was "2", is "3"', other.stderr)
 
     def test_a_stopped_and_a_killed_experiment_go_on(self):
         whole, out = self.folder / "whole", self.folder / "out"
