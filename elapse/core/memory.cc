@@ -70,6 +70,17 @@ struct Pool::Blocks {
   void* take(int64_t size);
   void give_back(void* data, int64_t size);
 
+  // Where the source has no more, blocks of other sizes that lie free may be what it lacks.
+  void* allocate_from_source(int64_t size) {
+    if (in_use == held) return source.allocate(size);
+    try {
+      return source.allocate(size);
+    } catch (const Error&) {
+      trim();
+      return source.allocate(size);
+    }
+  }
+
   void trim() {
     for (auto& [size, free] : free_by_size) {
       for (void* data : free) source.release(data);
@@ -92,7 +103,7 @@ void* Pool::Blocks::take(int64_t size) {
   auto& free = free_by_size[size];
   void* data = nullptr;
   if (free.empty()) {
-    data = source.allocate(size);
+    data = allocate_from_source(size);
     held += size;
   } else {
     data = *free.begin();

@@ -24,6 +24,9 @@ const Backend& choose_backend(std::string_view name) {
   for (const Backend* backend : backends()) {
     known += fmt::format("{}{}", known.empty() ? "" : ", ", backend->name);
   }
+  const std::string_view why = why_left_out(name);
+  ELAPSE_CHECK(why.empty(), "device {} is not in this program: {}; it is built with {}", name, why,
+               known);
   fail("unknown device \"{}\": this program is built with {}", name, known);
 }
 

@@ -73,6 +73,8 @@ struct Backend {
   const KernelTable* (*kernels)(DType compute);  // null: does not compute in this dtype
   MemorySource& (*memory)();
   bool host_memory;  // tensors can be read and written by the host
+  // Memory that kernels and the host both reach, where work has been waited for: tests look at it.
+  MemorySource& (*shared_memory)();
   void* (*create_stream)();
   void (*destroy_stream)(void* stream);
   void (*synchronize)(void* stream);
@@ -83,13 +85,15 @@ struct Backend {
 
 // The backends built into this program, from a list the build generates.
 std::span<const Backend* const> backends();
+// Why the backend of this name is none of them, as half a sentence; empty where nothing is known.
+std::string_view why_left_out(std::string_view name);
 
 // Where a computation runs: a backend, a stream on it, a memory pool and a number of threads.
 // Operations take it first. Not for use by two threads at once.
 class Device {
  public:
-  // `name` is ref, cpu, ...; threads = 0 takes every processor. Throws Error for an unknown name,
-  // saying which are built in. ELAPSE_VERIFY=ref opens ref in place of cpu.
+  // `name` is ref, cpu, cuda, ...; threads = 0 takes every processor. Throws Error for an unknown
+  // name, saying which are built in. ELAPSE_VERIFY=ref opens ref in place of cpu.
   explicit Device(std::string_view name, int threads = 0);
   ~Device();
   Device(const Device&) = delete;
@@ -98,6 +102,7 @@ class Device {
   std::string_view name() const { return backend_->name; }
   std::string describe() const { return backend_->describe(); }
   bool host_memory() const { return backend_->host_memory; }
+  MemorySource& shared_memory() const { return backend_->shared_memory(); }
   int threads() const { return threads_; }
   void* stream() const { return stream_; }
   Pool& pool() { return pool_; }

@@ -65,7 +65,7 @@ struct ScanForward {
 // Rows of `checkpoints`: sequence s owns the rows from checkpoint_begin(cu_seqlens[s], s) on, one
 // for its start and one after every kCheckpointEvery further tokens that are followed by another.
 // With cu = cu_seqlens[s] this is an upper bound that needs no prefix sum.
-inline int64_t checkpoint_begin(int64_t cu, int64_t s) {
+constexpr int64_t checkpoint_begin(int64_t cu, int64_t s) {
   return cu / ScanForward::kCheckpointEvery + s;
 }
 inline int64_t checkpoint_count(const Sequences& seqs) {

@@ -24,6 +24,7 @@ TEST_P(Golden, GreedyText) {
   const Tensor& greedy = file.at("greedy");
   const int64_t* expected = greedy.data<int64_t>();
   for (const Backend* backend : backends()) {
+    if (!backend->host_memory) continue;  // computes in double alone
     Device device(backend->name, 2);
     const auto model = load_model(device, folder, DType::f64);
     Session session(*model);

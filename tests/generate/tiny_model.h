@@ -29,11 +29,12 @@ struct Kind {
   DType dtype;
 };
 
-// Every backend built in, in each of the dtypes.
+// Every backend of the host built in, in each of the dtypes.
 inline std::vector<Kind> every_kind() {
   std::vector<Kind> kinds;
   for (const Backend* backend : backends()) {
     for (DType dtype : {DType::f32, DType::f64}) {
+      if (!backend->host_memory) continue;
       kinds.push_back({std::string(backend->name), dtype});
     }
   }

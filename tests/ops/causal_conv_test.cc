@@ -120,15 +120,16 @@ void run(Device& device, const Call& call) {
   causal_conv_backward(device, call.backward);
 }
 
-TEST(CausalConv, CpuAgreesWithRef) {
+TEST(CausalConv, AgreesWithRef) {
   for (size_t i = 0; i < cases().size(); ++i) {
     SCOPED_TRACE(::testing::Message() << "case " << i);
     const Case& c = cases()[i];
     int64_t tokens = 0;
     for (const int64_t length : c.lengths) tokens += length;
     const auto longest = static_cast<double>(tokens + 2 * c.d_conv + 8);
-    expect_cpu_agrees([&](Device& device, Operands& o) { run(device, make_call(device, o, c)); },
-                      kEpsilon * longest);
+    expect_backends_agree(
+        [&](Device& device, Operands& o) { run(device, make_call(device, o, c)); },
+        kEpsilon * longest);
   }
 }
 

@@ -44,12 +44,12 @@ void run(Device& device, const Call& call) {
   cross_entropy_backward(device, call.backward);
 }
 
-TEST(CrossEntropy, CpuAgreesWithRef) {
+TEST(CrossEntropy, AgreesWithRef) {
   for (const Case& c : kCases) {
     SCOPED_TRACE(::testing::Message() << c.tokens << " x " << c.vocab);
     // logsumexp, of magnitude up to largest + 10, is rounded to float, as are differences from it.
-    expect_cpu_agrees([&](Device& device, Operands& o) { run(device, make_call(o, c)); },
-                      2 * kEpsilon * (c.largest + 10));
+    expect_backends_agree([&](Device& device, Operands& o) { run(device, make_call(o, c)); },
+                          2 * kEpsilon * (c.largest + 10));
   }
 }
 

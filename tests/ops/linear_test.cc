@@ -65,12 +65,12 @@ void run(Device& device, const Call& call) {
   linear_backward_weight(device, call.backward_weight);
 }
 
-TEST(Linear, CpuAgreesWithRef) {
+TEST(Linear, AgreesWithRef) {
   for (const Case& c : kCases) {
     SCOPED_TRACE(::testing::Message() << c.rows << " rows, " << c.in << " to " << c.out);
     const auto longest = static_cast<double>(std::max({c.rows, c.in, c.out}));
-    expect_cpu_agrees([&](Device& device, Operands& o) { run(device, make_call(o, c)); },
-                      kEpsilon * (longest + 2));
+    expect_backends_agree([&](Device& device, Operands& o) { run(device, make_call(o, c)); },
+                          kEpsilon * (longest + 2));
   }
 }
 

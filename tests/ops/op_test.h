@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the tests of operations share: guarded operands, the comparison of the cpu backend in
-// float with ref in double, and gradients against finite differences.
+// What the tests of operations share: guarded operands, the comparison of other backends in float
+// with ref in double, and gradients against finite differences.
 #pragma once
 #include <gtest/gtest.h>
 
@@ -57,19 +57,21 @@ inline std::vector<double> values(const Tensor& t) {
 // `row_padding` elements that nobody may write.
 class Guarded {
  public:
-  Guarded(DType dtype, Shape shape, int64_t row_padding = 0) {
+  Guarded(MemorySource& memory, DType dtype, Shape shape, int64_t row_padding = 0) {
     Shape padded = shape;
     padded.set(-1, shape[-1] + row_padding);
-    const int64_t bytes = (padded.numel() + 2 * kMargin) * size_of(dtype);
-    bytes_ = std::make_shared<std::vector<uint8_t>>(static_cast<size_t>(bytes), kGuard);
-    uint8_t* data = bytes_->data() + kMargin * size_of(dtype);
+    size_ = static_cast<size_t>((padded.numel() + 2 * kMargin) * size_of(dtype));
+    bytes_ = {static_cast<uint8_t*>(memory.allocate(static_cast<int64_t>(size_))),
+              [&memory](uint8_t* bytes) { memory.release(bytes); }};
+    std::fill_n(bytes_.get(), size_, kGuard);
+    uint8_t* data = bytes_.get() + kMargin * size_of(dtype);
     tensor_ = Tensor::wrap(data, dtype, padded, bytes_).columns(0, shape[-1]);
   }
 
   const Tensor& tensor() const { return tensor_; }
 
   bool intact() const {
-    std::vector<uint8_t> rest = *bytes_;
+    std::vector<uint8_t> rest = bytes();
     const int64_t size = size_of(tensor_.dtype());
     for_each_offset(tensor_, [&](int64_t offset) {
       std::memset(rest.data() + (kMargin + offset) * size, kGuard, static_cast<size_t>(size));
@@ -77,13 +79,14 @@ class Guarded {
     return std::all_of(rest.begin(), rest.end(), [](uint8_t b) { return b == kGuard; });
   }
 
-  std::vector<uint8_t> bytes() const { return *bytes_; }
+  std::vector<uint8_t> bytes() const { return {bytes_.get(), bytes_.get() + size_}; }
 
  private:
   static constexpr int64_t kMargin = 37;  // elements
   static constexpr uint8_t kGuard = 0xA5;
 
-  std::shared_ptr<std::vector<uint8_t>> bytes_;
+  std::shared_ptr<uint8_t> bytes_;
+  size_t size_;
   Tensor tensor_;
 };
 
@@ -91,35 +94,36 @@ class Guarded {
 // order, hold the same numbers whatever their dtypes: all are floats.
 class Operands {
  public:
-  explicit Operands(DType dtype, uint64_t seed = 1) : dtype_(dtype), random_(seed) {}
+  explicit Operands(DType dtype, uint64_t seed = 1, MemorySource& memory = host_memory())
+      : memory_(memory), dtype_(dtype), random_(seed) {}
 
   Tensor input(Shape shape, double lo = -1, double hi = 1, int64_t row_padding = 0) {
-    return keep(inputs_, Guarded(dtype_, shape, row_padding), lo, hi);
+    return keep(inputs_, Guarded(memory_, dtype_, shape, row_padding), lo, hi);
   }
   // Starts as NaN: what is not assigned will not compare equal.
   Tensor assigned(Shape shape, int64_t row_padding = 0) {
-    outputs_.emplace_back(dtype_, shape, row_padding);
+    outputs_.emplace_back(memory_, dtype_, shape, row_padding);
     const Tensor t = outputs_.back().tensor();
     for_each_offset(t, [&](int64_t offset) { put(t, offset, std::nan("")); });
     return t;
   }
   // What one operation leaves for another in an order of its own: not compared. Starts as NaN.
   Tensor handed_on(Shape shape) {
-    inputs_.emplace_back(dtype_, shape);
+    inputs_.emplace_back(memory_, dtype_, shape);
     const Tensor t = inputs_.back().tensor();
     for_each_offset(t, [&](int64_t offset) { put(t, offset, std::nan("")); });
     return t;
   }
   // Starts with numbers that must still be part of the result.
   Tensor accumulated(Shape shape, int64_t row_padding = 0) {
-    return keep(outputs_, Guarded(dtype_, shape, row_padding), -1, 1);
+    return keep(outputs_, Guarded(memory_, dtype_, shape, row_padding), -1, 1);
   }
   Tensor output_of(DType dtype, Shape shape) {
-    outputs_.emplace_back(dtype, shape);
+    outputs_.emplace_back(memory_, dtype, shape);
     return outputs_.back().tensor();
   }
   Tensor indices(const std::vector<int64_t>& index) {
-    inputs_.emplace_back(DType::i64, Shape{static_cast<int64_t>(index.size())});
+    inputs_.emplace_back(memory_, DType::i64, Shape{static_cast<int64_t>(index.size())});
     const Tensor t = inputs_.back().tensor();
     std::copy(index.begin(), index.end(), t.data<int64_t>());
     return t;
@@ -147,6 +151,7 @@ class Operands {
     return t;
   }
 
+  MemorySource& memory_;
   DType dtype_;
   Random random_;
   std::vector<Guarded> inputs_;
@@ -189,6 +194,52 @@ void expect_cpu_agrees(Call&& call, double tolerance, uint64_t seed = 1) {
       }
     }
   }
+}
+
+// Whether the backend is in this program and finds what it runs on.
+inline bool can_open(const std::string& name) {
+  try {
+    Device device(name, 1);
+    return true;
+  } catch (const Error&) {
+    return false;
+  }
+}
+
+// Runs `call(device, operands)` on cuda in float, where there is one, and on ref in double and
+// compares every output; then asks for the same bits again.
+template <class Call>
+void expect_cuda_agrees(Call&& call, double tolerance, uint64_t seed = 1) {
+  static const bool is_here = can_open("cuda");
+  if (!is_here) return;
+  Device ref("ref", 1), cuda("cuda");
+  Operands expected(DType::f64, seed);
+  call(ref, expected);
+  std::vector<std::vector<uint8_t>> first;
+  for (const bool again : {false, true}) {
+    Operands actual(DType::f32, seed, cuda.shared_memory());
+    call(cuda, actual);
+    cuda.synchronize();
+    actual.expect_guards_intact();
+    for (size_t i = 0; i < actual.outputs().size(); ++i) {
+      const std::string what = "output " + std::to_string(i) + " of cuda";
+      const Guarded& output = actual.outputs()[i];
+      if (again) {
+        EXPECT_EQ(output.bytes(), first[i]) << what << " differs the second time";
+      } else {
+        expect_close(output.tensor(), expected.outputs()[i].tensor(), tolerance, what);
+        first.push_back(output.bytes());
+      }
+    }
+  }
+}
+
+// On cpu and on cuda, each as it is built in and finds what it runs on.
+template <class Call>
+void expect_backends_agree(Call&& call, double tolerance, uint64_t seed = 1) {
+  static const bool has_cpu = can_open("cpu");
+  if (has_cpu) expect_cpu_agrees(call, tolerance, seed);
+  expect_cuda_agrees(call, tolerance, seed);
 }
 
 // sum of y * weight: turns an output into the scalar whose gradient of y is `weight`.

@@ -28,11 +28,11 @@ AdamW make_call(Operands& o, bool clips) {
   return args;
 }
 
-TEST(AdamW, CpuAgreesWithRef) {
+TEST(AdamW, AgreesWithRef) {
   for (const bool clips : {false, true}) {
     // A handful of roundings, of terms below 2; the step is divided by at least sqrt(v) ~ 0.01.
-    expect_cpu_agrees([&](Device& device, Operands& o) { adamw(device, make_call(o, clips)); },
-                      32 * kEpsilon);
+    expect_backends_agree([&](Device& device, Operands& o) { adamw(device, make_call(o, clips)); },
+                          32 * kEpsilon);
   }
 }
 
@@ -73,14 +73,14 @@ TEST(AdamW, ClipsOnlyWhatIsTooLong) {
   EXPECT_NEAR(m_after(16), 0.25, 1e-6);
 }
 
-TEST(SumOfSquares, CpuAgreesWithRef) {
+TEST(SumOfSquares, AgreesWithRef) {
   const auto call = [](Device& device, Operands& o) {
     SumOfSquares args;
     for (const int64_t n : kSizes) args.tensors.push_back(o.input({n}));
     args.out = o.output_of(DType::f64, {1});
     sum_of_squares(device, args);
   };
-  expect_cpu_agrees(call, 1e-12);  // both in double
+  expect_backends_agree(call, 1e-12);  // both in double
 }
 
 }  // namespace

@@ -35,7 +35,7 @@ TEST(Pointwise, FillAndCopy) {
       copy(device, {x, o.assigned(layout.shape)});
       copy(device, {x, o.assigned(layout.shape, 3)});
     };
-    expect_cpu_agrees(call, 0);
+    expect_backends_agree(call, 0);
   }
 }
 
@@ -51,7 +51,7 @@ TEST(Pointwise, CopyConvertsBetweenFloatAndDouble) {
   narrow.expect_guards_intact();
 }
 
-TEST(Pointwise, UnaryCpuAgreesWithRef) {
+TEST(Pointwise, UnaryAgreesWithRef) {
   for (const Layout& layout : kLayouts) {
     for (const Unary function : kUnaries) {
       SCOPED_TRACE(layout.shape.str());
@@ -61,12 +61,12 @@ TEST(Pointwise, UnaryCpuAgreesWithRef) {
         unary_forward(device, {function, x, o.assigned(layout.shape, layout.row_padding)});
         unary_backward(device, {function, x, dy, o.assigned(layout.shape, 1)});
       };
-      expect_cpu_agrees(call, kUnaryTolerance);
+      expect_backends_agree(call, kUnaryTolerance);
     }
   }
 }
 
-TEST(Pointwise, BinaryCpuAgreesWithRef) {
+TEST(Pointwise, BinaryAgreesWithRef) {
   for (const BinaryFunction function : {BinaryFunction::add, BinaryFunction::mul}) {
     for (const Layout& layout : kLayouts) {
       SCOPED_TRACE(layout.shape.str());
@@ -82,7 +82,7 @@ TEST(Pointwise, BinaryCpuAgreesWithRef) {
         const Tensor in_place = o.accumulated(layout.shape);
         binary(device, {function, in_place, a, in_place});
       };
-      expect_cpu_agrees(call, kEpsilon);
+      expect_backends_agree(call, kEpsilon);
     }
   }
 }
@@ -155,7 +155,7 @@ TEST(Pointwise, ExtremesAsTheFormulasHaveThem) {
   }
 }
 
-TEST(Pointwise, SumToCpuAgreesWithRef) {
+TEST(Pointwise, SumToAgreesWithRef) {
   for (const Layout& layout : kLayouts) {
     SCOPED_TRACE(layout.shape.str());
     const auto call = [&](Device& device, Operands& o) {
@@ -168,11 +168,11 @@ TEST(Pointwise, SumToCpuAgreesWithRef) {
       }
     };
     // As many numbers of size 1 as the longest axis has.
-    expect_cpu_agrees(call, 200 * kEpsilon);
+    expect_backends_agree(call, 200 * kEpsilon);
   }
 }
 
-TEST(Pointwise, SwigluCpuAgreesWithRef) {
+TEST(Pointwise, SwigluAgreesWithRef) {
   for (const Layout& layout : kLayouts) {
     SCOPED_TRACE(layout.shape.str());
     const auto call = [&](Device& device, Operands& o) {
@@ -182,7 +182,7 @@ TEST(Pointwise, SwigluCpuAgreesWithRef) {
       swiglu_backward(device, {a, b, dy, o.assigned(layout.shape, layout.row_padding),
                                o.assigned(layout.shape, 2)});
     };
-    expect_cpu_agrees(call, kUnaryTolerance);
+    expect_backends_agree(call, kUnaryTolerance);
   }
 }
 

@@ -69,10 +69,10 @@ double tolerance(const Case& c) {
   return 4 * kEpsilon * static_cast<double>(std::max(c.tokens, c.d_model) + 16);
 }
 
-TEST(RmsNorm, CpuAgreesWithRef) {
+TEST(RmsNorm, AgreesWithRef) {
   for (const Case& c : kCases) {
     SCOPED_TRACE(::testing::Message() << c.tokens << " x " << c.d_model);
-    expect_cpu_agrees(
+    expect_backends_agree(
         [&](Device& device, Operands& o) {
           const RmsNormForward forward = forward_args(o, c);
           rms_norm_forward(device, forward);

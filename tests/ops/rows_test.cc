@@ -15,7 +15,7 @@ std::vector<int64_t> some_rows(Operands& o, int64_t count, int64_t rows) {
   return index;
 }
 
-TEST(Rows, CpuAgreesWithRef) {
+TEST(Rows, AgreesWithRef) {
   for (const int64_t width : {1, 15, 16, 17, 130}) {
     for (const int64_t count : {0, 1, 7, 700}) {
       SCOPED_TRACE(::testing::Message() << count << " rows of " << width);
@@ -25,7 +25,7 @@ TEST(Rows, CpuAgreesWithRef) {
         const Tensor dout = o.input({count, width}, -1, 1, 2);
         scatter_add_rows(device, {dout, index, o.accumulated({11, width})});
       };
-      expect_cpu_agrees(call, kEpsilon * static_cast<double>(count + 1));
+      expect_backends_agree(call, kEpsilon * static_cast<double>(count + 1));
     }
   }
 }

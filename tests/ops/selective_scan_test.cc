@@ -93,19 +93,20 @@ Case packed(int64_t d_inner, int64_t d_state, int64_t row_padding = 0) {
           {1, 3, 4, -1, 5, 6},    row_padding};
 }
 
-void expect_both_directions_agree(const Case& c) {
-  SCOPED_TRACE(fmt::format("d_inner {}, d_state {}", c.d_inner, c.d_state));
-  expect_cpu_agrees(
-      [&](Device& device, Operands& o) {
-        const ScanForward forward = make_forward(device, o, c);
-        const ScanBackward backward = make_backward(o, c, forward);
-        selective_scan_forward(device, forward);
-        selective_scan_backward(device, backward);
-      },
-      c.tolerance());
+void run_both_directions(Device& device, Operands& o, const Case& c) {
+  const ScanForward forward = make_forward(device, o, c);
+  const ScanBackward backward = make_backward(o, c, forward);
+  selective_scan_forward(device, forward);
+  selective_scan_backward(device, backward);
 }
 
-TEST(SelectiveScan, CpuAgreesWithRef) {
+void expect_both_directions_agree(const Case& c) {
+  SCOPED_TRACE(fmt::format("d_inner {}, d_state {}", c.d_inner, c.d_state));
+  expect_backends_agree([&](Device& device, Operands& o) { run_both_directions(device, o, c); },
+                        c.tolerance());
+}
+
+TEST(SelectiveScan, AgreesWithRef) {
   for (const int64_t d_inner : {1, 3, 4, 5, 7, 8, 9, 15, 16, 17, 63, 64, 65}) {
     for (const int64_t d_state : {1, 2, 15, 16, 17}) {
       expect_both_directions_agree(packed(d_inner, d_state, d_state % 2 * 5));
@@ -113,17 +114,23 @@ TEST(SelectiveScan, CpuAgreesWithRef) {
   }
 }
 
-TEST(SelectiveScan, CpuAgreesWithRefAtManyStatesAndOnManyThreads) {
+TEST(SelectiveScan, AgreesWithRefAtManyStatesAndOnManyThreads) {
   expect_both_directions_agree(packed(130, 16, 3));
   for (const int64_t d_state : {8, 12, 16, 20, 24, 32, 40}) {
     expect_both_directions_agree(packed(48, d_state));
   }
   expect_both_directions_agree(packed(130, 3));
   expect_both_directions_agree(packed(20, 64, 1));
-  expect_both_directions_agree(packed(9, 257));
+  expect_both_directions_agree(packed(9, 256));
 }
 
-TEST(SelectiveScan, CpuAgreesWithRefAtAnyLength) {
+TEST(SelectiveScan, CpuAgreesWithRefAtAnyNumberOfStates) {
+  const Case c = packed(9, 257);
+  expect_cpu_agrees([&](Device& device, Operands& o) { run_both_directions(device, o, c); },
+                    c.tolerance());
+}
+
+TEST(SelectiveScan, AgreesWithRefAtAnyLength) {
   expect_both_directions_agree({{}, 17, 5});
   expect_both_directions_agree({{0}, 17, 5, {0}, {0}});
   expect_both_directions_agree({{0, 0}, 17, 5, {1, 1}, {0, -1}});
@@ -134,7 +141,7 @@ TEST(SelectiveScan, CpuAgreesWithRefAtAnyLength) {
 }
 
 // As in decoding: sequences of one token share a task.
-TEST(SelectiveScan, CpuAgreesWithRefOnManySequencesOfOneToken) {
+TEST(SelectiveScan, AgreesWithRefOnManySequencesOfOneToken) {
   Case c = {std::vector<int64_t>(200, 1), 70, 16};
   for (int64_t s = 0; s < 200; ++s) {
     c.starts.push_back(s % 3 == 0 ? s : Sequences::kNoSlot);
@@ -145,7 +152,7 @@ TEST(SelectiveScan, CpuAgreesWithRefOnManySequencesOfOneToken) {
   for (const int64_t d_state : {16, 32, 40, 48}) {
     c.d_state = d_state;
     for (int64_t s = 0; s < 200; s += 3) c.starts[static_cast<size_t>(s)] = 0;
-    expect_cpu_agrees(
+    expect_backends_agree(
         [&](Device& device, Operands& o) {
           ScanForward forward = make_forward(device, o, c);
           forward.checkpoints = {};
@@ -188,13 +195,14 @@ TEST(SelectiveScan, ExtremeStepsAndDecaysStayFinite) {
           put(a.in.dt_raw, i, static_cast<float>(scale * get(a.in.dt_raw, i)));
         });
       };
-      expect_cpu_agrees(
+      expect_backends_agree(
           [&](Device& device, Operands& o) {
             const ScanForward forward = make_forward(device, o, c);
             set_extremes(forward);
             const ScanBackward backward = make_backward(o, c, forward);
             selective_scan_forward(device, forward);
             selective_scan_backward(device, backward);
+            device.synchronize();
             for (const Tensor* t : {&forward.out, &forward.pool, &backward.dx, &backward.ddt_raw,
                                     &backward.dB, &backward.dC, &backward.dA}) {
               for (const double v : values(*t)) ASSERT_TRUE(std::isfinite(v));
@@ -237,7 +245,7 @@ TEST(SelectiveScan, WatchingChangesNoBit) {
 }
 
 TEST(SelectiveScan, WatchedValuesAgreeWithRef) {
-  expect_cpu_agrees(
+  expect_backends_agree(
       [&](Device& device, Operands& o) {
         ScanForward a = make_forward(device, o, kTapCase);
         for (const ScanPoint p : kPoints) tap(a.taps, p).watch = o.assigned(kTapCase.shape_of(p));
@@ -281,7 +289,7 @@ TEST(SelectiveScan, EditsAgreeWithRef) {
   for (const EditOp op : {EditOp::set, EditOp::add, EditOp::scale}) {
     for (const ScanPoint p : kPoints) {
       SCOPED_TRACE(fmt::format("point {}, edit {}", static_cast<int>(p), static_cast<int>(op)));
-      expect_cpu_agrees(
+      expect_backends_agree(
           [&](Device& device, Operands& o) {
             ScanForward forward = make_forward(device, o, kTapCase);
             edit_one(o, kTapCase, p, op, forward.taps);
@@ -295,7 +303,7 @@ TEST(SelectiveScan, EditsAgreeWithRef) {
 }
 
 TEST(SelectiveScan, EditsOfEveryPointTogetherAgreeWithRef) {
-  expect_cpu_agrees(
+  expect_backends_agree(
       [&](Device& device, Operands& o) {
         ScanForward forward = make_forward(device, o, kTapCase);
         scale_all(o, kTapCase, forward.taps);
@@ -379,7 +387,7 @@ TEST(SelectiveScan, TapsOfPartsAgreeWithRef) {
   const Case large = {{50, 3}, 70, 20};  // several vectors, groups and blocks of states
   for (const Case& c : {kTapCase, large}) {
     for (const EditOp op : {EditOp::none, EditOp::scale}) {
-      expect_cpu_agrees(
+      expect_backends_agree(
           [&](Device& device, Operands& o) {
             ScanForward forward = make_forward(device, o, c);
             tap_parts(o, c, forward.taps, op);
@@ -487,6 +495,72 @@ TEST(SelectiveScan, StatesAreHandedOverAtAnyToken) {
     for (size_t i = 0; i < two.size(); ++i) {
       ASSERT_NEAR(two[i], uncut[i], c.forward_tolerance()) << "cut at " << cut;
     }
+  }
+}
+
+// |actual - expected| / |expected|, as lengths of vectors.
+double relative_error(const Tensor& actual, const Tensor& expected) {
+  const std::vector<double> a = values(actual), e = values(expected);
+  double error = 0, size = 0;
+  for (size_t i = 0; i < e.size(); ++i) {
+    error += (a[i] - e[i]) * (a[i] - e[i]);
+    size += e[i] * e[i];
+  }
+  return size == 0 ? std::sqrt(error) : std::sqrt(error / size);
+}
+
+// Many chunks, blocks of channels and blocks of states, at sizes that are no multiples of any.
+TEST(SelectiveScan, CudaAgreesWithRefAtSizesChosenToHurt) {
+  if (!can_open("cuda")) GTEST_SKIP() << "no cuda device can be opened here";
+  const Case cases[] = {{{100003}, 5, 16, {0}, {0}},
+                        {{2047}, 1536, 16, {0}, {1}},
+                        {{31, 0, 2047, 1, 33}, 5, 64, {0, 0, -1, 6, 0}, {1, 2, 3, 4, 5}},
+                        {{32, 33}, 5120, 8},
+                        {{2047}, 1, 1, {0}, {0}},
+                        {{3001, 700}, 33, 128, {0, 1}, {0, 1}, 3}};
+  Device ref("ref", 1), cuda("cuda");
+  uint64_t seed = 100;
+  for (const Case& c : cases) {
+    ++seed;
+    Operands expected(DType::f64, seed), actual(DType::f32, seed, cuda.shared_memory());
+    run_both_directions(ref, expected, c);
+    run_both_directions(cuda, actual, c);
+    cuda.synchronize();
+    actual.expect_guards_intact();
+    for (size_t i = 0; i < actual.outputs().size(); ++i) {
+      EXPECT_LE(relative_error(actual.outputs()[i].tensor(), expected.outputs()[i].tensor()), 4e-6)
+          << c.tokens() << " tokens, " << c.d_inner << " channels, " << c.d_state
+          << " states: output " << i;
+    }
+  }
+}
+
+TEST(SelectiveScan, CudaTakesUpTo256States) {
+  if (!can_open("cuda")) GTEST_SKIP() << "no cuda device can be opened here";
+  const Case c = packed(9, 257);
+  Device cuda("cuda");
+  Operands o(DType::f32, 1, cuda.shared_memory());
+  EXPECT_THROW(run_both_directions(cuda, o, c), Error);
+}
+
+// Watchers and edits that leave values as they are, over several chunks.
+TEST(SelectiveScan, CudaTapsChangeNoBit) {
+  if (!can_open("cuda")) GTEST_SKIP() << "no cuda device can be opened here";
+  Device cuda("cuda");
+  const Case c = {{700, 3}, 17, 5, {0, 1}, {0, 1}};
+  Operands o(DType::f32, 1, cuda.shared_memory()), watched(DType::f32, 1, cuda.shared_memory()),
+      edited(DType::f32, 1, cuda.shared_memory());
+  const ScanForward a = make_forward(cuda, o, c);
+  ScanForward b = make_forward(cuda, watched, c), d = make_forward(cuda, edited, c);
+  for (const ScanPoint p : kPoints) tap(b.taps, p).watch = watched.assigned(c.shape_of(p));
+  selective_scan_forward(cuda, a);
+  selective_scan_forward(cuda, b);
+  for (const ScanPoint p : kPoints) tap(d.taps, p).edits = {{EditOp::set, tap(b.taps, p).watch}};
+  selective_scan_forward(cuda, d);
+  cuda.synchronize();
+  for (size_t i = 0; i < o.outputs().size(); ++i) {
+    EXPECT_EQ(o.outputs()[i].bytes(), watched.outputs()[i].bytes()) << "output " << i;
+    EXPECT_EQ(o.outputs()[i].bytes(), edited.outputs()[i].bytes()) << "output " << i;
   }
 }
 

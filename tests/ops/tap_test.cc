@@ -18,13 +18,13 @@ const Shape kShapes[] = {{7, 5}, {1, 1}, {40, 130}, {6, 4, 5}, {2, 3, 1}};
 
 bool takes(EditOp op, const Shape& shape) { return op != EditOp::project_out || shape.rank() == 2; }
 
-TEST(Tap, CpuAgreesWithRef) {
+TEST(Tap, AgreesWithRef) {
   for (const EditOp op : kOps) {
     for (const Shape& shape : kShapes) {
       if (!takes(op, shape)) continue;
       SCOPED_TRACE(fmt::format("edit {} of {}", static_cast<int>(op), shape.str()));
       for (const bool whole : {true, false}) {
-        expect_cpu_agrees(
+        expect_backends_agree(
             [&](Device& device, Operands& o) {
               const TapPart part = whole ? TapPart{} : some_part(o, shape);
               const Shape held = whole ? shape : some_part_shape(shape);

@@ -76,6 +76,7 @@ const Backend& cpu_backend() {
       .kernels = kernels,
       .memory = host_memory,
       .host_memory = true,
+      .shared_memory = host_memory,
       .create_stream = [] { return static_cast<void*>(nullptr); },
       .destroy_stream = [](void*) {},
       .synchronize = [](void*) {},

@@ -49,6 +49,7 @@ const Backend& ref_backend() {
       .kernels = kernels,
       .memory = host_memory,
       .host_memory = true,
+      .shared_memory = host_memory,
       .create_stream = [] { return static_cast<void*>(nullptr); },
       .destroy_stream = [](void*) {},
       .synchronize = [](void*) {},
