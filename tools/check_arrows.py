@@ -13,7 +13,7 @@ import re
 import sys
 
 TABLE = "docs/architecture.md"
-SUFFIXES = (".h", ".cc", ".h.in", ".cc.in")
+SUFFIXES = (".h", ".cc", ".cu", ".cuh", ".h.in", ".cc.in")
 INCLUDE = re.compile(r'\s*#\s*include\s*([<"])([^>"]+)[>"]')
 FOLDER_CALL = re.compile(r"elapse_folder\(\s*([\w/]+)(.*?)\)", re.DOTALL)
 USES = re.compile(r"\bUSES\b(.*?)(?:\b(?:SOURCES|LIBRARIES)\b|$)", re.DOTALL)

@@ -11,7 +11,7 @@ cannot_tell() {
 }
 
 command -v clang-format-14 >/dev/null || cannot_tell "clang-format-14 is not installed"
-tracked=$(git ls-files '*.cc' '*.h') || cannot_tell "not a git checkout"
+tracked=$(git ls-files '*.cc' '*.h' '*.cu' '*.cuh') || cannot_tell "not a git checkout"
 mapfile -t files <<<"$tracked"
 
 if [ "${1:-}" = --check ]; then

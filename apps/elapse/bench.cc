@@ -88,7 +88,8 @@ void add_bench_verb(CLI::App& app) {
   verb->add_option("--threads", options->threads, "Threads; 0: one, and then one a processor")
       ->check(whole_number(0, 1024))
       ->capture_default_str();
-  verb->add_option("--device", options->device, "What computes: cpu or ref")->capture_default_str();
+  verb->add_option("--device", options->device, "What computes: cpu, ref or cuda")
+      ->capture_default_str();
   verb->add_option("--json", options->json, "Write the rows here as well")
       ->type_name("FILE")
       ->check(not_empty())

@@ -263,7 +263,7 @@ void add_eval_verb(CLI::App& app) {
   verb->add_option("--batch-tokens", args->batch_tokens,
                    "Tokens in one pass: decides memory and speed, not the numbers")
       ->check(whole_number(1));
-  verb->add_option("--device", args->device, "What computes: cpu or ref");
+  verb->add_option("--device", args->device, "What computes: cpu, ref or cuda");
   verb->add_option("--threads", args->threads, "Threads; 0: one a processor")
       ->check(whole_number(0, 1024));
   verb->callback([args, verb] {

@@ -38,7 +38,7 @@ void add_options(CLI::App& experiment, ExperimentOptions& options, const std::st
   experiment.add_option("--out", options.out, "folder for " + in_folder)
       ->check(not_empty())
       ->capture_default_str();
-  experiment.add_option("--device", options.device, "cpu or ref")->capture_default_str();
+  experiment.add_option("--device", options.device, "cpu, ref or cuda")->capture_default_str();
   experiment.add_option("--threads", options.threads, "0: every processor")
       ->capture_default_str()
       ->check(whole_number(0, 1024));

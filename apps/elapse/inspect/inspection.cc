@@ -39,7 +39,7 @@ CLI::App* add_method(CLI::App& inspect, const std::string& name, const std::stri
   verb->add_option("--out", options.out, "Folder for report.html and result.json")
       ->type_name("DIR")
       ->check(not_empty());
-  verb->add_option("--device", options.device, "What computes: cpu or ref");
+  verb->add_option("--device", options.device, "What computes: cpu, ref or cuda");
   verb->add_option("--threads", options.threads, "Threads; 0: one a processor")
       ->check(whole_number(0, 1024));
   return verb;

@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "elapse/backends/cuda/kernels.h"
+#include "elapse/backends/cuda/runtime.h"
+
+namespace elapse {
+
+const Backend& cuda_backend();
+
+namespace {
+
+KernelTable make_table() {
+  KernelTable table;
+  cuda::add_fill_and_copy(table, DType::f32);
+  table.set<UnaryForward>(cuda::unary_forward);
+  table.set<UnaryBackward>(cuda::unary_backward);
+  table.set<Binary>(cuda::binary);
+  table.set<SwigluForward>(cuda::swiglu_forward);
+  table.set<SwigluBackward>(cuda::swiglu_backward);
+  table.set<SumTo>(cuda::sum_to);
+  table.set<TapForward>(cuda::tap_forward);
+  table.set<TapBackward>(cuda::tap_backward);
+  table.set<GatherRows>(cuda::gather_rows);
+  table.set<ScatterAddRows>(cuda::scatter_add_rows);
+  table.set<LinearForward>(cuda::linear_forward);
+  table.set<LinearBackwardInput>(cuda::linear_backward_input);
+  table.set<LinearBackwardWeight>(cuda::linear_backward_weight);
+  table.set<RmsNormForward>(cuda::rms_norm_forward);
+  table.set<RmsNormBackward>(cuda::rms_norm_backward);
+  table.set<CausalConvForward>(cuda::causal_conv_forward);
+  table.set<CausalConvBackward>(cuda::causal_conv_backward);
+  table.set<ScanForward>(cuda::selective_scan_forward);
+  table.set<ScanBackward>(cuda::selective_scan_backward);
+  table.set<CrossEntropyForward>(cuda::cross_entropy_forward);
+  table.set<CrossEntropyBackward>(cuda::cross_entropy_backward);
+  table.set<SumOfSquares>(cuda::sum_of_squares);
+  table.set<AdamW>(cuda::adamw);
+  return table;
+}
+
+// In double there is what statistics of a float32 model need.
+KernelTable make_double_table() {
+  KernelTable table;
+  cuda::add_fill_and_copy(table, DType::f64);
+  return table;
+}
+
+const KernelTable* kernels(DType compute) {
+  static const KernelTable f32 = make_table(), f64 = make_double_table();
+  if (compute == DType::f32) return &f32;
+  return compute == DType::f64 ? &f64 : nullptr;
+}
+
+cudaStream_t stream_of(void* context) { return static_cast<cuda::Context*>(context)->stream; }
+
+void synchronize(void* context) {
+  cuda::check(cudaStreamSynchronize(stream_of(context)), "waiting for the GPU");
+}
+
+void upload(void* context, void* device, const void* host, int64_t bytes) {
+  if (bytes == 0) return;
+  cuda::check(cudaMemcpyAsync(device, host, static_cast<size_t>(bytes), cudaMemcpyDefault,
+                              stream_of(context)),
+              "copying to the GPU");
+}
+
+void download(void* context, void* host, const void* device, int64_t bytes) {
+  if (bytes == 0) return;
+  cuda::check(cudaMemcpyAsync(host, device, static_cast<size_t>(bytes), cudaMemcpyDefault,
+                              stream_of(context)),
+              "copying from the GPU");
+}
+
+}  // namespace
+
+const Backend& cuda_backend() {
+  static const Backend backend = {
+      .name = "cuda",
+      .kernels = kernels,
+      .memory = cuda::device_memory,
+      .host_memory = false,
+      .shared_memory = cuda::pinned_memory,
+      .create_stream = cuda::create_context,
+      .destroy_stream = cuda::destroy_context,
+      .synchronize = synchronize,
+      .upload = upload,
+      .download = download,
+      .describe = cuda::describe,
+  };
+  return backend;
+}
+
+}  // namespace elapse

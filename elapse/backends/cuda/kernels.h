@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include "elapse/ops/causal_conv.h"
+#include "elapse/ops/cross_entropy.h"
+#include "elapse/ops/linear.h"
+#include "elapse/ops/optimizer.h"
+#include "elapse/ops/pointwise.h"
+#include "elapse/ops/rms_norm.h"
+#include "elapse/ops/rows.h"
+#include "elapse/ops/selective_scan.h"
+
+// The float32 kernels of the cuda backend. Each gives the same bits every time: sums are taken in
+// an order that shapes alone fix, and nothing is added by atomics. What each computes stands with
+// its arguments in elapse/ops; what bounds it, and what was measured, in docs/cuda.md.
+namespace elapse::cuda {
+
+void add_fill_and_copy(KernelTable& table, DType compute);
+void unary_forward(Device& device, const UnaryForward& args);
+void unary_backward(Device& device, const UnaryBackward& args);
+void binary(Device& device, const Binary& args);
+void swiglu_forward(Device& device, const SwigluForward& args);
+void swiglu_backward(Device& device, const SwigluBackward& args);
+void sum_to(Device& device, const SumTo& args);
+void tap_forward(Device& device, const TapForward& args);
+void tap_backward(Device& device, const TapBackward& args);
+void gather_rows(Device& device, const GatherRows& args);
+void scatter_add_rows(Device& device, const ScatterAddRows& args);
+void linear_forward(Device& device, const LinearForward& args);
+void linear_backward_input(Device& device, const LinearBackwardInput& args);
+void linear_backward_weight(Device& device, const LinearBackwardWeight& args);
+void rms_norm_forward(Device& device, const RmsNormForward& args);
+void rms_norm_backward(Device& device, const RmsNormBackward& args);
+void causal_conv_forward(Device& device, const CausalConvForward& args);
+void causal_conv_backward(Device& device, const CausalConvBackward& args);
+void selective_scan_forward(Device& device, const ScanForward& args);
+void selective_scan_backward(Device& device, const ScanBackward& args);
+void cross_entropy_forward(Device& device, const CrossEntropyForward& args);
+void cross_entropy_backward(Device& device, const CrossEntropyBackward& args);
+void sum_of_squares(Device& device, const SumOfSquares& args);
+void adamw(Device& device, const AdamW& args);
+
+}  // namespace elapse::cuda

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <algorithm>
+#include <utility>
+
+#include "elapse/backends/cuda/runtime.h"
+
+// What kernels of the cuda backend share on the device's side, and how they are started.
+namespace elapse::cuda {
+
+inline int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Starts a kernel on the device's stream; an empty grid starts nothing.
+template <class... Parameters, class... Args>
+void launch(const Device& device, std::string_view name, void (*kernel)(Parameters...), dim3 grid,
+            int threads, int shared_bytes, Args&&... args) {
+  if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
+  kernel<<<grid, static_cast<unsigned>(threads), static_cast<size_t>(shared_bytes),
+           context_of(device).stream>>>(std::forward<Args>(args)...);
+  check(cudaGetLastError(), name);
+}
+
+inline dim3 grid_of(int64_t x, int64_t y = 1) {
+  return {static_cast<unsigned>(x), static_cast<unsigned>(y), 1};
+}
+
+// Blocks of `threads` for kernels that walk n elements a grid at a time.
+inline dim3 grid_for(int64_t n, int threads) {
+  constexpr int64_t kMost = 132 * 32;
+  return grid_of(std::min(divide_up(n, threads), kMost));
+}
+
+// A matrix whose rows may be strided. An empty tensor gives no data.
+template <class T>
+struct Rows {
+  T* data = nullptr;
+  int64_t stride = 0;
+
+  Rows() = default;
+  explicit Rows(const Tensor& t)
+      : data(static_cast<T*>(t.raw())), stride(t.shape().rank() > 0 ? t.stride(0) : 0) {}
+  __device__ T* row(int64_t r) const { return data + r * stride; }
+  __device__ T& operator()(int64_t r, int64_t c) const { return data[r * stride + c]; }
+};
+
+__device__ inline float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
+__device__ inline float silu(float x) { return x * sigmoid(x); }
+__device__ inline float silu_slope(float x) {
+  const float s = sigmoid(x);
+  return s * (1.0f + x * (1.0f - s));
+}
+__device__ inline float softplus(float x) { return x > 20.0f ? x : log1pf(expf(x)); }
+__device__ inline float softplus_slope(float x) { return x > 20.0f ? 1.0f : sigmoid(x); }
+
+// The sum of all threads' values, in an order that the size of the block fixes, in every thread.
+template <class T>
+__device__ T block_sum(T value) {
+  __shared__ T of_warp[32];
+  for (int step = 16; step > 0; step /= 2) value += __shfl_xor_sync(~0u, value, step);
+  const int warp = static_cast<int>(threadIdx.x) / 32, warps = static_cast<int>(blockDim.x) / 32;
+  if (threadIdx.x % 32 == 0) of_warp[warp] = value;
+  __syncthreads();
+  T sum = 0;
+  for (int w = 0; w < warps; ++w) sum += of_warp[w];
+  __syncthreads();
+  return sum;
+}
+
+// Which sequence holds row `row` of a table in which sequence s has its rows from
+// cu[s] / every + s on (checkpoint_begin, for any `every`).
+__device__ inline int64_t sequence_of_row(const int64_t* cu, int64_t n_seqs, int64_t every,
+                                          int64_t row) {
+  int64_t low = 0, high = n_seqs - 1;
+  while (low < high) {
+    const int64_t middle = (low + high + 1) / 2;
+    if (cu[middle] / every + middle <= row) low = middle;
+    else high = middle - 1;
+  }
+  return low;
+}
+
+}  // namespace elapse::cuda

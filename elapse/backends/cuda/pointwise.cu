@@ -1,0 +1,282 @@
+// SPDX-License-Identifier: Apache-2.0
+// Operations on single elements, and sums over axes. Bound: memory; 4 bytes an element and operand.
+#include "elapse/backends/cuda/kernels.h"
+#include "elapse/backends/cuda/launch.cuh"
+
+namespace elapse::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+
+// The places of a shape, and where in each of kCount tensors they are. Axes that all tensors walk
+// without a gap are one, so that contiguous tensors need no division.
+template <int kCount>
+struct Places {
+  int rank = 0;
+  int64_t count = 1;
+  int64_t sizes[Shape::kMaxRank];
+  int64_t strides[kCount][Shape::kMaxRank];
+
+  Places(const Shape& shape, const std::array<const Tensor*, kCount>& tensors) {
+    for (int axis = 0; axis < shape.rank(); ++axis) add(shape, tensors, axis);
+  }
+
+  void add(const Shape& shape, const std::array<const Tensor*, kCount>& tensors, int axis) {
+    count *= shape[axis];
+    if (shape[axis] == 1) return;
+    std::array<int64_t, kCount> step;
+    bool joins = rank > 0;
+    for (int k = 0; k < kCount; ++k) {
+      step[k] = tensors[k]->dim(axis) == 1 ? 0 : tensors[k]->stride(axis);
+      joins = joins && strides[k][rank - 1] == step[k] * shape[axis];
+    }
+    if (!joins) sizes[rank++] = 1;
+    sizes[rank - 1] *= shape[axis];
+    for (int k = 0; k < kCount; ++k) strides[k][rank - 1] = step[k];
+  }
+
+  __device__ void at(int64_t place, int64_t (&offsets)[kCount]) const {
+    for (int k = 0; k < kCount; ++k) offsets[k] = 0;
+    for (int axis = rank - 1; axis >= 0; --axis) {
+      const int64_t i = axis > 0 ? place % sizes[axis] : place;
+      if (axis > 0) place /= sizes[axis];
+      for (int k = 0; k < kCount; ++k) offsets[k] += i * strides[k][axis];
+    }
+  }
+};
+
+template <int kCount, class Visit>
+__global__ void visit_kernel(Places<kCount> places, Visit visit) {
+  const int64_t step = int64_t{gridDim.x} * blockDim.x;
+  for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < places.count; i += step) {
+    int64_t offsets[kCount];
+    places.at(i, offsets);
+    visit(offsets);
+  }
+}
+
+template <int kCount, class Visit>
+void for_each_place(Device& device, Op op, const Shape& shape,
+                    const std::array<const Tensor*, kCount>& tensors, Visit visit) {
+  const Places<kCount> places(shape, tensors);
+  launch(device, name_of(op), visit_kernel<kCount, Visit>, grid_for(places.count, kThreads),
+         kThreads, 0, places, visit);
+}
+
+template <class T>
+struct Filler {
+  T* out;
+  T value;
+  __device__ void operator()(const int64_t (&at)[1]) const { out[at[0]] = value; }
+};
+
+template <class T>
+void fill(Device& device, const Fill& a) {
+  for_each_place<1>(device, a.kOp, a.out.shape(), {&a.out},
+                    Filler<T>{a.out.data<T>(), static_cast<T>(a.value)});
+}
+
+template <class From, class T>
+struct Copier {
+  const From* x;
+  T* out;
+  __device__ void operator()(const int64_t (&at)[2]) const {
+    out[at[1]] = static_cast<T>(x[at[0]]);
+  }
+};
+
+template <class T>
+void copy(Device& device, const Copy& a) {
+  if (a.x.dtype() == DType::f64) {
+    for_each_place<2>(device, a.kOp, a.out.shape(), {&a.x, &a.out},
+                      Copier<double, T>{a.x.data<double>(), a.out.data<T>()});
+  } else {
+    for_each_place<2>(device, a.kOp, a.out.shape(), {&a.x, &a.out},
+                      Copier<float, T>{a.x.data<float>(), a.out.data<T>()});
+  }
+}
+
+constexpr float kInverseRootTwoPi = 0.398942280401432678f;
+constexpr float kGeluTanh = 0.797884560802865356f, kGeluCubed = 0.044715f;
+
+__device__ float gelu_share(float x) { return 0.5f * erfcf(-0.707106781186547524f * x); }
+__device__ float gelu_tanh_inside(float x) { return kGeluTanh * (x + kGeluCubed * x * x * x); }
+
+__device__ float value_of(Unary function, float x) {
+  switch (function) {
+    case Unary::exp:
+      return expf(x);
+    case Unary::neg_exp:
+      return -expf(x);
+    case Unary::relu:
+      return x < 0 ? 0 : x;
+    case Unary::silu:
+      return silu(x);
+    case Unary::softplus:
+      return softplus(x);
+    case Unary::gelu:
+      return x * gelu_share(x);
+    case Unary::gelu_tanh:
+      return 0.5f * x * (1.0f + tanhf(gelu_tanh_inside(x)));
+    case Unary::sigmoid:
+      return sigmoid(x);
+    case Unary::tanh:
+      return tanhf(x);
+    case Unary::log_sigmoid:
+      return fminf(x, 0.0f) - log1pf(expf(-fabsf(x)));
+    case Unary::elu_plus_one:
+      return x > 0 ? x + 1.0f : expf(x);
+    case Unary::reciprocal:
+      return 1.0f / x;
+  }
+  return x;
+}
+
+__device__ float slope_of(Unary function, float x) {
+  switch (function) {
+    case Unary::relu:
+      return x <= 0 ? 0 : 1;
+    case Unary::silu:
+      return silu_slope(x);
+    case Unary::softplus:
+      return softplus_slope(x);
+    case Unary::gelu:
+      return gelu_share(x) + x * kInverseRootTwoPi * expf(-0.5f * x * x);
+    case Unary::gelu_tanh: {
+      const float t = tanhf(gelu_tanh_inside(x));
+      const float inside_slope = kGeluTanh * (1.0f + 3.0f * kGeluCubed * x * x);
+      return 0.5f * (1.0f + t) + 0.5f * x * (1.0f - t) * (1.0f + t) * inside_slope;
+    }
+    case Unary::sigmoid:
+      return sigmoid(x) * sigmoid(-x);
+    case Unary::tanh:
+      return (1.0f - tanhf(x)) * (1.0f + tanhf(x));
+    case Unary::log_sigmoid:
+      return sigmoid(-x);
+    case Unary::elu_plus_one:
+      return x > 0 ? 1.0f : expf(x);
+    case Unary::reciprocal:
+      return -1.0f / (x * x);
+    default:
+      return value_of(function, x);
+  }
+}
+
+struct UnaryValue {
+  Unary function;
+  const float* x;
+  float* y;
+  __device__ void operator()(const int64_t (&at)[2]) const {
+    y[at[1]] = value_of(function, x[at[0]]);
+  }
+};
+
+struct UnaryGradient {
+  Unary function;
+  const float* x;
+  const float* dy;
+  float* dx;
+  __device__ void operator()(const int64_t (&at)[3]) const {
+    dx[at[2]] = dy[at[1]] * slope_of(function, x[at[0]]);
+  }
+};
+
+struct BinaryValue {
+  BinaryFunction function;
+  const float* a;
+  const float* b;
+  float* out;
+  __device__ void operator()(const int64_t (&at)[3]) const {
+    const float x = a[at[0]], y = b[at[1]];
+    out[at[2]] = function == BinaryFunction::add ? x + y : x * y;
+  }
+};
+
+struct SwigluValue {
+  const float* a;
+  const float* b;
+  float* y;
+  __device__ void operator()(const int64_t (&at)[3]) const { y[at[2]] = silu(a[at[0]]) * b[at[1]]; }
+};
+
+struct SwigluGradient {
+  const float* a;
+  const float* b;
+  const float* dy;
+  float* da;
+  float* db;
+  __device__ void operator()(const int64_t (&at)[5]) const {
+    const float x = a[at[0]], g = dy[at[2]];
+    da[at[3]] = g * b[at[1]] * silu_slope(x);
+    db[at[4]] = g * silu(x);
+  }
+};
+
+// A block an element of the sum: `kept` are out's places, `summed` those that fall onto one.
+__global__ void sum_kernel(Places<2> kept, Places<1> summed, const float* x, float* out) {
+  for (int64_t i = blockIdx.x; i < kept.count; i += gridDim.x) {
+    int64_t at[2], within[1];
+    kept.at(i, at);
+    double sum = 0;
+    for (int64_t k = threadIdx.x; k < summed.count; k += blockDim.x) {
+      summed.at(k, within);
+      sum += x[at[0] + within[0]];
+    }
+    sum = block_sum(sum);
+    if (threadIdx.x == 0) out[at[1]] = static_cast<float>(sum);
+  }
+}
+
+}  // namespace
+
+void add_fill_and_copy(KernelTable& table, DType compute) {
+  if (compute == DType::f64) {
+    table.set<Fill>(fill<double>);
+    table.set<Copy>(copy<double>);
+  } else {
+    table.set<Fill>(fill<float>);
+    table.set<Copy>(copy<float>);
+  }
+}
+
+void unary_forward(Device& device, const UnaryForward& a) {
+  for_each_place<2>(device, a.kOp, a.x.shape(), {&a.x, &a.y},
+                    UnaryValue{a.function, a.x.data<float>(), a.y.data<float>()});
+}
+
+void unary_backward(Device& device, const UnaryBackward& a) {
+  for_each_place<3>(
+      device, a.kOp, a.x.shape(), {&a.x, &a.dy, &a.dx},
+      UnaryGradient{a.function, a.x.data<float>(), a.dy.data<float>(), a.dx.data<float>()});
+}
+
+void binary(Device& device, const Binary& a) {
+  for_each_place<3>(
+      device, a.kOp, a.out.shape(), {&a.a, &a.b, &a.out},
+      BinaryValue{a.function, a.a.data<float>(), a.b.data<float>(), a.out.data<float>()});
+}
+
+void swiglu_forward(Device& device, const SwigluForward& a) {
+  for_each_place<3>(device, a.kOp, a.a.shape(), {&a.a, &a.b, &a.y},
+                    SwigluValue{a.a.data<float>(), a.b.data<float>(), a.y.data<float>()});
+}
+
+void swiglu_backward(Device& device, const SwigluBackward& a) {
+  for_each_place<5>(device, a.kOp, a.a.shape(), {&a.a, &a.b, &a.dy, &a.da, &a.db},
+                    SwigluGradient{a.a.data<float>(), a.b.data<float>(), a.dy.data<float>(),
+                                   a.da.data<float>(), a.db.data<float>()});
+}
+
+void sum_to(Device& device, const SumTo& a) {
+  Shape summed = a.x.shape();
+  for (int axis = 0; axis < summed.rank(); ++axis) {
+    if (a.out.dim(axis) != 1) summed.set(axis, 1);
+  }
+  const Places<2> out(a.out.shape(), {&a.x, &a.out});
+  const Places<1> within(summed, {&a.x});
+  launch(device, name_of(a.kOp), sum_kernel, grid_of(std::min<int64_t>(out.count, 1 << 20)),
+         within.count <= 32 ? 32 : kThreads, 0, out, within, a.x.data<float>(),
+         a.out.data<float>());
+}
+
+}  // namespace elapse::cuda

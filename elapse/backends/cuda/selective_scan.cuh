@@ -1,0 +1,293 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <cuda_pipeline.h>
+
+#include <initializer_list>
+
+#include "elapse/backends/cuda/tap.cuh"
+#include "elapse/ops/selective_scan.h"
+
+// What the kernels of the selective scan share.
+//
+// A warp takes 32 / kLanes channels; kLanes lanes hold a channel's states, kStates each, in
+// registers. It walks tokens four at a time: lane g computes what one token has once (dt, gate,
+// out) for token g % 4 of the four, and lanes pass dt and dt x on through shared memory. Nothing
+// waits for another warp.
+//
+// Long sequences are cut into chunks that are walked at the same time. What a chunk hands to the
+// next is P carry + tail: P = exp(A sum dt), and the tail is the state that the chunk ends in from
+// zeros. As a sum, tail = sum_t exp(A (dt after t)) write_t, it is taken from the chunk's last
+// token back, and stops where every further term has decayed by 2^-64 or more; so does the gradient
+// that a chunk hands to the one before, from its first token on.
+namespace elapse::cuda::scan {
+
+inline constexpr int kGroup = 4;  // tokens
+inline constexpr float kLog2e = 1.44269504088896340736f;
+inline constexpr float kNegligible = -64;  // as a power of two
+
+struct Inputs {
+  Rows<const float> x, dt_raw, z;
+  Rows<const float> B, C;  // (tokens, kLanes kStates), aligned: four states can be read at a time
+  const float* dt_bias;
+  const float* A;
+  const float* D;
+  const int64_t* cu;
+  const int64_t* start_slots;
+  const int64_t* end_slots;
+  int64_t n_seqs, d_inner;
+  int d_state;
+  int64_t chunk;  // tokens; a multiple of those between checkpoints
+  bool vectors;   // rows of states can be read four at a time
+};
+
+// Rows of a chunk, from its first token on, at one column: 32 bits count them and their bytes.
+template <class T>
+struct Column {
+  char* first;
+  int stride;  // in bytes
+
+  __device__ Column(const Rows<T>& rows, int64_t begin, int64_t column)
+      : first(reinterpret_cast<char*>(const_cast<float*>(rows.row(begin) + column))),
+        stride(static_cast<int>(rows.stride) * 4) {}
+  __device__ T& operator[](int i) const {
+    return *reinterpret_cast<T*>(first + int64_t{i} * stride);
+  }
+};
+
+// Tokens of B and C that a block's threads copy into shared memory at a time, while they walk those
+// before.
+template <int kPadded, int kCount = (kPadded < 64    ? 32
+                                     : kPadded < 256 ? 8
+                                                     : 4)>
+struct Stage {
+  static constexpr int kTokens = kCount;
+  float4 B[kTokens][kPadded / 4], C[kTokens][kPadded / 4];
+
+  // Starts copying tokens [i, i + kTokens) of the chunk that begins at `begin`; the last of its
+  // tokens stands for those beyond.
+  __device__ void fetch(const Inputs& a, int64_t begin, int i, int last) {
+    constexpr int kFours = kPadded / 4;
+    for (int k = static_cast<int>(threadIdx.x); k < 2 * kTokens * kFours;
+         k += static_cast<int>(blockDim.x)) {
+      const int four = k % kFours, j = k / kFours % kTokens;
+      const bool is_B = k < kTokens * kFours;
+      const Rows<const float>& from = is_B ? a.B : a.C;
+      __pipeline_memcpy_async(is_B ? &B[j][four] : &C[j][four],
+                              from.row(begin + min(i + j, last)) + four * 4, sizeof(float4));
+    }
+    __pipeline_commit();
+  }
+};
+
+// A chunk of one sequence. Sequence s has its chunks in the rows from cu[s] / chunk + s on.
+struct Chunk {
+  int64_t s, row, first, last;  // of the sequence
+  int64_t begin, end;           // of the chunk
+
+  __device__ Chunk(const Inputs& a, int64_t r) : row(r) {
+    s = sequence_of_row(a.cu, a.n_seqs, a.chunk, row);
+    first = a.cu[s];
+    last = a.cu[s + 1];
+    begin = first + (row - (first / a.chunk + s)) * a.chunk;
+    end = begin + a.chunk < last ? begin + a.chunk : last;
+  }
+  // Rows that no chunk needs; an empty sequence has one chunk, which hands its state on.
+  __device__ bool exists() const { return begin < last || begin == first; }
+  __device__ bool is_first() const { return begin == first; }
+  __device__ bool is_last() const { return end >= last; }
+};
+
+// Where a thread stands.
+template <int kLanes, int kStates>
+struct Lane {
+  static constexpr int kChannels = 32 / kLanes;
+
+  int lane, g, c, first_state;
+  int64_t e;
+  bool active;
+
+  __device__ Lane(const Inputs& a, int64_t first_channel) {
+    lane = static_cast<int>(threadIdx.x) % 32;
+    g = lane % kLanes;
+    c = lane / kLanes;
+    first_state = g * kStates;
+    e = first_channel + c;
+    active = e < a.d_inner;
+    if (!active) e = a.d_inner - 1;  // reads what is there, and writes nothing
+  }
+};
+
+__device__ inline float exp2_fast(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
+// ln(1 + exp(x)) = max(x, 0) + log1p(e) with e = exp(-|x|) in [0, 1], where log1p(e) / e is a
+// polynomial to 1.1e-7: its values at the Chebyshev nodes of [0, 1].
+__device__ inline float fast_softplus(float x) {
+  const float e = exp2_fast(-kLog2e * fabsf(x));
+  float p = -0.00317605701f;
+  p = fmaf(p, e, 0.0195425265f);
+  p = fmaf(p, e, -0.0563736111f);
+  p = fmaf(p, e, 0.105436236f);
+  p = fmaf(p, e, -0.152696669f);
+  p = fmaf(p, e, 0.196632743f);
+  p = fmaf(p, e, -0.249516159f);
+  p = fmaf(p, e, 0.333297104f);
+  p = fmaf(p, e, -0.499998927f);
+  p = fmaf(p, e, 1.0f);
+  return fmaf(p, e, x < 0 ? 0.0f : x);
+}
+
+// 1 / (1 + exp(-x)).
+__device__ inline float fast_sigmoid(float x) {
+  return __fdividef(1.0f, 1.0f + exp2_fast(-kLog2e * fmaxf(x, -80.0f)));
+}
+
+template <int kStates>
+__device__ inline void load_factors(const float4* row, int first, float (&out)[kStates]) {
+#pragma unroll
+  for (int i = 0; i < kStates; i += 4) {
+    const float4 v = row[(first + i) / 4];
+    out[i] = v.x;
+    out[i + 1] = v.y;
+    out[i + 2] = v.z;
+    out[i + 3] = v.w;
+  }
+}
+
+template <int kStates>
+__device__ inline void load_states(const float* row, int first, int d_state, bool vectors,
+                                   float (&out)[kStates]) {
+  if (vectors) {
+#pragma unroll
+    for (int i = 0; i < kStates; i += 4) {
+      float4 v = {0, 0, 0, 0};
+      if (first + i < d_state) v = *reinterpret_cast<const float4*>(row + first + i);
+      out[i] = v.x;
+      out[i + 1] = v.y;
+      out[i + 2] = v.z;
+      out[i + 3] = v.w;
+    }
+  } else {
+#pragma unroll
+    for (int i = 0; i < kStates; ++i) out[i] = first + i < d_state ? row[first + i] : 0.0f;
+  }
+}
+
+template <int kStates>
+__device__ inline void store_states(float* row, int first, int d_state, bool vectors,
+                                    const float (&in)[kStates]) {
+  if (vectors) {
+#pragma unroll
+    for (int i = 0; i < kStates; i += 4) {
+      const float4 v = {in[i], in[i + 1], in[i + 2], in[i + 3]};
+      if (first + i < d_state) *reinterpret_cast<float4*>(row + first + i) = v;
+    }
+  } else {
+#pragma unroll
+    for (int i = 0; i < kStates; ++i) {
+      if (first + i < d_state) row[first + i] = in[i];
+    }
+  }
+}
+
+// A channel's row of a table (rows, d_inner, d_state).
+__device__ inline int64_t state_row(const Inputs& a, int64_t row, int64_t e) {
+  return (row * a.d_inner + e) * a.d_state;
+}
+
+// The lane's share of A, times log2(e).
+template <int kLanes, int kStates>
+__device__ inline void load_A(const Inputs& a, const Lane<kLanes, kStates>& at,
+                              float (&A2)[kStates]) {
+  load_states(a.A + at.e * a.d_state, at.first_state, a.d_state, a.vectors, A2);
+#pragma unroll
+  for (int i = 0; i < kStates; ++i) A2[i] *= kLog2e;
+}
+
+// Four sums over the lanes of a channel, one of each of four tokens: lane g gets token g % 4's.
+template <int kLanes>
+__device__ inline float sum_lanes(const float (&y)[kGroup], int lane) {
+  static_assert(kLanes >= kGroup);
+  const bool high = lane & 2, odd = lane & 1;
+  float a = high ? y[2] : y[0], b = high ? y[3] : y[1];
+  a += __shfl_xor_sync(~0u, high ? y[0] : y[2], 2);
+  b += __shfl_xor_sync(~0u, high ? y[1] : y[3], 2);
+  float sum = odd ? b : a;
+  sum += __shfl_xor_sync(~0u, odd ? a : b, 1);
+#pragma unroll
+  for (int step = 4; step < kLanes; step *= 2) sum += __shfl_xor_sync(~0u, sum, step);
+  return sum;
+}
+
+// Taps of a call, all of them.
+struct Taps {
+  TapView of[static_cast<size_t>(ScanPoint::count)];
+  bool edited = false;
+
+  __device__ float through(ScanPoint p, float v, int64_t t, int64_t e, int n, bool& changed) const {
+    return of[static_cast<size_t>(p)].through(v, t, e, n, changed);
+  }
+  __device__ float back(ScanPoint p, float v, int64_t t, int64_t e, int n) const {
+    return of[static_cast<size_t>(p)].back(v, t, e, n);
+  }
+};
+
+inline Taps view_taps(TapViews& views, const ScanTaps& taps, int64_t d_inner, int64_t d_state) {
+  Taps out;
+  for (size_t p = 0; p < taps.size(); ++p) {
+    out.of[p] = views.view(taps[p], d_inner, is_per_state(static_cast<ScanPoint>(p)) ? d_state : 1);
+    out.edited = out.edited || taps[p].is_edited();
+  }
+  return out;
+}
+
+// Four warps a block: rows of B and C then come from the L1 cache for three of them.
+inline constexpr int kWarps = 4;
+
+// Calls body(std::integral_constant of kLanes, of kStates) with the layout for d_state.
+template <class Body>
+void with_layout(int64_t d_state, Body&& body) {
+  ELAPSE_CHECK(d_state <= 256, "selective_scan: device cuda takes up to 256 states, not {}",
+               d_state);
+  if (d_state <= 16) {
+    body(std::integral_constant<int, 4>(), std::integral_constant<int, 4>());
+  } else if (d_state <= 64) {
+    body(std::integral_constant<int, 16>(), std::integral_constant<int, 4>());
+  } else {
+    body(std::integral_constant<int, 32>(), std::integral_constant<int, 8>());
+  }
+}
+
+// B and C as kernels read them: as they are, or copied, with zeros for the states that are not.
+struct Factors {
+  Tensor B, C;
+  Factors(Device& device, const ScanInputs& in);
+};
+
+// Tokens of a chunk, as shapes alone say: a sequence is cut where there are too few for `warps`
+// warps, about what a large GPU runs at a time.
+int64_t chunk_for(const ScanInputs& in, int64_t warps);
+inline int64_t chunk_rows(const ScanInputs& in, int64_t chunk) {
+  return in.seqs.count() == 0 ? 0 : in.seqs.tokens / chunk + in.seqs.count();
+}
+// `tables`, of states, are those that a kernel reads and writes.
+Inputs inputs_of(const ScanInputs& in, const Factors& factors, int64_t chunk,
+                 std::initializer_list<Tensor> tables = {});
+
+// What every chunk starts from, (chunk rows, d_inner, d_state), from the pool's states on.
+Tensor carry_forward(Device& device, const ScanInputs& in, const Factors& factors,
+                     const Tensor& pool, int64_t chunk);
+
+// The gradient that every chunk's last state gets from later ones, likewise. Takes the gradients of
+// end slots out of dpool (unless that is empty), and gives them on for sequences without tokens:
+// dstart is (n_seqs, d_inner, d_state).
+Tensor carry_backward(Device& device, const ScanBackward& args, const Factors& factors,
+                      int64_t chunk, bool edited, float* dstart);
+
+// dstart added to the start slots of dpool, in the order of sequences.
+void give_starts(Device& device, const ScanBackward& args, const float* dstart);
+
+}  // namespace elapse::cuda::scan

@@ -1,0 +1,283 @@
+// SPDX-License-Identifier: Apache-2.0
+// What chunks of a sequence hand on to each other; selective_scan.cuh says how.
+//
+// Bound: where states decay slowly, as one pass of the scan without its outputs: an exponential and
+// three multiply-adds a state and token. Where they decay by 2^-64 within a chunk, less.
+#include "elapse/backends/cuda/selective_scan.cuh"
+
+namespace elapse::cuda::scan {
+namespace {
+
+constexpr int kThreads = 32 * kWarps;
+
+// Where a chunk's tail is taken: of the state that it ends in, or of the gradient of the state that
+// it starts from.
+struct Tails {
+  Inputs in;
+  Rows<const float> dout;  // backward
+  float* tail;             // (rows, d_inner, d_state), assigned
+  float* steps;            // (rows, d_inner): the sum of dt; infinite where all decayed
+};
+
+template <bool kBackward>
+__device__ bool needs_tail(const Chunk& chunk) {
+  return chunk.exists() && (kBackward ? !chunk.is_first() : !chunk.is_last());
+}
+
+template <int kLanes, int kStates, bool kBackward>
+__global__ void __launch_bounds__(kThreads) tails_kernel(const __grid_constant__ Tails a) {
+  using At = Lane<kLanes, kStates>;
+  using Staged = Stage<kLanes * kStates>;
+  __shared__ Staged stages[2];
+  __shared__ float2 shared[kWarps][2][At::kChannels][kGroup];
+  const Chunk chunk(a.in, blockIdx.x);
+  if (!needs_tail<kBackward>(chunk)) return;
+  const int warp = static_cast<int>(threadIdx.x) / 32;
+  const At at(a.in, (blockIdx.y * int64_t{kWarps} + warp) * At::kChannels);
+  float A2[kStates], tail[kStates] = {}, slowest = -INFINITY;
+  load_A(a.in, at, A2);
+#pragma unroll
+  for (int i = 0; i < kStates; ++i) {
+    if (at.first_state + i < a.in.d_state) slowest = fmaxf(slowest, A2[i]);
+  }
+  const float bias = a.in.dt_bias[at.e];
+  const int len = static_cast<int>(chunk.end - chunk.begin);
+  const Column dt_raw(a.in.dt_raw, chunk.begin, at.e);
+  const Column source(kBackward ? a.dout : a.in.x, chunk.begin, at.e), z(a.in.z, chunk.begin, at.e);
+  // Stages, and the tokens of each, from the first on backward, from the last on forward: the
+  // walk's place w. Its first places may be beyond the last token.
+  const int count = (len + Staged::kTokens - 1) / Staged::kTokens, places = count * Staged::kTokens;
+  const auto token = [&](int w) { return kBackward ? w : places - 1 - w; };
+  const auto fetch = [&](int stage) {
+    const int first = (kBackward ? stage : count - 1 - stage) * Staged::kTokens;
+    stages[stage % 2].fetch(a.in, chunk.begin, first, len - 1);
+  };
+  const auto load = [&](int w) -> float3 {
+    const int t = max(0, min(token(w), len - 1));
+    return {dt_raw[t], source[t], kBackward ? z[t] : 0.0f};
+  };
+  // A step, and what it writes into each state, but for B; backward, what it reads, but for C.
+  const auto step_of = [&](int w, const float3& v) -> float2 {
+    if (token(w) >= len) return {0, 0};
+    const float dt = fast_softplus(v.x + bias);
+    return {dt, kBackward ? v.y * (v.z * fast_sigmoid(v.z)) : dt * v.y};
+  };
+  const int g = at.g % kGroup;
+  float3 next = load(g), after_next = load(kGroup + g);
+  float steps = 0;
+  bool decayed = false;
+  fetch(0);
+  for (int stage = 0; stage < count; ++stage) {
+    if (stage + 1 < count) fetch(stage + 1);
+    __pipeline_wait_prior(stage + 1 < count ? 1 : 0);
+    __syncthreads();
+    const Staged& staged = stages[stage % 2];
+    for (int i = 0; i < Staged::kTokens && !decayed; i += kGroup) {
+      float2* values = shared[warp][i / kGroup % 2][at.c];
+      const int w = stage * Staged::kTokens + i;
+      const float2 own = step_of(w + g, next);
+      next = after_next;
+      after_next = load(w + 2 * kGroup + g);
+      if (at.g < kGroup) values[at.g] = own;
+      __syncwarp();
+#pragma unroll
+      for (int j = 0; j < kGroup; ++j) {
+        float factor[kStates];
+        const int place = kBackward ? i + j : Staged::kTokens - 1 - i - j;
+        load_factors(kBackward ? staged.C[place] : staged.B[place], at.first_state, factor);
+        const float2 v = values[j];
+        const float after = kBackward ? steps + v.x : steps;
+#pragma unroll
+        for (int n = 0; n < kStates; ++n) {
+          tail[n] = fmaf(exp2_fast(A2[n] * after), v.y * factor[n], tail[n]);
+        }
+        steps += v.x;
+      }
+      decayed = __all_sync(~0u, !at.active || slowest * steps < kNegligible);
+    }
+    if (__syncthreads_and(decayed)) break;
+  }
+  __pipeline_wait_prior(0);
+  if (!at.active) return;
+  store_states(a.tail + state_row(a.in, chunk.row, at.e), at.first_state, a.in.d_state,
+               a.in.vectors, tail);
+  if (at.g == 0) a.steps[chunk.row * a.in.d_inner + at.e] = decayed ? INFINITY : steps;
+}
+
+// carry_out = exp(A sum dt) carry_in + tail.
+__device__ float handed_on(const Inputs& a, const float* steps, int64_t row, int64_t e, float A,
+                           float carry, float tail) {
+  const float sum = steps[row * a.d_inner + e];
+  return fmaf(exp2_fast(A * kLog2e * sum), carry, tail);
+}
+
+// A thread a state: a sequence's chunks in their order, tails giving place to carries.
+__global__ void carry_forward_kernel(Inputs a, const float* pool, const float* steps,
+                                     float* carries) {
+  const int64_t width = a.d_inner * a.d_state, s = blockIdx.x;
+  const int64_t i = blockIdx.y * int64_t{kThreads} + threadIdx.x;
+  if (i >= width) return;
+  const int64_t slot = a.start_slots[s], first = a.cu[s], len = a.cu[s + 1] - first;
+  float carry = slot < 0 ? 0.0f : pool[slot * width + i];
+  const int64_t row = first / a.chunk + s, chunks = len > 0 ? (len - 1) / a.chunk + 1 : 1;
+  for (int64_t c = row; c < row + chunks; ++c) {
+    const float tail = c + 1 < row + chunks ? carries[c * width + i] : 0.0f;
+    carries[c * width + i] = carry;
+    if (c + 1 < row + chunks) {
+      carry = handed_on(a, steps, c, i / a.d_state, a.A[i], carry, tail);
+    }
+  }
+}
+
+__global__ void carry_backward_kernel(Inputs a, float* dpool, const float* steps, bool edited,
+                                      float* carries, float* dstart) {
+  const int64_t width = a.d_inner * a.d_state, s = blockIdx.x;
+  const int64_t i = blockIdx.y * int64_t{kThreads} + threadIdx.x;
+  if (i >= width) return;
+  const int64_t slot = a.end_slots[s], first = a.cu[s], len = a.cu[s + 1] - first;
+  float carry = 0;
+  if (dpool != nullptr && slot >= 0) {
+    carry = dpool[slot * width + i];
+    dpool[slot * width + i] = 0;
+  }
+  if (len == 0 && dstart != nullptr) dstart[s * width + i] = carry;
+  const int64_t row = first / a.chunk + s, chunks = len > 0 ? (len - 1) / a.chunk + 1 : 0;
+  for (int64_t c = row + chunks - 1; c >= row; --c) {
+    const bool more = c > row && !edited;
+    const float tail = more ? carries[c * width + i] : 0.0f;
+    carries[c * width + i] = carry;
+    if (more) carry = handed_on(a, steps, c, i / a.d_state, a.A[i], carry, tail);
+  }
+}
+
+__global__ void give_starts_kernel(const int64_t* start_slots, int64_t n_seqs, int64_t width,
+                                   float* dpool, const float* dstart) {
+  const int64_t i = blockIdx.x * int64_t{kThreads} + threadIdx.x;
+  if (i >= width) return;
+  for (int64_t s = 0; s < n_seqs; ++s) {
+    const int64_t slot = start_slots[s];
+    if (slot >= 0) dpool[slot * width + i] += dstart[s * width + i];
+  }
+}
+
+template <bool kBackward>
+void tails(Device& device, const Tails& args, int64_t rows) {
+  with_layout(args.in.d_state, [&](auto lanes, auto states) {
+    constexpr int kLanes = decltype(lanes)::value, kStates = decltype(states)::value;
+    const int64_t across = divide_up(args.in.d_inner, kWarps * (32 / kLanes));
+    launch(device, "selective_scan: tails", tails_kernel<kLanes, kStates, kBackward>,
+           grid_of(rows, across), kThreads, 0, args);
+  });
+}
+
+bool is_aligned(const Tensor& t) { return reinterpret_cast<uintptr_t>(t.raw()) % 16 == 0; }
+
+__global__ void pad_kernel(Rows<const float> factors, int64_t tokens, int d_state, int padded,
+                           float* out) {
+  const int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x;
+  if (i >= tokens * padded) return;
+  const int n = static_cast<int>(i % padded);
+  out[i] = n < d_state ? factors(i / padded, n) : 0.0f;
+}
+
+// What states are padded to, and the channels of a warp.
+struct Sizes {
+  int64_t padded = 0, channels = 0;
+  explicit Sizes(int64_t d_state) {
+    with_layout(d_state, [&](auto lanes, auto states) {
+      padded = lanes * states;
+      channels = 32 / lanes;
+    });
+  }
+};
+
+Tensor padded(Device& device, const Tensor& factors) {
+  const int64_t tokens = factors.dim(0), width = Sizes(factors.dim(1)).padded;
+  if (factors.dim(1) == width && is_aligned(factors) && factors.stride(0) % 4 == 0) return factors;
+  const Tensor out = device.empty(DType::f32, {tokens, width});
+  launch(device, "selective_scan: padding", pad_kernel, grid_of(divide_up(out.numel(), 256)), 256,
+         0, Rows<const float>(factors), tokens, static_cast<int>(factors.dim(1)),
+         static_cast<int>(width), out.data<float>());
+  return out;
+}
+
+Rows<const float> rows_of(const Tensor& t) {
+  ELAPSE_CHECK(t.stride(0) < INT32_MAX / 4, "selective_scan: device cuda counts a row in 32 bits");
+  return Rows<const float>(t);
+}
+
+}  // namespace
+
+Factors::Factors(Device& device, const ScanInputs& in)
+    : B(padded(device, in.B)), C(padded(device, in.C)) {}
+
+int64_t chunk_for(const ScanInputs& in, int64_t warps) {
+  constexpr int64_t kLeast = 128, kStep = ScanForward::kCheckpointEvery;
+  const int64_t across = divide_up(in.A.dim(0), Sizes(in.A.dim(1)).channels);
+  const int64_t share = divide_up(in.seqs.tokens * across, warps);  // tokens a warp
+  const bool whole = 2 * in.seqs.max_len <= 3 * share;
+  const int64_t tokens = std::max(kLeast, whole ? in.seqs.max_len : share);
+  return divide_up(tokens, kStep) * kStep;
+}
+
+Inputs inputs_of(const ScanInputs& in, const Factors& factors, int64_t chunk,
+                 std::initializer_list<Tensor> tables) {
+  bool vectors = in.A.dim(1) % 4 == 0 && is_aligned(in.A);
+  for (const Tensor& table : tables) vectors = vectors && is_aligned(table);
+  return {.x = rows_of(in.x),
+          .dt_raw = rows_of(in.dt_raw),
+          .z = rows_of(in.z),
+          .B = rows_of(factors.B),
+          .C = rows_of(factors.C),
+          .dt_bias = in.dt_bias.data<float>(),
+          .A = in.A.data<float>(),
+          .D = in.D.data<float>(),
+          .cu = in.seqs.cu_seqlens.data<int64_t>(),
+          .start_slots = in.seqs.start_slots.data<int64_t>(),
+          .end_slots = in.seqs.end_slots.data<int64_t>(),
+          .n_seqs = in.seqs.count(),
+          .d_inner = in.A.dim(0),
+          .d_state = static_cast<int>(in.A.dim(1)),
+          .chunk = chunk,
+          .vectors = vectors};
+}
+
+Tensor carry_forward(Device& device, const ScanInputs& in, const Factors& factors,
+                     const Tensor& pool, int64_t chunk) {
+  const int64_t rows = chunk_rows(in, chunk), d_inner = in.A.dim(0), width = in.A.numel();
+  const Tensor carries = device.empty(DType::f32, {rows, width});
+  const Tensor steps = device.empty(DType::f32, {rows, d_inner});
+  const Inputs inputs = inputs_of(in, factors, chunk);
+  tails<false>(device, {inputs, {}, carries.data<float>(), steps.data<float>()}, rows);
+  launch(device, "selective_scan: carries", carry_forward_kernel,
+         grid_of(inputs.n_seqs, divide_up(width, kThreads)), kThreads, 0, inputs,
+         pool ? pool.data<float>() : nullptr, steps.data<float>(), carries.data<float>());
+  return carries;
+}
+
+Tensor carry_backward(Device& device, const ScanBackward& args, const Factors& factors,
+                      int64_t chunk, bool edited, float* dstart) {
+  const ScanInputs& in = args.in;
+  const int64_t rows = chunk_rows(in, chunk), d_inner = in.A.dim(0), width = in.A.numel();
+  const Tensor carries = device.empty(DType::f32, {rows, width});
+  const Tensor steps = device.empty(DType::f32, {rows, d_inner});
+  const Inputs inputs = inputs_of(in, factors, chunk);
+  if (in.seqs.max_len > chunk && !edited) {
+    tails<true>(device, {inputs, rows_of(args.dout), carries.data<float>(), steps.data<float>()},
+                rows);
+  }
+  launch(device, "selective_scan: carries", carry_backward_kernel,
+         grid_of(inputs.n_seqs, divide_up(width, kThreads)), kThreads, 0, inputs,
+         args.dpool ? args.dpool.data<float>() : nullptr, steps.data<float>(), edited,
+         carries.data<float>(), dstart);
+  return carries;
+}
+
+void give_starts(Device& device, const ScanBackward& args, const float* dstart) {
+  const int64_t width = args.in.A.numel();
+  launch(device, "selective_scan: starts", give_starts_kernel, grid_of(divide_up(width, kThreads)),
+         kThreads, 0, args.in.seqs.start_slots.data<int64_t>(), args.in.seqs.count(), width,
+         args.dpool.data<float>(), dstart);
+}
+
+}  // namespace elapse::cuda::scan
