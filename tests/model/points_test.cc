@@ -522,12 +522,24 @@ TEST_P(EveryPoint, APassFromALayerEndsAsTheWholeDoes) {
   subject.expect_passes_from_layers();
 }
 
+bool can_open(const std::string& name) {
+  try {
+    Device device(name, 1);
+    return true;
+  } catch (const Error&) {
+    return false;
+  }
+}
+
 std::vector<Kind> kinds() {
   std::vector<Kind> list;
   for (const MixerKind mixer : all_mixers()) {
     list.insert(list.end(), {{"ref", DType::f64, mixer}, {"ref", DType::f32, mixer}});
     for (const Backend* backend : backends()) {
       if (backend->name == "cpu") list.push_back({"cpu", DType::f32, mixer});
+      if (backend->name == "cuda" && mixer == MixerKind::mamba && can_open("cuda")) {
+        list.push_back({"cuda", DType::f32, mixer});
+      }
     }
   }
   return list;
