@@ -41,23 +41,6 @@ Mlp::Mlp(Device& device, const ModelConfig& config, DType dtype, const std::stri
   });
 }
 
-void Mlp::for_each_parameter(const ModelConfig& config, const std::string& prefix,
-                             const ModelConfig::VisitParameter& visit) {
-  const auto map = [&](const char* name, int64_t out, int64_t in) {
-    visit(fmt::format("{}{}.weight", prefix, name), {out, in});
-    if (config.mlp_bias) visit(fmt::format("{}{}.bias", prefix, name), {out});
-  };
-  const int64_t d_model = config.d_model, d_intermediate = config.d_intermediate;
-  if (config.mlp == MlpKind::swiglu) {
-    map("up_proj", d_intermediate, d_model);
-    map("gate_proj", d_intermediate, d_model);
-    map("down_proj", d_model, d_intermediate);
-  } else {
-    map("fc", d_intermediate, d_model);
-    map("proj", d_model, d_intermediate);
-  }
-}
-
 Var Mlp::apply(Tape& tape, const Map& map, const Var& x) {
   return linear(tape, x, map.weight, map.bias);
 }

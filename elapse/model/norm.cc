@@ -28,10 +28,4 @@ Normed Norm::forward(Tape& tape, const Var& x, const Var& residual, const Tap& s
   return rms_norm(tape, x, residual, weight_, eps_, scale_tap);
 }
 
-void Norm::for_each_parameter(const ModelConfig& config, const std::string& name,
-                              const ModelConfig::VisitParameter& visit) {
-  visit(name + ".weight", {config.d_model});
-  if (config.norm == NormKind::layer) visit(name + ".bias", {config.d_model});
-}
-
 }  // namespace elapse
