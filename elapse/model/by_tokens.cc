@@ -28,7 +28,23 @@ VerifyMode verify_mode() {
   return VerifyMode::none;
 }
 
+namespace {
+
+// After a pass that began at a later layer, layers remember different numbers of tokens, which no
+// file holds.
+bool can_be_saved(const State& state) {
+  for (const LayerState& layer : state.layers()) {
+    for (int64_t slot = 0; layer.memory && slot < state.slots(); ++slot) {
+      if (layer.memory->length(slot) != state.position(slot)) return false;
+    }
+  }
+  return true;
+}
+
+}  // namespace
+
 void pass_through_file(const LanguageModel& model, State& state) {
+  if (!can_be_saved(state)) return;
   const auto path = std::filesystem::temp_directory_path() /
                     fmt::format("elapse-verify-{}.safetensors", ::getpid());
   save_state(path.string(), model, state);
