@@ -6,6 +6,7 @@
 #include <filesystem>
 
 #include "elapse/core/random.h"
+#include "elapse/experiments/power_law.h"
 #include "elapse/experiments/spread.h"
 #include "elapse/experiments/task_model.h"
 #include "elapse/generate/session.h"
@@ -193,12 +194,8 @@ SamplingResult run_sampling(Device& device, const SamplingSettings& settings,
 }
 
 double growth(const std::vector<double>& x, const std::vector<double>& y) {
-  double n = 0, sx = 0, sy = 0, sxx = 0, sxy = 0;
-  for (size_t i = x.size() / 2; i < x.size(); ++i) {
-    const double u = std::log(x[i]), v = std::log(y[i]);
-    n += 1, sx += u, sy += v, sxx += u * u, sxy += u * v;
-  }
-  return (n * sxy - sx * sy) / (n * sxx - sx * sx);
+  const auto half = static_cast<std::ptrdiff_t>(x.size() / 2);
+  return fitted({x.begin() + half, x.end()}, {y.begin() + half, y.end()}).exponent;
 }
 
 }  // namespace elapse

@@ -132,21 +132,6 @@ ModelConfig scaled_model(MixerKind mixer, int64_t d_model, int64_t parameters) {
   }
 }
 
-double PowerLaw::operator()(double operations) const {
-  return at_one * std::pow(operations, -exponent);
-}
-
-PowerLaw fitted(const std::vector<double>& operations, const std::vector<double>& losses) {
-  const auto n = static_cast<double>(operations.size());
-  double sx = 0, sy = 0, sxx = 0, sxy = 0;
-  for (size_t i = 0; i < operations.size(); ++i) {
-    const double x = std::log(operations[i]), y = std::log(losses[i]);
-    sx += x, sy += y, sxx += x * x, sxy += x * y;
-  }
-  const double slope = (n * sxy - sx * sy) / (n * sxx - sx * sx);
-  return {std::exp((sy - slope * sx) / n), -slope};
-}
-
 ScalingResult run_scaling(Device& device, const ScalingSettings& settings,
                           const std::string& folder, const OnExperimentProgress& progress) {
   ScalingResult result;

@@ -39,13 +39,6 @@ double training_operations(const ModelConfig& config, int64_t length);
 // of this width.
 ModelConfig scaled_model(MixerKind mixer, int64_t d_model, int64_t parameters);
 
-// loss = at_one operations^-exponent.
-struct PowerLaw {
-  double at_one = 0, exponent = 0;
-  double operator()(double operations) const;
-};
-PowerLaw fitted(const std::vector<double>& operations, const std::vector<double>& losses);
-
 struct ScalingResult {
   Comparison comparison;           // of each size the mixers, in the settings' orders
   std::vector<double> operations;  // (sizes) of a training

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "elapse/experiments/power_law.h"
 #include "elapse/experiments/scaling.h"
 #include "elapse/experiments/spread.h"
 
@@ -54,7 +55,7 @@ Table fits_table(const ScalingSettings& s, const ScalingResult& result) {
                {"measured", Table::Align::right, 4}},
               "loss = a operations^-exponent, by least squares of the logarithms.");
   for (const Family& f : families(s, result)) {
-    table.add_row({std::string(title_of(f.mixer)), f.law.exponent, f.law(result.operations.back()),
+    table.add_row({std::string(title_of(f.mixer)), -f.law.exponent, f.law(result.operations.back()),
                    f.losses.back()});
   }
   return table;

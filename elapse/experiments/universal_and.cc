@@ -4,8 +4,8 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <limits>
 
+#include "elapse/experiments/power_law.h"
 #include "elapse/experiments/universal_and_streams.h"
 
 namespace elapse {
@@ -109,27 +109,16 @@ const UniversalAndResult::Cell* OfSeed::best(int64_t d0, int64_t d, double empty
 }
 
 double OfSeed::slope(int64_t d0, double empty_allowed) const {
-  std::vector<double> x, y;
-  double mean_x = 0, mean_y = 0;
+  std::vector<double> d, errors;
   int64_t last = 0;
   for (const Cell& cell : construction) {
     const Cell* const found = best(d0, cell.d, empty_allowed);
     if (cell.d0 != d0 || cell.d == last || !found) continue;
     last = cell.d;
-    x.push_back(std::log(static_cast<double>(cell.d)));
-    y.push_back(std::log(found->errors.worst_class()));
-    mean_x += x.back();
-    mean_y += y.back();
+    d.push_back(static_cast<double>(cell.d));
+    errors.push_back(found->errors.worst_class());
   }
-  if (x.size() < 2) return std::numeric_limits<double>::quiet_NaN();
-  mean_x /= static_cast<double>(x.size());
-  mean_y /= static_cast<double>(x.size());
-  double xy = 0, xx = 0;
-  for (size_t i = 0; i < x.size(); ++i) {
-    xy += (x[i] - mean_x) * (y[i] - mean_y);
-    xx += (x[i] - mean_x) * (x[i] - mean_x);
-  }
-  return xy / xx;
+  return fitted(d, errors).exponent;
 }
 
 UniversalAndResult run_universal_and(Device& device, const UniversalAndSettings& settings,

@@ -5,6 +5,7 @@
 
 #include <cmath>
 
+#include "elapse/experiments/power_law.h"
 #include "tests/io/temporary_folder.h"
 
 namespace elapse {
@@ -37,11 +38,11 @@ TEST(Scaling, families_have_as_many_parameters) {
 }
 
 TEST(Scaling, a_power_law_is_found_again) {
-  const PowerLaw law = {7, 0.3};
+  const PowerLaw law = {7, -0.3};
   std::vector<double> operations = {1e9, 3e9, 1e10, 1e12}, losses;
   for (const double c : operations) losses.push_back(law(c));
   EXPECT_NEAR(fitted(operations, losses).at_one, 7, 1e-9);
-  EXPECT_NEAR(fitted(operations, losses).exponent, 0.3, 1e-12);
+  EXPECT_NEAR(fitted(operations, losses).exponent, -0.3, 1e-12);
 }
 
 TEST(Scaling, trains_every_family_with_the_same_operations) {
