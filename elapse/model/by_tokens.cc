@@ -43,8 +43,8 @@ bool can_be_saved(const State& state) {
 
 }  // namespace
 
-void pass_through_file(const LanguageModel& model, State& state) {
-  if (!can_be_saved(state)) return;
+void pass_through_file(const LanguageModel& model, State& state, bool every_layer) {
+  if (!every_layer && !can_be_saved(state)) return;
   const auto path = std::filesystem::temp_directory_path() /
                     fmt::format("elapse-verify-{}.safetensors", ::getpid());
   save_state(path.string(), model, state);
@@ -66,7 +66,7 @@ Var ByTokens::run(Tape& tape, const LanguageModel::Input& input, const Batch& ba
   State states = start_states(tape, batch, state);
   std::vector<Var> logits;
   for (int64_t t = 0; t < batch.seqs.max_len; ++t) {
-    if (t > 0 && mode_ == VerifyMode::restore) pass_through_file(model_, states);
+    if (t > 0 && mode_ == VerifyMode::restore) pass_through_file(model_, states, !input.stream);
     logits.push_back(token(tape, input, t, states, points));
     ++model_.path_counts_.stepped;
   }

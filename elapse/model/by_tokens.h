@@ -16,8 +16,9 @@ enum class VerifyMode {
 };
 VerifyMode verify_mode();  // ELAPSE_VERIFY=ref is the Device's to see; other values throw
 
-// Saves the state to a file and loads it back in its place.
-void pass_through_file(const LanguageModel& model, State& state);
+// Saves the state to a file and loads it back in its place; after passes that did not run every
+// layer where a file can hold it.
+void pass_through_file(const LanguageModel& model, State& state, bool every_layer);
 
 // Runs a batch one token of each sequence at a time, with the results a pass in parallel has.
 class ByTokens {

@@ -185,7 +185,8 @@ Var LanguageModel::pass(Tape& tape, const Input& input, Batch batch, State* stat
     if (end == Sequences::kNoSlot) continue;
     state->set_position(end, batch.seqs.positions[s] + batch.seqs.lengths[s]);
   }
-  if (mode == VerifyMode::restore && !tape.recording()) pass_through_file(*this, *state);
+  if (mode == VerifyMode::restore && !tape.recording())
+    pass_through_file(*this, *state, !input.stream);
   return logits;
 }
 
