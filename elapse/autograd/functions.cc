@@ -16,6 +16,13 @@ Tensor grad_or_zeros(Tape& tape, const Var& x) {
   return x.grad() ? x.grad() : tape.device().zeros(x.dtype(), x.value().shape());
 }
 
+Tensor in_dtype(Device& device, const Tensor& t, DType dtype) {
+  if (t.dtype() == dtype) return t;
+  const Tensor other = device.empty(dtype, t.shape());
+  copy(device, {t, other});
+  return other;
+}
+
 // What a backward needs of a tap: nothing is watched there.
 Tap backward_of(Tap tap) {
   tap.watch = {};
@@ -136,23 +143,23 @@ std::vector<Var> split(Tape& tape, const Var& x, const std::vector<int64_t>& wid
   return parts;
 }
 
-Var linear(Tape& tape, const Var& x, const Var& weight, const Var& bias) {
+Var linear(Tape& tape, const Var& x, const Var& weight, const Var& bias, bool wide) {
   Device& device = tape.device();
-  const Var y =
-      tape.result(device.empty(x.dtype(), {x.dim(0), weight.dim(0)}), {&x, &weight, &bias});
+  const DType dtype = wide ? wide_dtype(x.dtype()) : x.dtype();
+  const Var y = tape.result(device.empty(dtype, {x.dim(0), weight.dim(0)}), {&x, &weight, &bias});
   const Tensor bias_value = bias ? bias.value() : Tensor();
   linear_forward(device, {x.value(), weight.value(), bias_value, y.value()});
   // What a step holds on to is copied: where nothing needs a gradient, as in decoding, it would
   // show.
   if (!y.needs_grad()) return y;
   tape.record(y, [&tape, x, weight, bias, y] {
+    const Tensor dy = in_dtype(tape.device(), y.grad(), x.dtype());
     const Tensor dbias = bias.needs_grad() ? tape.accumulated_grad(bias) : Tensor();
     assign_grad(tape, x, [&](const Tensor& dx) {
-      linear_backward_input(tape.device(), {y.grad(), weight.value(), dx});
+      linear_backward_input(tape.device(), {dy, weight.value(), dx});
     });
     if (weight.needs_grad() || dbias) {
-      linear_backward_weight(tape.device(),
-                             {y.grad(), x.value(), tape.accumulated_grad(weight), dbias});
+      linear_backward_weight(tape.device(), {dy, x.value(), tape.accumulated_grad(weight), dbias});
     }
   });
   return y;
@@ -258,6 +265,15 @@ Var copy_of(Tape& tape, const Var& x) {
   return out;
 }
 
+Var cast(Tape& tape, const Var& x, DType dtype) {
+  if (x.dtype() == dtype) return x;
+  const Var out = tape.result(in_dtype(tape.device(), x.value(), dtype), {&x});
+  tape.record(out, [&tape, x, out] {
+    assign_grad(tape, x, [&](const Tensor& dx) { copy(tape.device(), {out.grad(), dx}); });
+  });
+  return out;
+}
+
 Var through(Tape& tape, const Var& x, const Tap& tap) {
   Device& device = tape.device();
   const Tensor edited = tap.is_edited() ? device.empty(x.dtype(), x.value().shape()) : Tensor();
@@ -275,12 +291,13 @@ Var through(Tape& tape, const Var& x, const Tap& tap) {
 }
 
 Normed rms_norm(Tape& tape, const Var& x, const Var& residual, const Var& weight, double eps,
-                const Tap& scale_tap) {
+                const Tap& scale_tap, std::optional<DType> dtype) {
   Device& device = tape.device();
   const Shape shape = x.value().shape();
-  const Var sum = residual ? tape.result(device.empty(x.dtype(), shape), {&x, &residual}) : x;
-  const Var y = tape.result(device.empty(x.dtype(), shape), {&sum, &weight});
-  const Tensor scale = device.empty(x.dtype(), {shape[0], 1});
+  const DType wide = wide_dtype(x.dtype());
+  const Var sum = residual ? tape.result(device.empty(wide, shape), {&x, &residual}) : x;
+  const Var y = tape.result(device.empty(dtype.value_or(x.dtype()), shape), {&sum, &weight});
+  const Tensor scale = device.empty(wide, {shape[0], 1});
   rms_norm_forward(device, {.x = x.value(),
                             .residual = residual ? residual.value() : Tensor(),
                             .weight = weight.value(),
@@ -291,19 +308,22 @@ Normed rms_norm(Tape& tape, const Var& x, const Var& residual, const Var& weight
                             .scale_tap = scale_tap});
   if (!y.needs_grad()) return {sum, y};
   tape.record({sum, y}, [&tape, x, residual, weight, eps, scale_tap, sum, y, scale] {
-    const bool fused = bool(residual);
-    Tensor dtotal = fused ? grad_or_zeros(tape, sum) : Tensor();
+    const bool fused = bool(residual), casts = x.dtype() != sum.dtype();
     AssignedGrad dx(tape, x);
+    std::optional<AssignedGrad> dresidual;
+    if (casts) dresidual.emplace(tape, residual);
     rms_norm_backward(tape.device(), {.dy = grad_or_zeros(tape, y),
-                                      .dsum = dtotal,
+                                      .dsum = fused ? grad_or_zeros(tape, sum) : Tensor(),
                                       .sum = sum.value(),
                                       .weight = weight.value(),
                                       .scale = scale,
                                       .eps = eps,
                                       .scale_tap = scale_tap,
-                                      .dsum_total = dx.tensor(),
+                                      .dsum_total = casts ? dresidual->tensor() : dx.tensor(),
+                                      .dx = casts ? dx.tensor() : Tensor(),
                                       .dweight = tape.accumulated_grad(weight)});
     dx.commit();
+    if (casts) return dresidual->commit();
     if (!fused) return;
     assign_grad(tape, residual, [&](const Tensor& dr) { copy(tape.device(), {dx.tensor(), dr}); });
   });
@@ -392,7 +412,7 @@ Var causal_conv(Tape& tape, const Var& x, const Var& weight, const Var& bias, co
   const Var y =
       tape.result(device.empty(x.dtype(), {seqs.tokens, d_inner}), {&x, &weight, &bias, &pool});
   const Tensor saved_start = y.needs_grad() && pool
-                                 ? device.empty(x.dtype(), {seqs.count(), d_conv - 1, d_inner})
+                                 ? device.empty(wide_dtype(x.dtype()), {seqs.count(), d_conv - 1, d_inner})
                                  : Tensor();
   const Tensor bias_value = bias ? bias.value() : Tensor();
   causal_conv_forward(device, {.x = x.value(),
@@ -466,7 +486,9 @@ Var selective_scan(Tape& tape, const ScanVars& in, const Sequences& seqs, const 
       tape.result(device.empty(dtype, {seqs.tokens, d_inner}),
                   {&in.x, &in.dt_raw, &in.dt_bias, &in.A, &in.B, &in.C, &in.D, &in.z, &pool});
   const Tensor checkpoints =
-      out.needs_grad() ? device.empty(dtype, {checkpoint_count(seqs), d_inner, d_state}) : Tensor();
+      out.needs_grad()
+          ? device.empty(wide_dtype(dtype), {checkpoint_count(seqs), d_inner, d_state})
+          : Tensor();
   const ScanInputs inputs = {in.x.value(), in.dt_raw.value(), in.dt_bias.value(),
                              in.A.value(), in.B.value(),      in.C.value(),
                              in.D.value(), in.z.value(),      seqs};
@@ -630,6 +652,28 @@ Var cross_entropy(Tape& tape, const Var& logits, const Tensor& targets) {
       cross_entropy_backward(tape.device(),
                              {loss.grad(), logits.value(), targets, logsumexp, dlogits});
     });
+  });
+  return loss;
+}
+
+Var linear_cross_entropy(Tape& tape, const Var& x, const Var& weight, const Tensor& targets) {
+  Device& device = tape.device();
+  if (!device.has(x.dtype(), Op::linear_cross_entropy_forward)) {
+    return cross_entropy(tape, linear(tape, x, weight, Var(), /*wide=*/true), targets);
+  }
+  const DType wide = wide_dtype(x.dtype());
+  const Var loss = tape.result(device.empty(wide, {1}), {&x, &weight});
+  const bool graded = loss.needs_grad();
+  const Tensor unit_dx = graded ? device.empty(x.dtype(), x.value().shape()) : Tensor();
+  const Tensor unit_dweight = graded ? device.empty(wide, weight.value().shape()) : Tensor();
+  linear_cross_entropy_forward(
+      device, {x.value(), weight.value(), targets, loss.value(), unit_dx, unit_dweight});
+  tape.record(loss, [&tape, x, weight, loss, unit_dx, unit_dweight] {
+    AssignedGrad dx(tape, x);
+    linear_cross_entropy_backward(
+        tape.device(), {loss.grad(), unit_dx, unit_dweight, dx.tensor(),
+                        weight.needs_grad() ? tape.accumulated_grad(weight) : Tensor()});
+    dx.commit();
   });
   return loss;
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include <limits>
+#include <optional>
 #include <vector>
 
 #include "elapse/autograd/tape.h"
@@ -30,8 +31,9 @@ Var slice_rows(Tape& tape, const Var& x, int64_t begin, int64_t end);
 // are read by functions that assign their gradient (not by gather_rows or slice_rows).
 std::vector<Var> split(Tape& tape, const Var& x, const std::vector<int64_t>& widths);
 
-// `bias` may be empty.
-Var linear(Tape& tape, const Var& x, const Var& weight, const Var& bias);  // (rows, out)
+// `bias` may be empty. `wide`: y of an x of 16 bits is float32.
+Var linear(Tape& tape, const Var& x, const Var& weight, const Var& bias,
+           bool wide = false);  // (rows, out)
 // x W for x (rows, in) and a weight (in, out): the way back through a linear layer, as tied
 // decoders go.
 Var linear_transposed(Tape& tape, const Var& x, const Var& weight);  // (rows, out)
@@ -54,15 +56,16 @@ Var mul(Tape& tape, const Var& a, const Var& b);     // broadcasting
 Var sum_last(Tape& tape, const Var& x);              // (..., n) -> (..., 1)
 Var reshape(Tape& tape, const Var& x, Shape shape);
 Var copy_of(Tape& tape, const Var& x);
+Var cast(Tape& tape, const Var& x, DType dtype);  // x itself where it is that
 Var through(Tape& tape, const Var& x, const Tap& tap);
 
 struct Normed {
   Var sum;  // (tokens, d_model): residual + x; x itself without a residual
   Var y;    // (tokens, d_model)
 };
-// `residual` may be empty.
+// `residual` may be empty. y is of `dtype`, or of x's.
 Normed rms_norm(Tape& tape, const Var& x, const Var& residual, const Var& weight, double eps,
-                const Tap& scale_tap = {});
+                const Tap& scale_tap = {}, std::optional<DType> dtype = {});
 
 // `residual` may be empty.
 Normed layer_norm(Tape& tape, const Var& x, const Var& residual, const Var& weight, const Var& bias,
@@ -124,6 +127,10 @@ Var load_slots(Tape& tape, const Var& pool, const Sequences& seqs);
 void store_slots(Tape& tape, const Var& states, const Var& pool, const Sequences& seqs);
 
 Var cross_entropy(Tape& tape, const Var& logits, const Tensor& targets);  // (1)
+// cross_entropy of linear(x, weight), whose logits are never all in memory where the device can do
+// without.
+Var linear_cross_entropy(Tape& tape, const Var& x, const Var& weight,
+                         const Tensor& targets);  // (1)
 
 Var recurrence(Tape& tape, const Var& decay, const Var& write, const Sequences& seqs);
 Var causal_shift(Tape& tape, const Var& x, const Sequences& seqs, int64_t by);

@@ -99,7 +99,7 @@ class Measuring {
     return median_seconds([&] {
       model_.parameters().zero_grad(model_.device());
       Tape tape(model_.device());
-      tape.backward(predict(tape, model_, batch).loss);
+      tape.backward(predict_loss(tape, model_, batch));
     });
   }
 

@@ -91,7 +91,7 @@ Var Mamba::forward(Tape& tape, const Var& u, const Sequences& seqs, const LayerS
   if (config_.gate) halves = split(tape, in, {config_.d_inner, config_.d_inner});
   const Var in_x = points.pass(tape, "in_x", halves[0]);
   const Var in_z =
-      config_.gate ? points.pass(tape, "in_z", halves[1]) : open_gate(tape, seqs.tokens);
+      config_.gate ? points.pass(tape, "in_z", halves[1]) : open_gate(tape, seqs.tokens, in.dtype());
   const Var x = points.pass(
       tape, "x", convolve(tape, *this, in_x, conv_weight_, conv_bias_, seqs, state, points));
   const Var gated = points.pass(tape, "gated", scan(tape, x, in_z, seqs, state, points));
@@ -99,9 +99,9 @@ Var Mamba::forward(Tape& tape, const Var& u, const Sequences& seqs, const LayerS
 }
 
 // What the scan, which always has a z, is given where there is none: the z at which silu is 1.
-Var Mamba::open_gate(Tape& tape, int64_t tokens) const {
+Var Mamba::open_gate(Tape& tape, int64_t tokens, DType dtype) const {
   constexpr double kOpen = 1.2784645427610738;
-  const Tensor z = tape.device().empty(dtype_, {tokens, config_.d_inner});
+  const Tensor z = tape.device().empty(dtype, {tokens, config_.d_inner});
   fill(tape.device(), {z, kOpen});
   return Var(z);
 }
@@ -127,10 +127,11 @@ Mamba::Selection Mamba::select(Tape& tape, const Var& x, const PointScope& point
     const Var dt_low = points.pass(tape, "dt_low", normed(tape, *next++, dt_ones_));
     s.dt_raw = linear(tape, dt_low, dt_proj_, Var());
   } else {
-    s.dt_raw = Var(tape.device().zeros(dtype_, {tokens, config_.d_inner}));
+    s.dt_raw = Var(tape.device().zeros(x.dtype(), {tokens, config_.d_inner}));
   }
   const auto row = [&](const Var& constant) {
-    return constant ? same_at(tape, tokens, constant) : normed(tape, *next++, state_ones_);
+    return constant ? cast(tape, same_at(tape, tokens, constant), x.dtype())
+                    : normed(tape, *next++, state_ones_);
   };
   s.B = points.pass(tape, "B", row(B_));
   s.C = points.pass(tape, "C", row(C_));

@@ -60,7 +60,7 @@ class Mamba final : public Mixer {
   };
   Selection select(Tape& tape, const Var& x, const PointScope& points) const;
   Var same_at(Tape& tape, int64_t tokens, const Var& constant) const;
-  Var open_gate(Tape& tape, int64_t tokens) const;
+  Var open_gate(Tape& tape, int64_t tokens, DType dtype) const;
   Var scan(Tape& tape, const Var& x, const Var& z, const Sequences& seqs, const LayerState* state,
            const PointScope& points) const;
   Var normed(Tape& tape, const Var& part, const Var& ones) const;

@@ -40,10 +40,17 @@ LanguageModel::LanguageModel(Device& device, const ModelConfig& config, DType dt
                              Parameters::Source source)
     : LanguageModel(device, config, dtype, 0, Parameters(std::move(source))) {}
 
-LanguageModel::LanguageModel(Device& device, const ModelConfig& config, DType dtype, uint64_t seed,
-                             Parameters parameters)
-    : device_(device), config_(config), dtype_(dtype), parameters_(std::move(parameters)) {
+LanguageModel::LanguageModel(Device& device, const ModelConfig& config, DType activations,
+                             uint64_t seed, Parameters parameters)
+    : device_(device),
+      config_(config),
+      dtype_(wide_dtype(activations)),
+      activations_(activations),
+      parameters_(std::move(parameters)) {
+  ELAPSE_CHECK(device.has(activations, Op::linear_forward), "device {} does not compute in {}",
+               device.name(), name_of(activations));
   using Use = ParameterUse;
+  const DType dtype = dtype_;
   Random random(seed);
   const Shape vocab_shape = {config.vocab(), config.d_model};
   const auto table = [&](const char* name, const Shape& shape) {
@@ -57,13 +64,13 @@ LanguageModel::LanguageModel(Device& device, const ModelConfig& config, DType dt
   for (int64_t i = 0; i < config.n_layers; ++i) {
     const std::string prefix = fmt::format("backbone.layers.{}.", i);
     Layer& layer = layers_.emplace_back();
-    layer.norm = Norm(device, config, dtype, prefix + "norm", parameters_);
+    layer.norm = Norm(device, config, dtype, activations, prefix + "norm", parameters_);
     layer.mixer = make_mixer(device, config, dtype, i, prefix + "mixer.", random, parameters_);
     if (config.d_intermediate == 0) continue;
-    layer.norm2 = Norm(device, config, dtype, prefix + "norm2", parameters_);
+    layer.norm2 = Norm(device, config, dtype, activations, prefix + "norm2", parameters_);
     layer.mlp.emplace(device, config, dtype, prefix + "mlp.", random, parameters_);
   }
-  norm_f_ = Norm(device, config, dtype, "backbone.norm_f", parameters_);
+  norm_f_ = Norm(device, config, dtype, activations, "backbone.norm_f", parameters_);
   head_ = config.tied_head ? embedding_
                            : parameters_.add("lm_head.weight", vocab_shape, Use::matrix, [&] {
                                return uniform_values(device, dtype, random, vocab_shape);
@@ -114,6 +121,14 @@ Var LanguageModel::forward(Tape& tape, const Batch& batch, State* state, Points*
   return pass(tape, {}, batch, state, points);
 }
 
+Var LanguageModel::loss(Tape& tape, const Batch& batch, const Tensor& targets,
+                        State* state) const {
+  ELAPSE_CHECK(batch.tokens.numel() == batch.seqs.tokens,
+               "the sequences have {} tokens together, but {} are given", batch.seqs.tokens,
+               batch.tokens.numel());
+  return pass(tape, {}, batch, state, nullptr, targets);
+}
+
 Var LanguageModel::forward_from(Tape& tape, int64_t layer, const Var& stream, const Batch& batch,
                                 State* state, Points* points) const {
   ELAPSE_CHECK(layer >= 0 && layer <= config_.n_layers, "a pass from layer {}: expected 0 to {}",
@@ -162,24 +177,27 @@ std::vector<int64_t> start_positions(const Sequences& seqs, const State* state) 
 
 }  // namespace
 
-Var LanguageModel::pass(Tape& tape, const Input& input, Batch batch, State* state,
-                        Points* points) const {
+Var LanguageModel::pass(Tape& tape, const Input& input, Batch batch, State* state, Points* points,
+                        const Tensor& targets) const {
   const int64_t slots = state ? state->slots() : 0;
   ELAPSE_CHECK(batch.seqs.max_slot < slots, "a sequence names state slot {}, but there are {}",
                batch.seqs.max_slot, slots);
   batch.seqs.positions = start_positions(batch.seqs, state);
   std::unique_ptr<const PointPass> looking;
   if (points != nullptr && !points->empty()) {
+    ELAPSE_CHECK(activations_ == dtype_, "named points cannot be looked at in {}",
+                 name_of(activations_));
     check_points(*points, input);
     looking = std::make_unique<PointPass>(device_, *points, points_, pass_rows(batch));
   }
   const VerifyMode mode = verify_mode();
   const bool by_tokens =
       mode == VerifyMode::step || (mode == VerifyMode::restore && !tape.recording());
-  Var logits = by_tokens ? ByTokens(*this, mode).run(tape, input, batch, state, looking.get())
-                         : run(tape, input, batch, state, looking.get());
+  Var out = by_tokens ? ByTokens(*this, mode).run(tape, input, batch, state, looking.get())
+                      : run(tape, input, batch, state, looking.get(), targets);
+  if (by_tokens && targets) out = cross_entropy(tape, out, targets);
   if (!by_tokens) ++path_counts_.parallel;
-  if (state == nullptr) return logits;
+  if (state == nullptr) return out;
   for (size_t s = 0; s < batch.seqs.lengths.size(); ++s) {
     const int64_t end = batch.seqs.ends[s];
     if (end == Sequences::kNoSlot) continue;
@@ -187,7 +205,7 @@ Var LanguageModel::pass(Tape& tape, const Input& input, Batch batch, State* stat
   }
   if (mode == VerifyMode::restore && !tape.recording())
     pass_through_file(*this, *state, !input.stream);
-  return logits;
+  return out;
 }
 
 namespace {
@@ -255,7 +273,7 @@ Var LanguageModel::embedded(Tape& tape, const Batch& batch, const State* state,
 }
 
 Var LanguageModel::run(Tape& tape, const Input& input, const Batch& batch, State* state,
-                       const PointPass* points) const {
+                       const PointPass* points, const Tensor& targets) const {
   const PointScope all(points);
   Var x = input.stream ? input.stream : embedded(tape, batch, state, all);
   // Gradients of points are asked of models whose parameters have none, too.
@@ -281,8 +299,12 @@ Var LanguageModel::run(Tape& tape, const Input& input, const Batch& batch, State
     path_counts_.layer_tokens += batch.seqs.tokens;
   }
   Var hidden = all.pass(tape, "norm_f", final_norm(tape, x, residual, before));
-  if (batch.logit_rows) hidden = gather_rows(tape, hidden, batch.logit_rows);
-  return all.pass(tape, "logits", linear(tape, hidden, head_, Var()));
+  if (batch.logit_rows) {
+    const Var rows = gather_rows(tape, cast(tape, hidden, dtype_), batch.logit_rows);
+    hidden = cast(tape, rows, activations_);
+  }
+  if (targets) return linear_cross_entropy(tape, hidden, head_, targets);
+  return all.pass(tape, "logits", linear(tape, hidden, head_, Var(), /*wide=*/true));
 }
 
 Var LanguageModel::block_output(Tape& tape, int64_t block, const Var& input,

@@ -30,8 +30,10 @@ struct PathCounts {
 
 // Embedding, layers, final norm, head: the backbone published as MambaLMHeadModel
 // (state-spaces/mamba, models/mixer_seq_simple.py). A layer is a pre-norm residual block of a mixer
-// and, where the configuration has one, another of an MLP. Computes in float32 or float64; the
-// residual stream has that precision throughout.
+// and, where the configuration has one, another of an MLP. Computes in float32 or float64; or in
+// bf16, where the device does: then that is the dtype of what passes between the operations of a
+// block, and parameters, states, logits and the residual stream are float32. Named points are
+// looked at in float32 and float64.
 class LanguageModel {
  public:
   // The published initialisation, drawn from `seed`.
@@ -51,6 +53,11 @@ class LanguageModel {
   Var forward_from(Tape& tape, int64_t layer, const Var& stream, const Batch& batch,
                    State* state = nullptr, Points* points = nullptr) const;
 
+  // The mean over targets that are not masked of what forward()'s logits make of them, nats, (1):
+  // cross_entropy, without all logits in memory where the device can do that.
+  Var loss(Tape& tape, const Batch& batch, const Tensor& targets /* (rows) i64 */,
+           State* state = nullptr) const;
+
   // What a residual block (ModelConfig::block) adds to the stream for this input of its norm, every
   // sequence from an empty state, for runs composed otherwise than forward()'s: (tokens, d_model)
   // each.
@@ -60,7 +67,8 @@ class LanguageModel {
 
   Device& device() const { return device_; }
   const ModelConfig& config() const { return config_; }
-  DType dtype() const { return dtype_; }
+  DType dtype() const { return dtype_; }              // of parameters, states and logits
+  DType activations() const { return activations_; }  // what it computes in
   const Parameters& parameters() const { return parameters_; }
   // (vocab, d_model): gives logits of what passes norm_f. For those who want few rows at a time.
   const Var& head() const { return head_; }
@@ -92,16 +100,18 @@ class LanguageModel {
   static constexpr EntryPoints kMixerEntry = {"resid_pre", "layer_input", "scale", "norm"};
   static constexpr EntryPoints kMlpEntry = {"resid_mid", "mlp_input", "mlp_scale", "mlp_norm"};
 
-  LanguageModel(Device& device, const ModelConfig& config, DType dtype, uint64_t seed,
+  LanguageModel(Device& device, const ModelConfig& config, DType activations, uint64_t seed,
                 Parameters parameters);
-  Var run(Tape& tape, const Input& input, const Batch& batch, State* state,
-          const PointPass* points) const;
+  // Logits; with targets the loss.
+  Var run(Tape& tape, const Input& input, const Batch& batch, State* state, const PointPass* points,
+          const Tensor& targets = {}) const;
   Var embedded(Tape& tape, const Batch& batch, const State* state, const PointScope& all) const;
   Normed enter_block(Tape& tape, const Norm& norm, const Var& x, const Var& residual,
                      const PointScope& before, const PointScope& here,
                      const EntryPoints& points) const;
   Var final_norm(Tape& tape, const Var& x, const Var& residual, const PointScope& last) const;
-  Var pass(Tape& tape, const Input& input, Batch batch, State* state, Points* points) const;
+  Var pass(Tape& tape, const Input& input, Batch batch, State* state, Points* points,
+           const Tensor& targets = {}) const;
   void check_points(const Points& points, const Input& input) const;
   PassRows pass_rows(const Batch& batch) const;
   void list_points();
@@ -109,6 +119,7 @@ class LanguageModel {
   Device& device_;
   ModelConfig config_;
   DType dtype_;
+  DType activations_;
   Parameters parameters_;
   Var embedding_;  // (vocab, d_model)
   Var positions_;  // (max_positions, d_model), added to the embedding; empty where they are not

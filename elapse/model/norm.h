@@ -12,9 +12,10 @@ namespace elapse {
 class Norm {
  public:
   Norm() = default;
-  // Adds `name`.weight and `name`.bias, ones and zeros at first.
-  Norm(Device& device, const ModelConfig& config, DType dtype, const std::string& name,
-       Parameters& parameters);
+  // Adds `name`.weight and `name`.bias, ones and zeros at first. What it gives is of dtype
+  // `activations`.
+  Norm(Device& device, const ModelConfig& config, DType dtype, DType activations,
+       const std::string& name, Parameters& parameters);
 
   // As rms_norm and layer_norm (functions.h): `residual` may be empty.
   Normed forward(Tape& tape, const Var& x, const Var& residual, const Tap& scale_tap = {}) const;
@@ -27,6 +28,7 @@ class Norm {
   Var weight_;  // (d_model)
   Var bias_;    // (d_model); empty: RMSNorm
   double eps_ = 0;
+  DType activations_ = DType::f32;
 };
 
 }  // namespace elapse

@@ -18,6 +18,7 @@ struct ConvTaps {
 // Causal depthwise convolution, bias and SiLU. Per sequence, with x[t] for t < 0 taken from its
 // start slot (the last d_conv - 1 columns of x so far, oldest first):
 //   conv[t] = bias + sum_k weight[k] * x[t - (d_conv - 1) + k];  y = silu(conv), or conv
+// Where x, y, dy and dx are of 16 bits, all else is float32.
 struct CausalConvForward {
   static constexpr Op kOp = Op::causal_conv_forward;
   Tensor x;       // (tokens, d_inner), rows may be strided

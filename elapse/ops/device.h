@@ -37,6 +37,7 @@ enum class Op : uint8_t {
   delayed_forward, delayed_backward,                                               // delayed.h
   gla_forward, gla_backward, gla_forward_by_tokens, gla_backward_by_tokens,        // gated_linear_attention.h
   cross_entropy_forward, cross_entropy_backward,                                   // cross_entropy.h
+  linear_cross_entropy_forward, linear_cross_entropy_backward,
   sum_of_squares, adamw,                                                           // optimizer.h
   count
 };
@@ -142,6 +143,7 @@ class Device {
   Pool pool_;
   KernelTable f32_;
   KernelTable f64_;
+  KernelTable bf16_;
   std::array<int64_t, static_cast<size_t>(Op::count)> calls_{};
 };
 

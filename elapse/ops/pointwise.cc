@@ -21,19 +21,23 @@ void check_broadcasts(const Args&, std::string_view name, const Tensor& t, const
                name_of(t.dtype()), t.shape().str(), name_of(to.dtype()), to.shape().str());
 }
 
+bool can_compute_in(DType dtype) {
+  return dtype == DType::f32 || dtype == DType::f64 || dtype == DType::bf16;
+}
+
 }  // namespace
 
 void fill(Device& device, const Fill& args) {
-  const DType compute = args.out.dtype() == DType::f64 ? DType::f64 : DType::f32;
-  ELAPSE_CHECK(args.out.dtype() == compute, "fill: cannot fill {}", name_of(args.out.dtype()));
-  device.launch(compute, args);
+  ELAPSE_CHECK(can_compute_in(args.out.dtype()), "fill: cannot fill {}",
+               name_of(args.out.dtype()));
+  device.launch(args.out.dtype(), args);
 }
 
 void copy(Device& device, const Copy& args) {
   ELAPSE_CHECK(args.x.shape() == args.out.shape(), "copy: expected {}, found {}",
                args.out.shape().str(), args.x.shape().str());
-  const bool floats = args.x.dtype() == DType::f32 || args.x.dtype() == DType::f64;
-  ELAPSE_CHECK(floats, "copy: cannot copy {}", name_of(args.x.dtype()));
+  ELAPSE_CHECK(can_compute_in(args.x.dtype()) && device.has(args.x.dtype(), args.kOp),
+               "copy: cannot copy {} on device {}", name_of(args.x.dtype()), device.name());
   device.launch(args.out.dtype(), args);
 }
 

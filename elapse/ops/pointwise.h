@@ -16,7 +16,8 @@ struct Fill {
 struct Copy {
   static constexpr Op kOp = Op::copy;
   Tensor x;
-  Tensor out;  // assigned; f32 and f64 convert into each other
+  Tensor out;  // assigned; f32 and f64 convert into each other, and where it computes in bf16 that
+               // and the others
 };
 
 enum class Unary : uint8_t {

@@ -7,6 +7,8 @@ namespace elapse {
 
 // The residual add and RMSNorm of a pre-norm block, in one pass (Zhang and Sennrich, 2019):
 //   sum = residual + x;  scale = sqrt(mean(sum^2) + eps);  y = weight * sum / scale
+// Of y's dtype. Where that is of 16 bits all but x and y are float32, and without a residual x may
+// be.
 struct RmsNormForward {
   static constexpr Op kOp = Op::rms_norm_forward;
   Tensor x;         // (tokens, d_model)
@@ -19,7 +21,7 @@ struct RmsNormForward {
   Tap scale_tap;  // (tokens, 1): y uses the edited scale
 };
 
-// Gradients of x and residual are the same tensor, dsum_total.
+// Gradients of x and residual are the same tensor, dsum_total, of sum's dtype. Of dy's dtype.
 struct RmsNormBackward {
   static constexpr Op kOp = Op::rms_norm_backward;
   Tensor dy;      // (tokens, d_model)
@@ -30,6 +32,8 @@ struct RmsNormBackward {
   double eps = 1e-5;
   Tap scale_tap;      // forward's
   Tensor dsum_total;  // (tokens, d_model), assigned; may be dsum
+  Tensor dx;          // (tokens, d_model), assigned: dsum_total for an x of dy's dtype where sum has
+                      // another; or empty
   Tensor dweight;     // (d_model), accumulated
 };
 

@@ -70,7 +70,10 @@ std::string first_non_finite(const LanguageModel& model, const TokenBatch& batch
   for (const Parameter& p : parameters) {
     if (!is_finite(model.device(), p.var.value())) return fmt::format("weight \"{}\"", p.name);
   }
-  if (const auto point = first_point(model, batch)) return fmt::format("point \"{}\"", *point);
+  const bool has_points = model.activations() == model.dtype();
+  if (const auto point = has_points ? first_point(model, batch) : std::nullopt) {
+    return fmt::format("point \"{}\"", *point);
+  }
   Tape tape(model.device(), false);
   const Tensor loss = predict(tape, model, batch).loss.value();
   if (!is_finite(model.device(), loss)) return "the loss itself";

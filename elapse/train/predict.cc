@@ -10,28 +10,36 @@ Tensor upload(Device& device, const std::vector<int64_t>& values) {
   return device.upload(values, {static_cast<int64_t>(values.size())});
 }
 
-Prediction predict(Tape& tape, const LanguageModel& model, const TokenBatch& batch,
-                   Sequences sequences, State* state, Points* points) {
-  Device& device = model.device();
+Batch on_device(Device& device, const TokenBatch& batch, Sequences sequences) {
   Batch input = {upload(device, batch.tokens), std::move(sequences), {}};
   if (!batch.logit_rows.empty()) input.logit_rows = upload(device, batch.logit_rows);
-  const Var logits = model.forward(tape, input, state, points);
-  return {logits, cross_entropy(tape, logits, upload(device, batch.targets))};
+  return input;
+}
+
+Batch on_device(Device& device, const TokenBatch& batch) {
+  return on_device(device, batch, make_sequences(device, batch.lengths));
 }
 
 }  // namespace
 
 Prediction predict(Tape& tape, const LanguageModel& model, const TokenBatch& batch,
                    Points* points) {
-  return predict(tape, model, batch, make_sequences(model.device(), batch.lengths), nullptr,
-                 points);
+  Device& device = model.device();
+  const Var logits = model.forward(tape, on_device(device, batch), nullptr, points);
+  return {logits, cross_entropy(tape, logits, upload(device, batch.targets))};
 }
 
-Prediction predict(Tape& tape, const LanguageModel& model, const Stretch& stretch, State& state) {
+Var predict_loss(Tape& tape, const LanguageModel& model, const TokenBatch& batch) {
+  Device& device = model.device();
+  return model.loss(tape, on_device(device, batch), upload(device, batch.targets));
+}
+
+Var predict_loss(Tape& tape, const LanguageModel& model, const Stretch& stretch, State& state) {
+  Device& device = model.device();
   const std::vector<int64_t>& slots = stretch.sequences;
-  return predict(tape, model, stretch.batch,
-                 make_sequences(model.device(), stretch.batch.lengths, slots, slots), &state,
-                 nullptr);
+  const Sequences sequences = make_sequences(device, stretch.batch.lengths, slots, slots);
+  return model.loss(tape, on_device(device, stretch.batch, sequences),
+                    upload(device, stretch.batch.targets), &state);
 }
 
 double scalar(Device& device, const Tensor& t) {

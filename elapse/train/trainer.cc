@@ -70,7 +70,7 @@ std::vector<Trainer::Share> Trainer::backward(const std::vector<TokenBatch>& pas
 
 void Trainer::backward(const TokenBatch& pass, double weight, std::vector<Share>& shares) {
   Tape tape(model_.device());
-  const Var loss = predict(tape, model_, pass).loss;
+  const Var loss = predict_loss(tape, model_, pass);
   tape.backward(loss, weight);
   shares.push_back({loss.value(), weight, &pass});
 }
@@ -81,7 +81,7 @@ void Trainer::backward_in_stretches(const TokenBatch& pass, double weight,
   for (const Stretch& stretch : stretches_of(pass, config_.truncate)) {
     const bool counts = stretch.batch.counted_targets() > 0;
     Tape tape(model_.device(), counts);
-    const Var loss = predict(tape, model_, stretch, state).loss;
+    const Var loss = predict_loss(tape, model_, stretch, state);
     if (!counts) continue;
     const double of_stretch = weight * share(stretch.batch, pass.counted_targets());
     tape.backward(loss, of_stretch);
@@ -131,7 +131,7 @@ void Trainer::save(const std::string& folder) {
   // The step to come; after the last one there is none, and its own examples serve.
   const TokenBatch next = passes(std::min(steps_done(), config_.steps - 1)).front();
   Tape tape(model_.device(), false);
-  const double loss = scalar(model_.device(), predict(tape, model_, next).loss.value());
+  const double loss = scalar(model_.device(), predict_loss(tape, model_, next).value());
   if (!std::isfinite(loss)) stop("the loss", loss, next);
   save_checkpoint(folder, model_, optimizer_, run_settings());
   last_checkpoint_ = fmt::format("{} of step {}", resume_path(folder), steps_done());

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "elapse/ops/cross_entropy.h"
 
+#include "elapse/ops/linear.h"
+#include "elapse/ops/pointwise.h"
 #include "tests/ops/op_test.h"
 
 namespace elapse {
@@ -50,6 +52,73 @@ TEST(CrossEntropy, AgreesWithRef) {
     // logsumexp, of magnitude up to largest + 10, is rounded to float, as are differences from it.
     expect_backends_agree([&](Device& device, Operands& o) { run(device, make_call(o, c)); },
                           2 * kEpsilon * (c.largest + 10));
+  }
+}
+
+struct HeadCase {
+  int64_t tokens, d_model, vocab;
+};
+
+// What the op is: linear and cross_entropy, with their gradients.
+void run_composed(Device& device, const LinearCrossEntropyForward& forward,
+                  const LinearCrossEntropyBackward& backward) {
+  const Shape shape = {forward.x.dim(0), forward.weight.dim(0)};
+  const Tensor logits = device.empty(DType::f64, shape), dlogits = device.empty(DType::f64, shape);
+  const Tensor logsumexp = device.empty(DType::f64, {shape[0]});
+  const Tensor one = device.empty(DType::f64, {1});
+  *one.data<double>() = 1;
+  linear_forward(device, {forward.x, forward.weight, {}, logits});
+  cross_entropy_forward(device, {logits, forward.targets, logsumexp, forward.loss});
+  cross_entropy_backward(device, {one, logits, forward.targets, logsumexp, dlogits});
+  linear_backward_input(device, {dlogits, forward.weight, forward.dx});
+  std::fill_n(forward.dweight.data<double>(), forward.dweight.numel(), 0);
+  linear_backward_weight(device, {dlogits, forward.x, forward.dweight, {}});
+  cross_entropy_backward(device, {backward.dloss, logits, forward.targets, logsumexp, dlogits});
+  linear_backward_input(device, {dlogits, forward.weight, backward.dx});
+  linear_backward_weight(device, {dlogits, forward.x, backward.dweight, {}});
+}
+
+void run_head(Device& device, Operands& o, const HeadCase& c) {
+  std::vector<int64_t> targets;
+  for (int64_t t = 0; t < c.tokens; ++t) {
+    targets.push_back(t % 5 == 1 ? kIgnoredTarget : o.random().below(c.vocab));
+  }
+  const Shape shape = {c.tokens, c.d_model}, weight_shape = {c.vocab, c.d_model};
+  // dx and dweight in units of a token's share, beside which tolerances are small.
+  const auto count = static_cast<double>(std::max<int64_t>(1, c.tokens));
+  const LinearCrossEntropyForward forward = {.x = o.activation(shape),
+                                             .weight = o.input(weight_shape),
+                                             .targets = o.indices(targets),
+                                             .loss = o.assigned({1}),
+                                             .dx = o.assigned_activation(shape),
+                                             .dweight = o.assigned(weight_shape)};
+  const LinearCrossEntropyBackward backward = {.dloss = o.input({1}, count, 2 * count),
+                                               .unit_dx = forward.dx,
+                                               .unit_dweight = forward.dweight,
+                                               .dx = o.assigned_activation(shape),
+                                               .dweight = o.accumulated(weight_shape)};
+  LinearCrossEntropyForward alone = forward;
+  alone.loss = o.assigned({1});
+  alone.dx = alone.dweight = {};
+  if (!device.has(forward.x.dtype(), Op::linear_cross_entropy_forward)) {
+    run_composed(device, forward, backward);
+    return copy(device, {forward.loss, alone.loss});
+  }
+  linear_cross_entropy_forward(device, forward);
+  linear_cross_entropy_backward(device, backward);
+  linear_cross_entropy_forward(device, alone);
+}
+
+TEST(CrossEntropy, CudaOfAHeadAgreesWithRef) {
+  for (const HeadCase& c : {HeadCase{0, 4, 3}, HeadCase{1, 1, 1}, HeadCase{37, 24, 17},
+                            HeadCase{700, 33, 130}, HeadCase{3, 8, 50280},
+                            HeadCase{300, 2, 530'000}}) {  // more than one part
+    SCOPED_TRACE(::testing::Message() << c.tokens << " x " << c.d_model << " x " << c.vocab);
+    const auto call = [&](Device& device, Operands& o) { run_head(device, o, c); };
+    const auto longest = static_cast<double>(c.tokens + c.d_model + 64);
+    expect_cuda_agrees(call, 2 * kEpsilon * longest);
+    // A token's gradient of logits is rounded: terms of at most 1, both signs, times x or W.
+    expect_cuda_agrees(call, kBf16Epsilon / 2, 1, DType::bf16);
   }
 }
 

@@ -48,12 +48,12 @@ struct Call {
 Call make_call(Operands& o, const Case& c) {
   Call call;
   auto& [forward, backward_input, backward_weight] = call;
-  forward.x = o.input({c.rows, c.in}, -1, 1, c.row_padding);
+  forward.x = o.activation({c.rows, c.in}, -1, 1, c.row_padding);
   forward.weight = o.input({c.out, c.in});
   if (c.bias) forward.bias = o.input({c.out});
-  forward.y = o.assigned({c.rows, c.out}, c.row_padding);
-  const Tensor dy = o.input({c.rows, c.out}, -1, 1, c.row_padding);
-  backward_input = {dy, forward.weight, o.assigned({c.rows, c.in}, c.row_padding)};
+  forward.y = o.assigned_activation({c.rows, c.out}, c.row_padding);
+  const Tensor dy = o.activation({c.rows, c.out}, -1, 1, c.row_padding);
+  backward_input = {dy, forward.weight, o.assigned_activation({c.rows, c.in}, c.row_padding)};
   backward_weight = {dy, forward.x, o.accumulated({c.out, c.in}), {}};
   if (c.bias) backward_weight.dbias = o.accumulated({c.out});
   return call;
@@ -69,8 +69,22 @@ TEST(Linear, AgreesWithRef) {
   for (const Case& c : kCases) {
     SCOPED_TRACE(::testing::Message() << c.rows << " rows, " << c.in << " to " << c.out);
     const auto longest = static_cast<double>(std::max({c.rows, c.in, c.out}));
-    expect_backends_agree([&](Device& device, Operands& o) { run(device, make_call(o, c)); },
-                          kEpsilon * (longest + 2));
+    const auto call = [&](Device& device, Operands& o) { run(device, make_call(o, c)); };
+    expect_backends_agree(call, kEpsilon * (longest + 2));
+    expect_cuda_agrees_in_bf16(call, kEpsilon * (longest + 2));
+  }
+}
+
+TEST(Linear, CudaGivesLogitsOfBf16InFloat) {
+  for (const Case& c : kCases) {
+    SCOPED_TRACE(::testing::Message() << c.rows << " rows, " << c.in << " to " << c.out);
+    const auto call = [&](Device& device, Operands& o) {
+      LinearForward forward = {o.activation({c.rows, c.in}), o.activation({c.out, c.in}), {}, {}};
+      if (c.bias) forward.bias = o.input({c.out});
+      forward.y = o.assigned({c.rows, c.out});
+      linear_forward(device, forward);
+    };
+    expect_cuda_agrees(call, kEpsilon * static_cast<double>(c.in + 2), 1, DType::bf16);
   }
 }
 

@@ -12,12 +12,14 @@
 #include <string>
 #include <vector>
 
+#include "elapse/core/convert.h"
 #include "elapse/core/random.h"
 #include "elapse/ops/device.h"
 
 namespace elapse::op_test {
 
 inline constexpr double kEpsilon = std::numeric_limits<float>::epsilon();
+inline constexpr double kBf16Epsilon = 1.0 / 128;
 inline constexpr int kThreadCounts[] = {1, 2, 3, 7};
 
 // Visits the offset, in elements from data, of every element of a strided tensor in index order.
@@ -35,15 +37,31 @@ void for_each_offset(const Tensor& t, Visit&& visit) {
   }
 }
 
+inline uint16_t& bf16_at(const Tensor& t, int64_t offset) {
+  return static_cast<uint16_t*>(t.raw())[offset];
+}
+inline double from_bf16(uint16_t bits) {
+  double value = 0;
+  convert_elements(DType::bf16, &bits, DType::f64, &value, 1);
+  return value;
+}
+inline uint16_t to_bf16(double value) {
+  uint16_t bits = 0;
+  convert_elements(DType::f64, &value, DType::bf16, &bits, 1);
+  return bits;
+}
+
 inline double get(const Tensor& t, int64_t offset) {
   if (t.dtype() == DType::f32) return t.data<float>()[offset];
   if (t.dtype() == DType::f64) return t.data<double>()[offset];
+  if (t.dtype() == DType::bf16) return from_bf16(bf16_at(t, offset));
   return static_cast<double>(t.data<int64_t>()[offset]);
 }
 
 inline void put(const Tensor& t, int64_t offset, double value) {
   if (t.dtype() == DType::f32) t.data<float>()[offset] = static_cast<float>(value);
   else if (t.dtype() == DType::f64) t.data<double>()[offset] = value;
+  else if (t.dtype() == DType::bf16) bf16_at(t, offset) = to_bf16(value);
   else t.data<int64_t>()[offset] = static_cast<int64_t>(value);
 }
 
@@ -53,18 +71,22 @@ inline std::vector<double> values(const Tensor& t) {
   return out;
 }
 
-// A tensor between guard bytes, off any vector's alignment, each row of its last axis followed by
-// `row_padding` elements that nobody may write.
+// A tensor between guard bytes, after `margin` elements of them: by default off any vector's
+// alignment. Each row of its last axis is followed by `row_padding` elements that nobody may write.
 class Guarded {
  public:
-  Guarded(MemorySource& memory, DType dtype, Shape shape, int64_t row_padding = 0) {
+  static constexpr int64_t kUnaligned = 37, kAligned = 64;
+
+  Guarded(MemorySource& memory, DType dtype, Shape shape, int64_t row_padding = 0,
+          int64_t margin = kUnaligned)
+      : margin_(margin) {
     Shape padded = shape;
     padded.set(-1, shape[-1] + row_padding);
-    size_ = static_cast<size_t>((padded.numel() + 2 * kMargin) * size_of(dtype));
+    size_ = static_cast<size_t>((padded.numel() + 2 * margin) * size_of(dtype));
     bytes_ = {static_cast<uint8_t*>(memory.allocate(static_cast<int64_t>(size_))),
               [&memory](uint8_t* bytes) { memory.release(bytes); }};
     std::fill_n(bytes_.get(), size_, kGuard);
-    uint8_t* data = bytes_.get() + kMargin * size_of(dtype);
+    uint8_t* data = bytes_.get() + margin * size_of(dtype);
     tensor_ = Tensor::wrap(data, dtype, padded, bytes_).columns(0, shape[-1]);
   }
 
@@ -74,7 +96,7 @@ class Guarded {
     std::vector<uint8_t> rest = bytes();
     const int64_t size = size_of(tensor_.dtype());
     for_each_offset(tensor_, [&](int64_t offset) {
-      std::memset(rest.data() + (kMargin + offset) * size, kGuard, static_cast<size_t>(size));
+      std::memset(rest.data() + (margin_ + offset) * size, kGuard, static_cast<size_t>(size));
     });
     return std::all_of(rest.begin(), rest.end(), [](uint8_t b) { return b == kGuard; });
   }
@@ -82,41 +104,49 @@ class Guarded {
   std::vector<uint8_t> bytes() const { return {bytes_.get(), bytes_.get() + size_}; }
 
  private:
-  static constexpr int64_t kMargin = 37;  // elements
   static constexpr uint8_t kGuard = 0xA5;
 
+  int64_t margin_;
   std::shared_ptr<uint8_t> bytes_;
   size_t size_;
   Tensor tensor_;
 };
 
-// The tensors of one call. Two sets of the same seed, asked for the same tensors in the same
-// order, hold the same numbers whatever their dtypes: all are floats.
+// The tensors of one call. Two sets of the same seed and rounding, asked for the same tensors in the
+// same order, hold the same numbers whatever their dtypes: all are floats, or bf16's where
+// `activations` are or are `rounded` so.
 class Operands {
  public:
   explicit Operands(DType dtype, uint64_t seed = 1, MemorySource& memory = host_memory())
-      : memory_(memory), dtype_(dtype), random_(seed) {}
+      : Operands(dtype, dtype, false, seed, memory) {}
+  Operands(DType dtype, DType activations, bool rounded, uint64_t seed = 1,
+           MemorySource& memory = host_memory(), int64_t margin = Guarded::kUnaligned)
+      : memory_(memory),
+        dtype_(dtype),
+        activations_(activations),
+        rounded_(rounded),
+        margin_(margin),
+        random_(seed) {}
 
   Tensor input(Shape shape, double lo = -1, double hi = 1, int64_t row_padding = 0) {
-    return keep(inputs_, Guarded(memory_, dtype_, shape, row_padding), lo, hi);
+    return keep(inputs_, guarded(dtype_, shape, row_padding), lo, hi);
+  }
+  // What is of 16 bits in an operation that computes in those; as `input` in others.
+  Tensor activation(Shape shape, double lo = -1, double hi = 1, int64_t row_padding = 0) {
+    return keep(inputs_, guarded(activations_, shape, row_padding), lo, hi);
   }
   // Starts as NaN: what is not assigned will not compare equal.
   Tensor assigned(Shape shape, int64_t row_padding = 0) {
-    outputs_.emplace_back(memory_, dtype_, shape, row_padding);
-    const Tensor t = outputs_.back().tensor();
-    for_each_offset(t, [&](int64_t offset) { put(t, offset, std::nan("")); });
-    return t;
+    return start_as_nan(outputs_, guarded(dtype_, shape, row_padding));
+  }
+  Tensor assigned_activation(Shape shape, int64_t row_padding = 0) {
+    return start_as_nan(outputs_, guarded(activations_, shape, row_padding));
   }
   // What one operation leaves for another in an order of its own: not compared. Starts as NaN.
-  Tensor handed_on(Shape shape) {
-    inputs_.emplace_back(memory_, dtype_, shape);
-    const Tensor t = inputs_.back().tensor();
-    for_each_offset(t, [&](int64_t offset) { put(t, offset, std::nan("")); });
-    return t;
-  }
+  Tensor handed_on(Shape shape) { return start_as_nan(inputs_, guarded(dtype_, shape, 0)); }
   // Starts with numbers that must still be part of the result.
   Tensor accumulated(Shape shape, int64_t row_padding = 0) {
-    return keep(outputs_, Guarded(memory_, dtype_, shape, row_padding), -1, 1);
+    return keep(outputs_, guarded(dtype_, shape, row_padding), -1, 1);
   }
   Tensor output_of(DType dtype, Shape shape) {
     outputs_.emplace_back(memory_, dtype, shape);
@@ -143,16 +173,29 @@ class Operands {
   }
 
  private:
+  Guarded guarded(DType dtype, Shape shape, int64_t row_padding) {
+    return Guarded(memory_, dtype, shape, row_padding, margin_);
+  }
   Tensor keep(std::vector<Guarded>& list, Guarded guarded, double lo, double hi) {
     list.push_back(std::move(guarded));
     const Tensor t = list.back().tensor();
-    for_each_offset(
-        t, [&](int64_t offset) { put(t, offset, static_cast<float>(random_.uniform(lo, hi))); });
+    for_each_offset(t, [&](int64_t offset) {
+      const double value = static_cast<float>(random_.uniform(lo, hi));
+      put(t, offset, rounded_ ? from_bf16(to_bf16(value)) : value);
+    });
+    return t;
+  }
+  static Tensor start_as_nan(std::vector<Guarded>& list, Guarded guarded) {
+    list.push_back(std::move(guarded));
+    const Tensor t = list.back().tensor();
+    for_each_offset(t, [&](int64_t offset) { put(t, offset, std::nan("")); });
     return t;
   }
 
   MemorySource& memory_;
-  DType dtype_;
+  DType dtype_, activations_;
+  bool rounded_;
+  int64_t margin_;
   Random random_;
   std::vector<Guarded> inputs_;
   std::vector<Guarded> outputs_;
@@ -206,18 +249,21 @@ inline bool can_open(const std::string& name) {
   }
 }
 
-// Runs `call(device, operands)` on cuda in float, where there is one, and on ref in double and
-// compares every output; then asks for the same bits again.
+// Runs `call(device, operands)` on cuda, where there is one, with activations in float or bf16, and
+// on ref in double and compares every output, those of bf16 within its rounding too; then asks for
+// the same bits again.
 template <class Call>
-void expect_cuda_agrees(Call&& call, double tolerance, uint64_t seed = 1) {
+void expect_cuda_agrees(Call&& call, double tolerance, uint64_t seed = 1,
+                        DType activations = DType::f32, int64_t margin = Guarded::kUnaligned) {
   static const bool is_here = can_open("cuda");
   if (!is_here) return;
+  const bool rounded = activations == DType::bf16;
   Device ref("ref", 1), cuda("cuda");
-  Operands expected(DType::f64, seed);
+  Operands expected(DType::f64, DType::f64, rounded, seed);
   call(ref, expected);
   std::vector<std::vector<uint8_t>> first;
   for (const bool again : {false, true}) {
-    Operands actual(DType::f32, seed, cuda.shared_memory());
+    Operands actual(DType::f32, activations, rounded, seed, cuda.shared_memory(), margin);
     call(cuda, actual);
     cuda.synchronize();
     actual.expect_guards_intact();
@@ -227,10 +273,20 @@ void expect_cuda_agrees(Call&& call, double tolerance, uint64_t seed = 1) {
       if (again) {
         EXPECT_EQ(output.bytes(), first[i]) << what << " differs the second time";
       } else {
-        expect_close(output.tensor(), expected.outputs()[i].tensor(), tolerance, what);
+        const bool is_rounded = output.tensor().dtype() == DType::bf16;
+        expect_close(output.tensor(), expected.outputs()[i].tensor(),
+                     tolerance + (is_rounded ? kBf16Epsilon : 0), what);
         first.push_back(output.bytes());
       }
     }
+  }
+}
+
+// On cuda in bf16, on tensors aligned for vectors and on others.
+template <class Call>
+void expect_cuda_agrees_in_bf16(Call&& call, double tolerance) {
+  for (const int64_t margin : {Guarded::kUnaligned, Guarded::kAligned}) {
+    expect_cuda_agrees(call, tolerance, 1, DType::bf16, margin);
   }
 }
 

@@ -73,6 +73,27 @@ TEST(AdamW, ClipsOnlyWhatIsTooLong) {
   EXPECT_NEAR(m_after(16), 0.25, 1e-6);
 }
 
+// More than one launch of cuda's has room for.
+TEST(AdamW, AgreesWithRefOnManyTensors) {
+  const auto call = [](Device& device, Operands& o) {
+    AdamW args;
+    SumOfSquares sum;
+    for (int64_t i = 0; i < 1001; ++i) {
+      const int64_t n = i % 7;
+      args.tensors.push_back({o.accumulated({n}), o.input({n}), o.accumulated({n}),
+                              o.accumulated({n}), i % 2 == 1});
+      const Tensor& v = args.tensors.back().v;
+      for_each_offset(v, [&](int64_t at) { put(v, at, std::abs(get(v, at))); });
+      sum.tensors.push_back(args.tensors.back().grad);
+    }
+    sum.out = o.output_of(DType::f64, {1});
+    sum_of_squares(device, sum);
+    args.norm_squared = sum.out;
+    adamw(device, args);
+  };
+  expect_backends_agree(call, 32 * kEpsilon);
+}
+
 TEST(SumOfSquares, AgreesWithRef) {
   const auto call = [](Device& device, Operands& o) {
     SumOfSquares args;

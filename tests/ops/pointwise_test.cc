@@ -39,6 +39,21 @@ TEST(Pointwise, FillAndCopy) {
   }
 }
 
+TEST(Pointwise, CudaFillsCopiesAndAddsInBf16) {
+  const auto call = [](Device& device, Operands& o) {
+    const Shape shape = {7, 33};
+    const Tensor x = o.activation(shape, -1, 1, 2), y = o.activation(shape), wide = o.input(shape);
+    copy(device, {x, o.assigned(shape)});  // widened
+    copy(device, {x, o.assigned_activation(shape, 3)});
+    copy(device, {wide, o.assigned_activation(shape)});
+    fill(device, {o.assigned_activation(shape, 1), 0.75});
+    for (const BinaryFunction function : {BinaryFunction::add, BinaryFunction::mul}) {
+      binary(device, {function, x, y, o.assigned_activation(shape)});
+    }
+  };
+  expect_cuda_agrees(call, 0, 1, DType::bf16);
+}
+
 TEST(Pointwise, CopyConvertsBetweenFloatAndDouble) {
   Device cpu("cpu", 2);
   Operands narrow(DType::f32), wide(DType::f64);

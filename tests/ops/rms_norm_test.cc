@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "elapse/ops/rms_norm.h"
 
+#include "elapse/ops/pointwise.h"
 #include "tests/ops/op_test.h"
 
 namespace elapse {
@@ -38,14 +39,14 @@ Tap scale_tap(Operands& o, const Case& c) {
 RmsNormForward forward_args(Operands& o, const Case& c) {
   const Shape shape = {c.tokens, c.d_model};
   RmsNormForward args;
-  args.x = o.input(shape, 0.5, 1.5, c.row_padding);
+  args.x = o.activation(shape, 0.5, 1.5, c.row_padding);
   if (c.residual) {
     args.residual = o.input(shape, 0, 0.5);
     args.sum = o.assigned(shape, c.row_padding);
   }
   args.weight = o.input({c.d_model});
   args.scale = o.assigned({c.tokens, 1});
-  args.y = o.assigned(shape, c.row_padding);
+  args.y = o.assigned_activation(shape, c.row_padding);
   args.scale_tap = scale_tap(o, c);
   return args;
 }
@@ -53,13 +54,15 @@ RmsNormForward forward_args(Operands& o, const Case& c) {
 RmsNormBackward backward_args(Operands& o, const Case& c, const RmsNormForward& forward) {
   const Shape shape = {c.tokens, c.d_model};
   RmsNormBackward args;
-  args.dy = o.input(shape, -1, 1, c.row_padding);
+  args.dy = o.activation(shape, -1, 1, c.row_padding);
   if (c.residual) args.dsum = o.input(shape);
   args.sum = c.residual ? forward.sum : forward.x;
   args.weight = forward.weight;
   args.scale = forward.scale;
   args.scale_tap = forward.scale_tap;
-  args.dsum_total = o.assigned(shape, c.row_padding);
+  const bool wide_sum = args.sum.dtype() == o.dtype();
+  args.dsum_total =
+      wide_sum ? o.assigned(shape, c.row_padding) : o.assigned_activation(shape, c.row_padding);
   args.dweight = o.accumulated({c.d_model});
   return args;
 }
@@ -72,13 +75,43 @@ double tolerance(const Case& c) {
 TEST(RmsNorm, AgreesWithRef) {
   for (const Case& c : kCases) {
     SCOPED_TRACE(::testing::Message() << c.tokens << " x " << c.d_model);
-    expect_backends_agree(
-        [&](Device& device, Operands& o) {
-          const RmsNormForward forward = forward_args(o, c);
-          rms_norm_forward(device, forward);
-          rms_norm_backward(device, backward_args(o, c, forward));
-        },
-        tolerance(c));
+    const auto call = [&](Device& device, Operands& o) {
+      const RmsNormForward forward = forward_args(o, c);
+      rms_norm_forward(device, forward);
+      rms_norm_backward(device, backward_args(o, c, forward));
+    };
+    expect_backends_agree(call, tolerance(c));
+    expect_cuda_agrees_in_bf16(call, tolerance(c));
+  }
+}
+
+// The stream's first norm, of a float32 x, and the gradient that a sum hands to an x of bf16.
+TEST(RmsNorm, CudaAgreesWithRefBetweenBf16AndTheStream) {
+  for (const Case& c : kCases) {
+    if (c.edit != EditOp::none) continue;
+    SCOPED_TRACE(::testing::Message() << c.tokens << " x " << c.d_model);
+    const Shape shape = {c.tokens, c.d_model};
+    const auto call = [&](Device& device, Operands& o) {
+      RmsNormForward forward;
+      forward.x = o.input(shape, 0.5, 1.5);
+      forward.weight = o.input({c.d_model});
+      forward.scale = o.assigned({c.tokens, 1});
+      forward.y = o.assigned_activation(shape);
+      rms_norm_forward(device, forward);
+      RmsNormBackward backward;
+      backward.dy = o.activation(shape);
+      backward.dsum = o.input(shape);
+      backward.sum = forward.x;
+      backward.weight = forward.weight;
+      backward.scale = forward.scale;
+      backward.dsum_total = o.assigned(shape);
+      backward.dweight = o.accumulated({c.d_model});
+      const Tensor dx = o.assigned_activation(shape);
+      if (dx.dtype() == DType::bf16) backward.dx = dx;
+      rms_norm_backward(device, backward);
+      if (dx.dtype() != DType::bf16) copy(device, {backward.dsum_total, dx});
+    };
+    expect_cuda_agrees(call, tolerance(c), 1, DType::bf16);
   }
 }
 

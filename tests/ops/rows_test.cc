@@ -30,6 +30,19 @@ TEST(Rows, AgreesWithRef) {
   }
 }
 
+// As a vocabulary has them, and a token that half of a text is made of.
+TEST(Rows, ManyRowsAreAddedToALargeTable) {
+  const auto call = [](Device& device, Operands& o) {
+    std::vector<int64_t> index;
+    for (int64_t i = 0; i < 5000; ++i) {
+      index.push_back(i % 2 == 0 ? 70'000 : o.random().below(70'001));
+    }
+    const Tensor dout = o.input({5000, 3});
+    scatter_add_rows(device, {dout, o.indices(index), o.accumulated({70'001, 3})});
+  };
+  expect_backends_agree(call, kEpsilon * 2600);
+}
+
 TEST(Rows, ScatterIsTheGradientOfGather) {
   Device ref("ref");
   Operands o(DType::f64);

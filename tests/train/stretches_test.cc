@@ -59,7 +59,7 @@ double gradient_norm_of_last_stretch(TinyRun& run, int64_t tokens) {
   for (const Stretch& stretch : stretches_of(batch, tokens)) {
     const bool last = stretch.batch.counted_targets() > 0;
     Tape tape(run.device(), last);
-    const Var loss = predict(tape, model, stretch, state).loss;
+    const Var loss = predict_loss(tape, model, stretch, state);
     if (last) tape.backward(loss);
   }
   std::vector<double> all;

@@ -8,12 +8,35 @@ const Backend& cuda_backend();
 
 namespace {
 
-KernelTable make_table() {
+// What has kernels in float32 and in bf16.
+template <class T>
+KernelTable make_common_table(DType compute) {
   KernelTable table;
-  cuda::add_fill_and_copy(table, DType::f32);
+  cuda::add_fill_and_copy(table, compute);
+  table.set<Binary>(cuda::binary<T>);
+  table.set<LinearForward>(cuda::linear_forward);
+  table.set<LinearBackwardInput>(cuda::linear_backward_input);
+  table.set<LinearBackwardWeight>(cuda::linear_backward_weight);
+  table.set<RmsNormForward>(cuda::rms_norm_forward);
+  table.set<RmsNormBackward>(cuda::rms_norm_backward);
+  table.set<CausalConvForward>(cuda::causal_conv_forward<T>);
+  table.set<CausalConvBackward>(cuda::causal_conv_backward<T>);
+  table.set<LinearCrossEntropyForward>(cuda::linear_cross_entropy_forward<T>);
+  table.set<LinearCrossEntropyBackward>(cuda::linear_cross_entropy_backward<T>);
+  return table;
+}
+
+KernelTable make_bf16_table() {
+  KernelTable table = make_common_table<cuda::bf16>(DType::bf16);
+  table.set<ScanForward>(cuda::selective_scan_forward_bf16);
+  table.set<ScanBackward>(cuda::selective_scan_backward_bf16);
+  return table;
+}
+
+KernelTable make_table() {
+  KernelTable table = make_common_table<float>(DType::f32);
   table.set<UnaryForward>(cuda::unary_forward);
   table.set<UnaryBackward>(cuda::unary_backward);
-  table.set<Binary>(cuda::binary);
   table.set<SwigluForward>(cuda::swiglu_forward);
   table.set<SwigluBackward>(cuda::swiglu_backward);
   table.set<SumTo>(cuda::sum_to);
@@ -21,13 +44,6 @@ KernelTable make_table() {
   table.set<TapBackward>(cuda::tap_backward);
   table.set<GatherRows>(cuda::gather_rows);
   table.set<ScatterAddRows>(cuda::scatter_add_rows);
-  table.set<LinearForward>(cuda::linear_forward);
-  table.set<LinearBackwardInput>(cuda::linear_backward_input);
-  table.set<LinearBackwardWeight>(cuda::linear_backward_weight);
-  table.set<RmsNormForward>(cuda::rms_norm_forward);
-  table.set<RmsNormBackward>(cuda::rms_norm_backward);
-  table.set<CausalConvForward>(cuda::causal_conv_forward);
-  table.set<CausalConvBackward>(cuda::causal_conv_backward);
   table.set<ScanForward>(cuda::selective_scan_forward);
   table.set<ScanBackward>(cuda::selective_scan_backward);
   table.set<CrossEntropyForward>(cuda::cross_entropy_forward);
@@ -45,9 +61,17 @@ KernelTable make_double_table() {
 }
 
 const KernelTable* kernels(DType compute) {
-  static const KernelTable f32 = make_table(), f64 = make_double_table();
-  if (compute == DType::f32) return &f32;
-  return compute == DType::f64 ? &f64 : nullptr;
+  static const KernelTable f32 = make_table(), f64 = make_double_table(), bf16 = make_bf16_table();
+  switch (compute) {
+    case DType::f32:
+      return &f32;
+    case DType::f64:
+      return &f64;
+    case DType::bf16:
+      return &bf16;
+    default:
+      return nullptr;
+  }
 }
 
 cudaStream_t stream_of(void* context) { return static_cast<cuda::Context*>(context)->stream; }

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// A thread a channel, over a span of tokens. Bound: memory, 8 bytes an element forward, 20 backward
-// (dconv is written and read between its two passes); the d_conv inputs of a token come from the L1
-// cache but for one.
+// A thread two channels, over a span of tokens, with the last inputs in registers. Bound: memory,
+// 8 bytes an element forward and 12 backward, half of that in bf16; neighbouring spans meet in
+// three tokens, which come from the L2 cache. That is for four taps of a filter, as published models
+// have, and where nobody looks inside: else a thread goes over one channel and reads the d_conv
+// inputs of a token anew, 20 bytes backward (dconv is written and read between its two passes).
 #include "elapse/backends/cuda/kernels.h"
 #include "elapse/backends/cuda/matrix_parts.h"
 #include "elapse/backends/cuda/tap.cuh"
@@ -10,10 +12,14 @@ namespace elapse::cuda {
 namespace {
 
 constexpr int kThreads = 128;
-constexpr int64_t kSpan = 32;  // tokens of a sequence that a thread walks
+constexpr int64_t kSpan = 32;         // tokens of a sequence that a thread walks
+constexpr int64_t kGradientSpan = 64;  // the same, backward with the window in registers
+constexpr int kWindow = 4;            // inputs of a token, where they are in registers
+constexpr int kAhead = 4;             // tokens that a thread reads before it uses them
 
+template <class T>
 struct Conv {
-  Rows<const float> x;
+  Rows<const T> x;
   const float* weight;  // (d_inner, d_conv)
   const float* bias;    // or null
   const float* start;   // (n_seqs, d_conv - 1, d_inner), or null: zeros
@@ -31,28 +37,31 @@ struct Span {
   int64_t s, first, last;  // of the sequence
   int64_t begin, end;      // of the span
 
-  __device__ Span(const Conv& a, int64_t row) {
-    s = sequence_of_row(a.cu, a.n_seqs, kSpan, row);
+  template <class T>
+  __device__ Span(const Conv<T>& a, int64_t row, int64_t length = kSpan) {
+    s = sequence_of_row(a.cu, a.n_seqs, length, row);
     first = a.cu[s];
     last = a.cu[s + 1];
-    begin = first + (row - (first / kSpan + s)) * kSpan;
-    end = begin + kSpan < last ? begin + kSpan : last;
+    begin = first + (row - (first / length + s)) * length;
+    end = begin + length < last ? begin + length : last;
   }
 };
 
-int64_t span_rows(const Sequences& seqs) {
-  return seqs.count() == 0 ? 0 : seqs.tokens / kSpan + seqs.count();
+int64_t span_rows(const Sequences& seqs, int64_t length = kSpan) {
+  return seqs.count() == 0 ? 0 : seqs.tokens / length + seqs.count();
 }
 
 // x of the sequence's token t, which may stand before its first.
-__device__ float input_at(const Conv& a, const Span& span, int64_t t, int64_t e) {
-  if (t >= span.first) return a.x(t, e);
+template <class T>
+__device__ float input_at(const Conv<T>& a, const Span& span, int64_t t, int64_t e) {
+  if (t >= span.first) return static_cast<float>(a.x(t, e));
   if (a.start == nullptr) return 0.0f;
   const int64_t before = t - span.first + a.d_conv - 1;
   return a.start[(span.s * (a.d_conv - 1) + before) * a.d_inner + e];
 }
 
-__device__ float conv_at(const Conv& a, const Span& span, int64_t t, int64_t e) {
+template <class T>
+__device__ float conv_at(const Conv<T>& a, const Span& span, int64_t t, int64_t e) {
   float sum = a.bias == nullptr ? 0.0f : a.bias[e];
   for (int64_t k = 0; k < a.d_conv; ++k) {
     const float weight = a.weight[e * a.d_conv + k];
@@ -65,14 +74,72 @@ __device__ float conv_at(const Conv& a, const Span& span, int64_t t, int64_t e) 
   return sum;
 }
 
-__global__ void forward_kernel(const __grid_constant__ Conv a, Rows<float> y) {
+template <class T>
+__global__ void forward_kernel(const __grid_constant__ Conv<T> a, Rows<T> y) {
   const int64_t e = blockIdx.y * int64_t{kThreads} + threadIdx.x;
   const Span span(a, blockIdx.x);
   if (e >= a.d_inner) return;
   for (int64_t t = span.begin; t < span.end; ++t) {
     bool changed = false;
     const float conv = a.conv_tap.through(conv_at(a, span, t, e), t, e, 0, changed);
-    y(t, e) = a.silu ? silu(conv) : conv;
+    y(t, e) = static_cast<T>(a.silu ? silu(conv) : conv);
+  }
+}
+
+// The filters of two channels, and the last inputs of each.
+struct Window {
+  float2 weight[kWindow], bias, x[kWindow];
+
+  template <class T>
+  __device__ Window(const Conv<T>& a, const Span& span, int64_t e) {
+    for (int k = 0; k < kWindow; ++k) {
+      weight[k] = {a.weight[e * kWindow + k], a.weight[(e + 1) * kWindow + k]};
+    }
+    bias = a.bias == nullptr ? float2{0, 0} : float2{a.bias[e], a.bias[e + 1]};
+    for (int k = 1; k < kWindow; ++k) {
+      const int64_t t = span.begin - kWindow + k;
+      const bool is_there = t < span.last;  // a span may be empty
+      x[k] = is_there ? float2{input_at(a, span, t, e), input_at(a, span, t, e + 1)} : float2{0, 0};
+    }
+  }
+
+  __device__ void push(float2 next) {
+    for (int k = 1; k < kWindow; ++k) x[k - 1] = x[k];
+    x[kWindow - 1] = next;
+  }
+  __device__ float2 conv() const {
+    float2 sum = bias;
+    for (int k = 0; k < kWindow; ++k) {
+      sum = {fmaf(weight[k].x, x[k].x, sum.x), fmaf(weight[k].y, x[k].y, sum.y)};
+    }
+    return sum;
+  }
+};
+
+template <class T>
+__global__ void window_forward_kernel(const __grid_constant__ Conv<T> a, Rows<T> y) {
+  const int64_t e = 2 * (blockIdx.y * int64_t{kThreads} + threadIdx.x);
+  const Span span(a, blockIdx.x);
+  if (e >= a.d_inner || span.begin >= span.end) return;
+  Window window(a, span, e);
+  const int tokens = static_cast<int>(span.end - span.begin);
+  const int x_stride = static_cast<int>(a.x.stride), y_stride = static_cast<int>(y.stride);
+  const T* x = a.x.row(span.begin) + e;
+  T* out = y.row(span.begin) + e;
+  for (int t = 0; t < tokens; t += kAhead) {
+    float2 ahead[kAhead];
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {
+      if (t + i < tokens) ahead[i] = load_pair(x + (t + i) * x_stride);
+    }
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {
+      if (t + i >= tokens) break;
+      window.push(ahead[i]);
+      float2 v = window.conv();
+      if (a.silu) v = {silu<T>(v.x), silu<T>(v.y)};
+      store_pair(out + (t + i) * y_stride, v);
+    }
   }
 }
 
@@ -86,7 +153,8 @@ __global__ void start_kernel(const float* pool, const int64_t* start_slots, int6
 }
 
 // The windows that they end with: each the last d_conv - 1 inputs.
-__global__ void end_kernel(const __grid_constant__ Conv a, float* pool) {
+template <class T>
+__global__ void end_kernel(const __grid_constant__ Conv<T> a, float* pool) {
   const int64_t e = blockIdx.y * int64_t{kThreads} + threadIdx.x, s = blockIdx.x;
   const int64_t slot = a.end_slots[s];
   if (e >= a.d_inner || slot < 0) return;
@@ -97,19 +165,80 @@ __global__ void end_kernel(const __grid_constant__ Conv a, float* pool) {
   }
 }
 
+template <class T>
 struct Backward {
-  Conv conv;
-  Rows<const float> dy;
-  float* dconv;         // (tokens, d_inner)
+  Conv<T> conv;
+  Rows<const T> dy;
+  float* dconv;         // (tokens, d_inner), or null with the window in registers
   const float* dend;    // (n_seqs, d_conv - 1, d_inner), or null
   float* dstart;        // (n_seqs, d_conv - 1, d_inner), assigned, or null
   float* dweight_part;  // (spans, d_inner, d_conv)
   float* dbias_part;    // (spans, d_inner)
-  Rows<float> dx;
+  Rows<T> dx;
 };
 
-__global__ void dconv_kernel(const __grid_constant__ Backward a) {
-  const Conv& conv = a.conv;
+// All gradients at once: that of token t's input is known three tokens later.
+template <class T>
+__global__ void window_backward_kernel(const __grid_constant__ Backward<T> a) {
+  const Conv<T>& conv = a.conv;
+  const int64_t e = 2 * (blockIdx.y * int64_t{kThreads} + threadIdx.x);
+  const Span span(conv, blockIdx.x, kGradientSpan);
+  if (e >= conv.d_inner) return;
+  constexpr int kLater = kWindow - 1;
+  Window window(conv, span, e);
+  float2 dconv[kWindow] = {}, dweight[kWindow] = {}, dbias = {0, 0};
+  const int tokens = span.begin < span.end ? static_cast<int>(span.end - span.begin) : 0;
+  const int known = static_cast<int>(span.last - span.begin);  // tokens from here on
+  const int x_stride = static_cast<int>(conv.x.stride), dy_stride = static_cast<int>(a.dy.stride);
+  const int dx_stride = static_cast<int>(a.dx.stride);
+  const T* x = conv.x.data + span.begin * conv.x.stride + e;
+  const T* dy = a.dy.data + span.begin * a.dy.stride + e;
+  T* dx = a.dx.data + span.begin * a.dx.stride + e;
+  for (int t = 0; t < (tokens == 0 ? 0 : tokens + kLater); t += kAhead) {
+    float2 x_ahead[kAhead], dy_ahead[kAhead];
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {
+      const bool reads = t + i < known && t + i < tokens + kLater;
+      x_ahead[i] = reads ? load_pair(x + (t + i) * x_stride) : float2{0, 0};
+      dy_ahead[i] = reads ? load_pair(dy + (t + i) * dy_stride) : float2{0, 0};
+    }
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {
+      if (t + i >= tokens + kLater) break;
+      window.push(x_ahead[i]);
+      const float2 c = window.conv();
+      float2 g = dy_ahead[i];
+      if (conv.silu) g = {g.x * silu_slope<T>(c.x), g.y * silu_slope<T>(c.y)};
+      if (t + i >= known) g = {0, 0};
+      for (int k = 1; k < kWindow; ++k) dconv[k - 1] = dconv[k];
+      dconv[kWindow - 1] = g;
+      if (t + i < tokens) {
+        dbias = {dbias.x + g.x, dbias.y + g.y};
+        for (int k = 0; k < kWindow; ++k) {
+          dweight[k] = {fmaf(g.x, window.x[k].x, dweight[k].x),
+                        fmaf(g.y, window.x[k].y, dweight[k].y)};
+        }
+      }
+      if (t + i < kLater) continue;
+      float2 sum = {0, 0};
+      for (int k = 0; k < kWindow; ++k) {
+        const float2 later = dconv[kWindow - 1 - k];
+        sum = {fmaf(later.x, window.weight[k].x, sum.x), fmaf(later.y, window.weight[k].y, sum.y)};
+      }
+      store_pair(dx + (t + i - kLater) * dx_stride, sum);
+    }
+  }
+  const int64_t row = blockIdx.x * conv.d_inner + e;
+  store_pair(a.dbias_part + row, dbias);
+  for (int k = 0; k < kWindow; ++k) {
+    a.dweight_part[row * kWindow + k] = dweight[k].x;
+    a.dweight_part[(row + 1) * kWindow + k] = dweight[k].y;
+  }
+}
+
+template <class T>
+__global__ void dconv_kernel(const __grid_constant__ Backward<T> a) {
+  const Conv<T>& conv = a.conv;
   const int64_t e = blockIdx.y * int64_t{kThreads} + threadIdx.x;
   const Span span(conv, blockIdx.x);
   if (e >= conv.d_inner) return;
@@ -118,7 +247,7 @@ __global__ void dconv_kernel(const __grid_constant__ Backward a) {
     bool changed = false;
     const float value = conv.conv_tap.through(conv_at(conv, span, t, e), t, e, 0, changed);
     const float slope = conv.silu ? silu_slope(value) : 1.0f;
-    const float dconv = conv.conv_tap.back(a.dy(t, e) * slope, t, e, 0);
+    const float dconv = conv.conv_tap.back(static_cast<float>(a.dy(t, e)) * slope, t, e, 0);
     a.dconv[t * conv.d_inner + e] = dconv;
     dbias += dconv;
   }
@@ -136,8 +265,9 @@ __global__ void dconv_kernel(const __grid_constant__ Backward a) {
 }
 
 // The gradient of the input at token t, which may stand before the sequence's first.
-__device__ float dinput_at(const Backward& a, const Span& span, int64_t t, int64_t e) {
-  const Conv& conv = a.conv;
+template <class T>
+__device__ float dinput_at(const Backward<T>& a, const Span& span, int64_t t, int64_t e) {
+  const Conv<T>& conv = a.conv;
   const int64_t window = conv.d_conv - 1, into_end = t - (span.last - window);
   float sum = 0;
   if (a.dend != nullptr && into_end >= 0) {
@@ -157,11 +287,14 @@ __device__ float dinput_at(const Backward& a, const Span& span, int64_t t, int64
   return sum;
 }
 
-__global__ void dx_kernel(const __grid_constant__ Backward a) {
+template <class T>
+__global__ void dx_kernel(const __grid_constant__ Backward<T> a) {
   const int64_t e = blockIdx.y * int64_t{kThreads} + threadIdx.x;
   const Span span(a.conv, blockIdx.x);
   if (e >= a.conv.d_inner) return;
-  for (int64_t t = span.begin; t < span.end; ++t) a.dx(t, e) = dinput_at(a, span, t, e);
+  for (int64_t t = span.begin; t < span.end; ++t) {
+    a.dx(t, e) = static_cast<T>(dinput_at(a, span, t, e));
+  }
   if (a.dstart == nullptr || span.begin != span.first) return;
   const int64_t window = a.conv.d_conv - 1;
   for (int64_t i = 0; i < window; ++i) {
@@ -200,9 +333,9 @@ Tensor upload_terms(Device& device, TapViews& views, const ConvTaps& taps, int64
                              {static_cast<int64_t>(terms.size() * sizeof(TapView))});
 }
 
-template <class Args>
-Conv conv_of(const Args& a, TapViews& views, const Tensor& start, const Tensor& terms) {
-  return {Rows<const float>(a.x),
+template <class T, class Args>
+Conv<T> conv_of(const Args& a, TapViews& views, const Tensor& start, const Tensor& terms) {
+  return {Rows<const T>(a.x),
           a.weight.template data<float>(),
           a.bias ? a.bias.template data<float>() : nullptr,
           start ? start.data<float>() : nullptr,
@@ -217,20 +350,40 @@ Conv conv_of(const Args& a, TapViews& views, const Tensor& start, const Tensor& 
           terms ? static_cast<const TapView*>(terms.raw()) : nullptr};
 }
 
-void backward_spans(Device& device, const CausalConvBackward& a, Backward& b, int64_t spans) {
+// Whether a window of registers serves: see the top.
+template <class T>
+bool is_plain(const Conv<T>& a) {
+  const TapView& tap = a.conv_tap;
+  const bool seen = tap.watch != nullptr || tap.gradient != nullptr || tap.n_edits > 0;
+  return a.d_conv == kWindow && !seen && a.term_taps == nullptr && a.d_inner % 2 == 0 &&
+         a.x.has_pairs();
+}
+
+template <class T>
+void backward_spans(Device& device, const CausalConvBackward& a, Backward<T>& b) {
   const int64_t d_inner = a.weight.dim(0), d_conv = a.weight.dim(1);
+  const bool plain = is_plain(b.conv) && b.dy.has_pairs() && b.dx.has_pairs() && !a.dpool;
+  const int64_t spans = span_rows(a.seqs, plain ? kGradientSpan : kSpan);
   const Tensor parts = device.empty(DType::f32, {spans, d_inner, d_conv + 1});
   b.dweight_part = parts.data<float>();
   b.dbias_part = b.dweight_part + spans * d_inner * d_conv;
-  const dim3 grid = grid_of(spans, divide_up(d_inner, kThreads));
-  launch(device, name_of(a.kOp), dconv_kernel, grid, kThreads, 0, b);
-  launch(device, name_of(a.kOp), dx_kernel, grid, kThreads, 0, b);
+  if (plain) {
+    launch(device, name_of(a.kOp), window_backward_kernel<T>,
+           grid_of(spans, divide_up(d_inner / 2, kThreads)), kThreads, 0, b);
+  } else {
+    const Tensor dconv = device.empty(DType::f32, {a.seqs.tokens, d_inner});
+    b.dconv = dconv.data<float>();
+    const dim3 grid = grid_of(spans, divide_up(d_inner, kThreads));
+    launch(device, name_of(a.kOp), dconv_kernel<T>, grid, kThreads, 0, b);
+    launch(device, name_of(a.kOp), dx_kernel<T>, grid, kThreads, 0, b);
+  }
   add_parts(device, b.dweight_part, spans, d_inner * d_conv, a.dweight.data<float>());
   if (a.dbias) add_parts(device, b.dbias_part, spans, d_inner, a.dbias.data<float>());
 }
 
 }  // namespace
 
+template <class T>
 void causal_conv_forward(Device& device, const CausalConvForward& a) {
   const int64_t d_inner = a.weight.dim(0), window = (a.weight.dim(1) - 1) * d_inner;
   const int64_t n_seqs = a.seqs.count(), blocks = divide_up(d_inner, kThreads);
@@ -243,34 +396,44 @@ void causal_conv_forward(Device& device, const CausalConvForward& a) {
            window, start.data<float>());
   }
   const Tensor terms = upload_terms(device, views, a.taps, d_inner);
-  const Conv conv = conv_of(a, views, start, terms);
-  launch(device, name_of(a.kOp), forward_kernel, grid_of(span_rows(a.seqs), blocks), kThreads, 0,
-         conv, Rows<float>(a.y));
+  const Conv<T> conv = conv_of<T>(a, views, start, terms);
+  const Rows<T> y(a.y);
+  if (is_plain(conv) && y.has_pairs()) {
+    launch(device, name_of(a.kOp), window_forward_kernel<T>,
+           grid_of(span_rows(a.seqs), divide_up(d_inner / 2, kThreads)), kThreads, 0, conv, y);
+  } else {
+    launch(device, name_of(a.kOp), forward_kernel<T>, grid_of(span_rows(a.seqs), blocks), kThreads,
+           0, conv, y);
+  }
   if (!a.pool) return;
-  launch(device, name_of(a.kOp), end_kernel, grid_of(n_seqs, blocks), kThreads, 0, conv,
+  launch(device, name_of(a.kOp), end_kernel<T>, grid_of(n_seqs, blocks), kThreads, 0, conv,
          a.pool.data<float>());
 }
 
+template <class T>
 void causal_conv_backward(Device& device, const CausalConvBackward& a) {
   const int64_t d_inner = a.weight.dim(0), d_conv = a.weight.dim(1);
   const int64_t n_seqs = a.seqs.count(), window = (d_conv - 1) * d_inner;
   TapViews views(device);
   const Tensor terms = upload_terms(device, views, a.taps, d_inner);
-  const Tensor dconv = device.empty(DType::f32, {a.seqs.tokens, d_inner});
-  Backward b = {.conv = conv_of(a, views, a.saved_start, terms),
-                .dy = Rows<const float>(a.dy),
-                .dconv = dconv.data<float>(),
-                .dx = Rows<float>(a.dx)};
-  if (!a.dpool) return backward_spans(device, a, b, span_rows(a.seqs));
+  Backward<T> b = {.conv = conv_of<T>(a, views, a.saved_start, terms),
+                   .dy = Rows<const T>(a.dy),
+                   .dx = Rows<T>(a.dx)};
+  if (!a.dpool) return backward_spans(device, a, b);
   const Tensor ends = device.empty(DType::f32, {2, n_seqs, window});
   float* dend = ends.data<float>();
   launch(device, name_of(a.kOp), take_end_kernel, grid_of(n_seqs, divide_up(window, kThreads)),
          kThreads, 0, a.dpool.data<float>(), a.seqs.end_slots.data<int64_t>(), window, dend);
   b.dend = dend;
   b.dstart = dend + n_seqs * window;
-  backward_spans(device, a, b, span_rows(a.seqs));
+  backward_spans(device, a, b);
   launch(device, name_of(a.kOp), give_start_kernel, grid_of(divide_up(window, kThreads)), kThreads,
          0, a.dpool.data<float>(), a.seqs.start_slots.data<int64_t>(), n_seqs, window, b.dstart);
 }
+
+template void causal_conv_forward<float>(Device&, const CausalConvForward&);
+template void causal_conv_forward<bf16>(Device&, const CausalConvForward&);
+template void causal_conv_backward<float>(Device&, const CausalConvBackward&);
+template void causal_conv_backward<bf16>(Device&, const CausalConvBackward&);
 
 }  // namespace elapse::cuda

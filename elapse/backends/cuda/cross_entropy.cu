@@ -1,13 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 // A block a token. Bound: memory; the logits are read twice forward (the second time mostly from
 // the L2 cache), and read and written once backward: 8 bytes an element each way at best.
+//
+// With the head's product: parts of some thousand tokens, whose logits are written by the product,
+// read twice, replaced by their gradient and read by two products more. Bound: the three products;
+// memory, 4 + 4 + 4 bytes an element and, in bf16, 2 + 2 + 2.
 #include "elapse/backends/cuda/kernels.h"
 #include "elapse/backends/cuda/launch.cuh"
+#include "elapse/backends/cuda/linear.h"
+#include "elapse/backends/cuda/matrix_parts.h"
 
 namespace elapse::cuda {
 namespace {
 
 constexpr int kThreads = 512;
+constexpr int64_t kLogitsOfPart = int64_t{1} << 26;  // of the head's parts
 
 __device__ float block_max(float value) {
   __shared__ float of_warp[32];
@@ -67,7 +74,135 @@ __global__ void backward_kernel(const float* dloss, const double* count, Rows<co
   }
 }
 
+// The largest of some numbers and the sum of exp(number - largest), as numbers come.
+struct LogSumExp {
+  float largest = -INFINITY, sum = 0;
+
+  __device__ void add(float4 v) {
+    const float most = fmaxf(fmaxf(largest, fmaxf(v.x, v.y)), fmaxf(v.z, v.w));
+    if (most > largest) {
+      sum *= term(largest, most);
+      largest = most;
+    }
+    sum += (term(v.x, largest) + term(v.y, largest)) + (term(v.z, largest) + term(v.w, largest));
+  }
+  // Of an excluded class 0, also where all were excluded so far; of what is not a number, that.
+  __device__ static float term(float v, float largest) {
+    return v == -INFINITY ? 0.0f : __expf(v - largest);
+  }
+};
+
+// Four logits of a row, from v on; those past its end as excluded classes.
+__device__ float4 logits_at(const float* row, int64_t v, int64_t vocab) {
+  float4 x = *reinterpret_cast<const float4*>(row + v);
+  if (v + 1 >= vocab) x.y = -INFINITY;
+  if (v + 2 >= vocab) x.z = -INFINITY;
+  if (v + 3 >= vocab) x.w = -INFINITY;
+  return x;
+}
+
+template <class T>
+__device__ void store_four(T* at, float4 v) {
+  store_pair(at, {v.x, v.y});
+  store_pair(at + 2, {v.z, v.w});
+}
+
+// `logits` and `dlogits` have rows of a multiple of eight; they may be the same. Without `dlogits`
+// the loss alone.
+template <class T>
+__global__ void head_kernel(Rows<const float> logits, const int64_t* targets, const double* count,
+                            int64_t vocab, double* losses, Rows<T> dlogits) {
+  const int64_t t = blockIdx.x, target = targets[t];
+  const float* row = logits.row(t);
+  LogSumExp of_thread;
+  for (int64_t v = 4 * threadIdx.x; v < vocab; v += 4 * kThreads) {
+    of_thread.add(logits_at(row, v, vocab));
+  }
+  const float largest = block_max(of_thread.largest);
+  const double own = LogSumExp::term(of_thread.largest, largest);
+  const double lse = largest + log(block_sum(own * of_thread.sum));
+  if (threadIdx.x == 0) losses[t] = target == kIgnoredTarget ? 0 : lse - row[target];
+  if (dlogits.data == nullptr) return;
+  __syncthreads();  // the target's logit has been read
+  const float share = target == kIgnoredTarget ? 0.0f : static_cast<float>(1 / fmax(1.0, *count));
+  const float shift = static_cast<float>(lse);
+  for (int64_t v = 4 * threadIdx.x; v < vocab; v += 4 * kThreads) {
+    const float4 x = logits_at(row, v, vocab);
+    float4 slope = {__expf(x.x - shift), __expf(x.y - shift), __expf(x.z - shift),
+                    __expf(x.w - shift)};
+    if (target == v) slope.x -= 1.0f;
+    if (target == v + 1) slope.y -= 1.0f;
+    if (target == v + 2) slope.z -= 1.0f;
+    if (target == v + 3) slope.w -= 1.0f;
+    store_four(dlogits.row(t) + v,
+               {share * slope.x, share * slope.y, share * slope.z, share * slope.w});
+  }
+}
+
+template <class T, bool kAdds>
+__global__ void scale_kernel(const float* dloss, const T* unit, int64_t n, T* out) {
+  const int64_t step = int64_t{gridDim.x} * blockDim.x;
+  for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < n; i += step) {
+    const float product = *dloss * static_cast<float>(unit[i]);
+    out[i] = static_cast<T>(kAdds ? static_cast<float>(out[i]) + product : product);
+  }
+}
+
+void count_targets(Device& device, Op op, const Tensor& targets, const Tensor& count) {
+  launch(device, name_of(op), total_kernel, grid_of(1), kThreads, 0, nullptr,
+         targets.data<int64_t>(), targets.numel(), nullptr, count.data<double>());
+}
+
 }  // namespace
+
+template <class T>
+void linear_cross_entropy_forward(Device& device, const LinearCrossEntropyForward& a) {
+  const int64_t tokens = a.x.dim(0), d_model = a.x.dim(1), vocab = a.weight.dim(0);
+  const int64_t stride = divide_up(vocab, 8) * 8;
+  const int64_t rows = std::clamp<int64_t>(kLogitsOfPart / stride / 128 * 128, 128, tokens + 128);
+  const Tensor losses = device.empty(DType::f64, {tokens}), count = device.empty(DType::f64, {1});
+  const Tensor weight = converted(device, a.weight, a.x.dtype());
+  const Tensor all_logits = device.empty(DType::f32, {std::min(rows, tokens), stride});
+  const Tensor all_dlogits = !a.dx                        ? Tensor()
+                             : a.x.dtype() == DType::f32 ? all_logits
+                                                         : device.empty(a.x.dtype(), all_logits.shape());
+  count_targets(device, a.kOp, a.targets, count);
+  if (a.dx && tokens == 0) fill_rows(device, {}, a.dweight);
+  for (int64_t begin = 0; begin < tokens; begin += rows) {
+    const int64_t part = std::min(rows, tokens - begin);
+    const Tensor x = a.x.rows(begin, begin + part);
+    const Tensor logits = all_logits.rows(0, part).columns(0, vocab);
+    multiply(device, a.kOp, vocab, part, d_model, {CUBLAS_OP_T, weight}, {CUBLAS_OP_N, x}, 0,
+             logits);
+    const Tensor dlogits = a.dx ? all_dlogits.rows(0, part).columns(0, vocab) : Tensor();
+    launch(device, name_of(a.kOp), head_kernel<T>, grid_of(part), kThreads, 0,
+           Rows<const float>(logits), a.targets.data<int64_t>() + begin, count.data<double>(), vocab,
+           losses.data<double>() + begin, Rows<T>(dlogits));
+    if (!a.dx) continue;
+    multiply(device, a.kOp, d_model, part, vocab, {CUBLAS_OP_N, weight}, {CUBLAS_OP_N, dlogits}, 0,
+             a.dx.rows(begin, begin + part));
+    multiply(device, a.kOp, d_model, vocab, part, {CUBLAS_OP_N, x}, {CUBLAS_OP_T, dlogits},
+             begin == 0 ? 0 : 1, a.dweight);
+  }
+  launch(device, name_of(a.kOp), total_kernel, grid_of(1), kThreads, 0, losses.data<double>(),
+         a.targets.data<int64_t>(), tokens, a.loss.data<float>(), nullptr);
+}
+
+template <class T>
+void linear_cross_entropy_backward(Device& device, const LinearCrossEntropyBackward& a) {
+  launch(device, name_of(a.kOp), scale_kernel<T, false>, grid_for(a.dx.numel(), kThreads), kThreads,
+         0, a.dloss.data<float>(), static_cast<const T*>(a.unit_dx.raw()), a.dx.numel(),
+         static_cast<T*>(a.dx.raw()));
+  if (!a.dweight) return;
+  launch(device, name_of(a.kOp), scale_kernel<float, true>, grid_for(a.dweight.numel(), kThreads),
+         kThreads, 0, a.dloss.data<float>(), a.unit_dweight.data<float>(), a.dweight.numel(),
+         a.dweight.data<float>());
+}
+
+template void linear_cross_entropy_forward<float>(Device&, const LinearCrossEntropyForward&);
+template void linear_cross_entropy_forward<bf16>(Device&, const LinearCrossEntropyForward&);
+template void linear_cross_entropy_backward<float>(Device&, const LinearCrossEntropyBackward&);
+template void linear_cross_entropy_backward<bf16>(Device&, const LinearCrossEntropyBackward&);
 
 void cross_entropy_forward(Device& device, const CrossEntropyForward& a) {
   const int64_t tokens = a.logits.dim(0);
@@ -82,8 +217,7 @@ void cross_entropy_forward(Device& device, const CrossEntropyForward& a) {
 void cross_entropy_backward(Device& device, const CrossEntropyBackward& a) {
   const int64_t tokens = a.logits.dim(0);
   const Tensor count = device.empty(DType::f64, {1});
-  launch(device, name_of(a.kOp), total_kernel, grid_of(1), kThreads, 0, nullptr,
-         a.targets.data<int64_t>(), tokens, nullptr, count.data<double>());
+  count_targets(device, a.kOp, a.targets, count);
   launch(device, name_of(a.kOp), backward_kernel, grid_of(tokens), kThreads, 0,
          a.dloss.data<float>(), count.data<double>(), Rows<const float>(a.logits),
          a.targets.data<int64_t>(), a.logsumexp.data<float>(), a.logits.dim(1),

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include "elapse/backends/cuda/runtime.h"
 #include "elapse/ops/causal_conv.h"
 #include "elapse/ops/cross_entropy.h"
 #include "elapse/ops/linear.h"
@@ -9,7 +10,8 @@
 #include "elapse/ops/rows.h"
 #include "elapse/ops/selective_scan.h"
 
-// The float32 kernels of the cuda backend. Each gives the same bits every time: sums are taken in
+// The kernels of the cuda backend, in float32; those that are templates of T in bf16 as well, and
+// those of linear and rms_norm, which look at their arguments. Each gives the same bits every time: sums are taken in
 // an order that shapes alone fix, and nothing is added by atomics. What each computes stands with
 // its arguments in elapse/ops; what bounds it, and what was measured, in docs/cuda.md.
 namespace elapse::cuda {
@@ -17,6 +19,7 @@ namespace elapse::cuda {
 void add_fill_and_copy(KernelTable& table, DType compute);
 void unary_forward(Device& device, const UnaryForward& args);
 void unary_backward(Device& device, const UnaryBackward& args);
+template <class T>
 void binary(Device& device, const Binary& args);
 void swiglu_forward(Device& device, const SwigluForward& args);
 void swiglu_backward(Device& device, const SwigluBackward& args);
@@ -30,12 +33,20 @@ void linear_backward_input(Device& device, const LinearBackwardInput& args);
 void linear_backward_weight(Device& device, const LinearBackwardWeight& args);
 void rms_norm_forward(Device& device, const RmsNormForward& args);
 void rms_norm_backward(Device& device, const RmsNormBackward& args);
+template <class T>
 void causal_conv_forward(Device& device, const CausalConvForward& args);
+template <class T>
 void causal_conv_backward(Device& device, const CausalConvBackward& args);
 void selective_scan_forward(Device& device, const ScanForward& args);
 void selective_scan_backward(Device& device, const ScanBackward& args);
+void selective_scan_forward_bf16(Device& device, const ScanForward& args);
+void selective_scan_backward_bf16(Device& device, const ScanBackward& args);
 void cross_entropy_forward(Device& device, const CrossEntropyForward& args);
 void cross_entropy_backward(Device& device, const CrossEntropyBackward& args);
+template <class T>
+void linear_cross_entropy_forward(Device& device, const LinearCrossEntropyForward& args);
+template <class T>
+void linear_cross_entropy_backward(Device& device, const LinearCrossEntropyBackward& args);
 void sum_of_squares(Device& device, const SumOfSquares& args);
 void adamw(Device& device, const AdamW& args);
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include <algorithm>
+#include <type_traits>
 #include <utility>
 
 #include "elapse/backends/cuda/runtime.h"
@@ -30,6 +31,16 @@ inline dim3 grid_for(int64_t n, int threads) {
   return grid_of(std::min(divide_up(n, threads), kMost));
 }
 
+// Two neighbouring elements, which stand aligned for one access.
+__device__ inline float2 load_pair(const float* at) { return *reinterpret_cast<const float2*>(at); }
+__device__ inline float2 load_pair(const bf16* at) {
+  return __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(at));
+}
+__device__ inline void store_pair(float* at, float2 v) { *reinterpret_cast<float2*>(at) = v; }
+__device__ inline void store_pair(bf16* at, float2 v) {
+  *reinterpret_cast<__nv_bfloat162*>(at) = __float22bfloat162_rn(v);
+}
+
 // A matrix whose rows may be strided. An empty tensor gives no data.
 template <class T>
 struct Rows {
@@ -41,12 +52,26 @@ struct Rows {
       : data(static_cast<T*>(t.raw())), stride(t.shape().rank() > 0 ? t.stride(0) : 0) {}
   __device__ T* row(int64_t r) const { return data + r * stride; }
   __device__ T& operator()(int64_t r, int64_t c) const { return data[r * stride + c]; }
+  // Whether load_pair and store_pair may take every row's even columns.
+  bool has_pairs() const {
+    return reinterpret_cast<uintptr_t>(data) % (2 * sizeof(T)) == 0 && stride % 2 == 0;
+  }
 };
 
 __device__ inline float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
-__device__ inline float silu(float x) { return x * sigmoid(x); }
-__device__ inline float silu_slope(float x) {
-  const float s = sigmoid(x);
+// As exact as a value that is then rounded to T shows.
+template <class T>
+__device__ float sigmoid_for(float x) {
+  if constexpr (std::is_same_v<T, float>) return sigmoid(x);
+  else return __fdividef(1.0f, 1.0f + __expf(-x));
+}
+template <class T = float>
+__device__ float silu(float x) {
+  return x * sigmoid_for<T>(x);
+}
+template <class T = float>
+__device__ float silu_slope(float x) {
+  const float s = sigmoid_for<T>(x);
   return s * (1.0f + x * (1.0f - s));
 }
 __device__ inline float softplus(float x) { return x > 20.0f ? x : log1pf(expf(x)); }

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
 #include "elapse/backends/cuda/launch.cuh"
@@ -11,35 +10,44 @@ namespace {
 constexpr int kThreads = 128;
 constexpr int64_t kRowsOfPart = 64;
 
-__global__ void fill_rows_kernel(const float* row, Rows<float> y, int64_t rows, int64_t width) {
+template <class T>
+__global__ void fill_rows_kernel(const float* row, Rows<T> y, int64_t rows, int64_t width) {
   const int64_t step = int64_t{gridDim.x} * blockDim.x;
   for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < rows * width; i += step) {
-    y(i / width, i % width) = row == nullptr ? 0.0f : row[i % width];
+    y(i / width, i % width) = static_cast<T>(row == nullptr ? 0.0f : row[i % width]);
   }
 }
 
-template <class T>
-__global__ void widen_kernel(const T* narrow, float* wide, int64_t n) {
+template <class From, class To>
+__global__ void convert_kernel(const From* from, To* to, int64_t n) {
   const int64_t step = int64_t{gridDim.x} * blockDim.x;
   for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < n; i += step) {
-    wide[i] = static_cast<float>(narrow[i]);
+    to[i] = static_cast<To>(static_cast<float>(from[i]));
   }
 }
 
-template <class T>
-void widen(Device& device, const Tensor& narrow, const Tensor& wide) {
-  launch(device, "widening a weight", widen_kernel<T>, grid_for(narrow.numel(), kThreads), kThreads,
-         0, static_cast<const T*>(narrow.raw()), wide.data<float>(), narrow.numel());
+template <class From, class To>
+void convert(Device& device, const Tensor& from, const Tensor& to) {
+  launch(device, "converting a weight", convert_kernel<From, To>,
+         grid_for(from.numel(), kThreads), kThreads, 0, static_cast<const From*>(from.raw()),
+         static_cast<To*>(to.raw()), from.numel());
 }
 
-__global__ void column_parts_kernel(Rows<const float> matrix, int64_t rows, int64_t columns,
+template <class From>
+void convert_from(Device& device, const Tensor& from, const Tensor& to) {
+  if (to.dtype() == DType::bf16) convert<From, bf16>(device, from, to);
+  else convert<From, float>(device, from, to);
+}
+
+template <class T>
+__global__ void column_parts_kernel(Rows<const T> matrix, int64_t rows, int64_t columns,
                                     float* partial) {
   const int64_t column = blockIdx.y * int64_t{blockDim.x} + threadIdx.x;
   if (column >= columns) return;
   const int64_t begin = blockIdx.x * kRowsOfPart;
   const int64_t end = begin + kRowsOfPart < rows ? begin + kRowsOfPart : rows;
   float sum = 0;
-  for (int64_t r = begin; r < end; ++r) sum += matrix(r, column);
+  for (int64_t r = begin; r < end; ++r) sum += static_cast<float>(matrix(r, column));
   partial[blockIdx.x * columns + column] = sum;
 }
 
@@ -63,16 +71,30 @@ __global__ void add_parts_kernel(const float* partial, int64_t parts, int64_t co
 }  // namespace
 
 void fill_rows(Device& device, const Tensor& row, const Tensor& y) {
-  launch(device, "fill_rows", fill_rows_kernel, grid_for(y.numel(), kThreads), kThreads, 0,
-         row ? row.data<float>() : nullptr, Rows<float>(y), y.dim(0), y.dim(1));
+  const float* values = row ? row.data<float>() : nullptr;
+  const dim3 grid = grid_for(y.numel(), kThreads);
+  const auto fill = [&]<class T>(T*) {
+    launch(device, "fill_rows", fill_rows_kernel<T>, grid, kThreads, 0, values, Rows<T>(y),
+           y.dim(0), y.dim(1));
+  };
+  if (y.dtype() == DType::bf16) fill(static_cast<bf16*>(nullptr));
+  else fill(static_cast<float*>(nullptr));
 }
 
-Tensor widened(Device& device, const Tensor& weight) {
-  if (weight.dtype() == DType::f32) return weight;
-  const Tensor wide = device.empty(DType::f32, weight.shape());
-  if (weight.dtype() == DType::bf16) widen<__nv_bfloat16>(device, weight, wide);
-  else widen<__half>(device, weight, wide);
-  return wide;
+Tensor converted(Device& device, const Tensor& weight, DType dtype) {
+  if (weight.dtype() == dtype) return weight;
+  const Tensor other = device.empty(dtype, weight.shape());
+  switch (weight.dtype()) {
+    case DType::bf16:
+      convert_from<bf16>(device, weight, other);
+      break;
+    case DType::f16:
+      convert_from<__half>(device, weight, other);
+      break;
+    default:
+      convert_from<float>(device, weight, other);
+  }
+  return other;
 }
 
 void add_column_sums(Device& device, const Tensor& matrix, float* sums) {
@@ -80,8 +102,13 @@ void add_column_sums(Device& device, const Tensor& matrix, float* sums) {
   if (matrix.numel() == 0) return;
   const int64_t parts = divide_up(rows, kRowsOfPart);
   const Tensor partial = device.empty(DType::f32, {parts, columns});
-  launch(device, "column_sums", column_parts_kernel, grid_of(parts, divide_up(columns, kThreads)),
-         kThreads, 0, Rows<const float>(matrix), rows, columns, partial.data<float>());
+  const dim3 grid = grid_of(parts, divide_up(columns, kThreads));
+  const auto sum = [&]<class T>(T*) {
+    launch(device, "column_sums", column_parts_kernel<T>, grid, kThreads, 0,
+           Rows<const T>(matrix), rows, columns, partial.data<float>());
+  };
+  if (matrix.dtype() == DType::bf16) sum(static_cast<bf16*>(nullptr));
+  else sum(static_cast<float*>(nullptr));
   add_parts(device, partial.data<float>(), parts, columns, sums);
 }
 

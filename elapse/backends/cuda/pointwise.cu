@@ -71,9 +71,14 @@ struct Filler {
 };
 
 template <class T>
+T* data_of(const Tensor& t) {
+  return static_cast<T*>(t.raw());
+}
+
+template <class T>
 void fill(Device& device, const Fill& a) {
   for_each_place<1>(device, a.kOp, a.out.shape(), {&a.out},
-                    Filler<T>{a.out.data<T>(), static_cast<T>(a.value)});
+                    Filler<T>{data_of<T>(a.out), static_cast<T>(a.value)});
 }
 
 template <class From, class T>
@@ -85,14 +90,21 @@ struct Copier {
   }
 };
 
+template <class From, class T>
+void copy_from(Device& device, const Copy& a) {
+  for_each_place<2>(device, a.kOp, a.out.shape(), {&a.x, &a.out},
+                    Copier<From, T>{data_of<From>(a.x), data_of<T>(a.out)});
+}
+
 template <class T>
 void copy(Device& device, const Copy& a) {
-  if (a.x.dtype() == DType::f64) {
-    for_each_place<2>(device, a.kOp, a.out.shape(), {&a.x, &a.out},
-                      Copier<double, T>{a.x.data<double>(), a.out.data<T>()});
-  } else {
-    for_each_place<2>(device, a.kOp, a.out.shape(), {&a.x, &a.out},
-                      Copier<float, T>{a.x.data<float>(), a.out.data<T>()});
+  switch (a.x.dtype()) {
+    case DType::f64:
+      return copy_from<double, T>(device, a);
+    case DType::bf16:
+      return copy_from<bf16, T>(device, a);
+    default:
+      return copy_from<float, T>(device, a);
   }
 }
 
@@ -181,14 +193,15 @@ struct UnaryGradient {
   }
 };
 
+template <class T>
 struct BinaryValue {
   BinaryFunction function;
-  const float* a;
-  const float* b;
-  float* out;
+  const T* a;
+  const T* b;
+  T* out;
   __device__ void operator()(const int64_t (&at)[3]) const {
-    const float x = a[at[0]], y = b[at[1]];
-    out[at[2]] = function == BinaryFunction::add ? x + y : x * y;
+    const float x = static_cast<float>(a[at[0]]), y = static_cast<float>(b[at[1]]);
+    out[at[2]] = static_cast<T>(function == BinaryFunction::add ? x + y : x * y);
   }
 };
 
@@ -230,12 +243,16 @@ __global__ void sum_kernel(Places<2> kept, Places<1> summed, const float* x, flo
 }  // namespace
 
 void add_fill_and_copy(KernelTable& table, DType compute) {
-  if (compute == DType::f64) {
-    table.set<Fill>(fill<double>);
-    table.set<Copy>(copy<double>);
-  } else {
-    table.set<Fill>(fill<float>);
-    table.set<Copy>(copy<float>);
+  switch (compute) {
+    case DType::f64:
+      table.set<Fill>(fill<double>);
+      return table.set<Copy>(copy<double>);
+    case DType::bf16:
+      table.set<Fill>(fill<bf16>);
+      return table.set<Copy>(copy<bf16>);
+    default:
+      table.set<Fill>(fill<float>);
+      return table.set<Copy>(copy<float>);
   }
 }
 
@@ -250,11 +267,15 @@ void unary_backward(Device& device, const UnaryBackward& a) {
       UnaryGradient{a.function, a.x.data<float>(), a.dy.data<float>(), a.dx.data<float>()});
 }
 
+template <class T>
 void binary(Device& device, const Binary& a) {
   for_each_place<3>(
       device, a.kOp, a.out.shape(), {&a.a, &a.b, &a.out},
-      BinaryValue{a.function, a.a.data<float>(), a.b.data<float>(), a.out.data<float>()});
+      BinaryValue<T>{a.function, data_of<T>(a.a), data_of<T>(a.b), data_of<T>(a.out)});
 }
+
+template void binary<float>(Device&, const Binary&);
+template void binary<bf16>(Device&, const Binary&);
 
 void swiglu_forward(Device& device, const SwigluForward& a) {
   for_each_place<3>(device, a.kOp, a.a.shape(), {&a.a, &a.b, &a.y},

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // A block a token. Bound: memory, 16 bytes an element forward with a residual, 16 backward, and 8
-// more for the sum over tokens. Sums are kept in double, of which memory leaves time for one an
+// more for the sum over tokens; with x and y in bf16, whose sum is float32, 12, 16 and 6. Sums are kept in double, of which memory leaves time for one an
 // element.
 #include "elapse/backends/cuda/kernels.h"
 #include "elapse/backends/cuda/matrix_parts.h"
@@ -12,21 +12,30 @@ namespace {
 constexpr int kThreads = 256;
 constexpr int64_t kTokensOfPart = 64;
 
+// X, of x; Y, of y. A sum is float; where there is none x stands in its place.
+template <class X, class Y>
 struct Forward {
-  Rows<const float> x, residual;
+  Rows<const X> x;
+  Rows<const float> residual;
   const float* weight;
   double eps;
-  Rows<float> sum, y;
+  Rows<float> sum;
+  Rows<Y> y;
   float* scale;
   TapView tap;
   int64_t d_model;
+
+  __device__ float value(int64_t t, int64_t j) const {
+    return residual.data != nullptr ? sum(t, j) : static_cast<float>(x(t, j));
+  }
 };
 
-__global__ void forward_kernel(const __grid_constant__ Forward a) {
+template <class X, class Y>
+__global__ void forward_kernel(const __grid_constant__ Forward<X, Y> a) {
   const int64_t t = blockIdx.x;
   double squares = 0;
   for (int64_t j = threadIdx.x; j < a.d_model; j += kThreads) {
-    float v = a.x(t, j);
+    float v = static_cast<float>(a.x(t, j));
     if (a.residual.data != nullptr) a.sum(t, j) = v = a.residual(t, j) + v;
     squares += double(v) * v;
   }
@@ -39,28 +48,32 @@ __global__ void forward_kernel(const __grid_constant__ Forward a) {
   }
   __syncthreads();
   for (int64_t j = threadIdx.x; j < a.d_model; j += kThreads) {
-    const float v = a.residual.data != nullptr ? a.sum(t, j) : a.x(t, j);
-    a.y(t, j) = a.weight[j] * v / scale;
+    a.y(t, j) = static_cast<Y>(a.weight[j] * a.value(t, j) / scale);
   }
 }
 
+// S, of what was normed; Y, of y.
+template <class S, class Y>
 struct Backward {
-  Rows<const float> dy, dsum, sum;
+  Rows<const Y> dy;
+  Rows<const S> dsum, sum;
   const float* weight;
   const float* scale;
   double eps;
   TapView tap;
-  Rows<float> dsum_total;
+  Rows<S> dsum_total;
+  Rows<Y> dx;
   int64_t tokens, d_model;
 };
 
-__global__ void backward_kernel(const __grid_constant__ Backward a) {
+template <class S, class Y>
+__global__ void backward_kernel(const __grid_constant__ Backward<S, Y> a) {
   const int64_t t = blockIdx.x;
   double squares = 0, projection = 0;
   for (int64_t j = threadIdx.x; j < a.d_model; j += kThreads) {
-    const float v = a.sum(t, j);
+    const float v = static_cast<float>(a.sum(t, j));
     squares += double(v) * v;
-    projection += double(a.dy(t, j)) * a.weight[j] * v;
+    projection += double(static_cast<float>(a.dy(t, j))) * a.weight[j] * v;
   }
   squares = block_sum(squares);
   projection = block_sum(projection);
@@ -72,58 +85,79 @@ __global__ void backward_kernel(const __grid_constant__ Backward a) {
   __syncthreads();
   const float along = static_cast<float>(drms / (n * sqrt(squares / n + a.eps)));
   for (int64_t j = threadIdx.x; j < a.d_model; j += kThreads) {
-    const float later = a.dsum.data != nullptr ? a.dsum(t, j) : 0.0f;
-    a.dsum_total(t, j) = later + a.dy(t, j) * a.weight[j] / a.scale[t] + along * a.sum(t, j);
+    const float later = a.dsum.data != nullptr ? static_cast<float>(a.dsum(t, j)) : 0.0f;
+    const float through_y = static_cast<float>(a.dy(t, j)) * a.weight[j] / a.scale[t];
+    const float total = later + through_y + along * static_cast<float>(a.sum(t, j));
+    a.dsum_total(t, j) = static_cast<S>(total);
+    if (a.dx.data != nullptr) a.dx(t, j) = static_cast<Y>(total);
   }
 }
 
-__global__ void weight_parts_kernel(const __grid_constant__ Backward a, float* partial) {
+template <class S, class Y>
+__global__ void weight_parts_kernel(const __grid_constant__ Backward<S, Y> a, float* partial) {
   const int64_t j = blockIdx.y * int64_t{blockDim.x} + threadIdx.x;
   if (j >= a.d_model) return;
   const int64_t begin = blockIdx.x * kTokensOfPart;
   const int64_t end = begin + kTokensOfPart < a.tokens ? begin + kTokensOfPart : a.tokens;
   float sum = 0;
-  for (int64_t t = begin; t < end; ++t) sum += a.dy(t, j) * a.sum(t, j) / a.scale[t];
+  for (int64_t t = begin; t < end; ++t) {
+    sum += static_cast<float>(a.dy(t, j)) * static_cast<float>(a.sum(t, j)) / a.scale[t];
+  }
   partial[blockIdx.x * a.d_model + j] = sum;
+}
+
+template <class X, class Y>
+void forward(Device& device, const RmsNormForward& a) {
+  TapViews views(device);
+  const Forward<X, Y> args = {Rows<const X>(a.x),
+                              Rows<const float>(a.residual),
+                              a.weight.data<float>(),
+                              a.eps,
+                              Rows<float>(a.sum),
+                              Rows<Y>(a.y),
+                              a.scale.data<float>(),
+                              views.view(a.scale_tap, 1),
+                              a.x.dim(1)};
+  launch(device, name_of(a.kOp), forward_kernel<X, Y>, grid_of(a.x.dim(0)), kThreads, 0, args);
+}
+
+template <class S, class Y>
+void backward(Device& device, const RmsNormBackward& a) {
+  const int64_t tokens = a.dy.dim(0), d_model = a.dy.dim(1);
+  TapViews views(device);
+  const Backward<S, Y> args = {Rows<const Y>(a.dy),
+                               Rows<const S>(a.dsum),
+                               Rows<const S>(a.sum),
+                               a.weight.data<float>(),
+                               a.scale.data<float>(),
+                               a.eps,
+                               views.view(a.scale_tap, 1),
+                               Rows<S>(a.dsum_total),
+                               Rows<Y>(a.dx),
+                               tokens,
+                               d_model};
+  launch(device, name_of(a.kOp), backward_kernel<S, Y>, grid_of(tokens), kThreads, 0, args);
+  const int64_t parts = divide_up(tokens, kTokensOfPart);
+  const Tensor partial = device.empty(DType::f32, {parts, d_model});
+  launch(device, name_of(a.kOp), weight_parts_kernel<S, Y>,
+         grid_of(parts, divide_up(d_model, kThreads)), kThreads, 0, args, partial.data<float>());
+  add_parts(device, partial.data<float>(), parts, d_model, a.dweight.data<float>());
 }
 
 }  // namespace
 
 void rms_norm_forward(Device& device, const RmsNormForward& a) {
   if (a.x.numel() == 0) return;
-  TapViews views(device);
-  const Forward args = {Rows<const float>(a.x),
-                        Rows<const float>(a.residual),
-                        a.weight.data<float>(),
-                        a.eps,
-                        Rows<float>(a.residual ? a.sum : a.x),
-                        Rows<float>(a.y),
-                        a.scale.data<float>(),
-                        views.view(a.scale_tap, 1),
-                        a.x.dim(1)};
-  launch(device, name_of(a.kOp), forward_kernel, grid_of(a.x.dim(0)), kThreads, 0, args);
+  const bool wide_x = a.x.dtype() == DType::f32;
+  if (a.y.dtype() == DType::f32) return forward<float, float>(device, a);
+  return wide_x ? forward<float, bf16>(device, a) : forward<bf16, bf16>(device, a);
 }
 
 void rms_norm_backward(Device& device, const RmsNormBackward& a) {
-  const int64_t tokens = a.dy.dim(0), d_model = a.dy.dim(1);
   if (a.dy.numel() == 0) return;
-  TapViews views(device);
-  const Backward args = {Rows<const float>(a.dy),
-                         Rows<const float>(a.dsum),
-                         Rows<const float>(a.sum),
-                         a.weight.data<float>(),
-                         a.scale.data<float>(),
-                         a.eps,
-                         views.view(a.scale_tap, 1),
-                         Rows<float>(a.dsum_total),
-                         tokens,
-                         d_model};
-  launch(device, name_of(a.kOp), backward_kernel, grid_of(tokens), kThreads, 0, args);
-  const int64_t parts = divide_up(tokens, kTokensOfPart);
-  const Tensor partial = device.empty(DType::f32, {parts, d_model});
-  launch(device, name_of(a.kOp), weight_parts_kernel, grid_of(parts, divide_up(d_model, kThreads)),
-         kThreads, 0, args, partial.data<float>());
-  add_parts(device, partial.data<float>(), parts, d_model, a.dweight.data<float>());
+  const bool wide_sum = a.sum.dtype() == DType::f32;
+  if (a.dy.dtype() == DType::f32) return backward<float, float>(device, a);
+  return wide_sum ? backward<float, bf16>(device, a) : backward<bf16, bf16>(device, a);
 }
 
 }  // namespace elapse::cuda

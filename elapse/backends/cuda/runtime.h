@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
 #include "elapse/backends/cuda/blas.h"
@@ -7,6 +8,9 @@
 
 // What kernels of the cuda backend share on the host's side.
 namespace elapse::cuda {
+
+// Activations of 16 bits. Kernels widen what they read, compute in float and round what they write.
+using bf16 = __nv_bfloat16;
 
 // What a Device of this backend keeps as its stream. Work is ordered by the one stream: memory that
 // a tensor gives back may be taken again at once.
