@@ -17,5 +17,8 @@ constexpr std::array<Info, 7> kInfo = {
 
 int64_t size_of(DType dtype) { return kInfo[static_cast<size_t>(dtype)].size; }
 std::string_view name_of(DType dtype) { return kInfo[static_cast<size_t>(dtype)].name; }
+DType wide_dtype(DType dtype) {
+  return dtype == DType::bf16 || dtype == DType::f16 ? DType::f32 : dtype;
+}
 
 }  // namespace elapse

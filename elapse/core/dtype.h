@@ -10,6 +10,9 @@ enum class DType : uint8_t { f32, f64, f16, bf16, i64, i32, u8 };
 
 int64_t size_of(DType dtype);           // bytes of one element
 std::string_view name_of(DType dtype);  // "f32", "bf16", ...
+// Of what stands beside activations of this dtype and keeps more of its digits (parameters, states,
+// statistics, sums): f32 for those of 16 bits, else the same.
+DType wide_dtype(DType dtype);
 
 template <class T>
 inline constexpr bool kAlwaysFalse = false;

@@ -33,8 +33,9 @@ const Backend& choose_backend(std::string_view name) {
 KernelTable kernels_with_stand_ins(const Backend& backend, DType compute) {
   KernelTable table;
   if (const KernelTable* own = backend.kernels(compute)) table = *own;
-  const Backend* ref = find_backend("ref");
-  if (backend.host_memory && ref != nullptr) table.fill_missing_from(*ref->kernels(compute));
+  const Backend* ref = backend.host_memory ? find_backend("ref") : nullptr;
+  const KernelTable* others = ref != nullptr ? ref->kernels(compute) : nullptr;
+  if (others != nullptr) table.fill_missing_from(*others);
   return table;
 }
 
@@ -108,16 +109,27 @@ Device::Device(std::string_view name, int threads)
       threads_(threads > 0 ? threads : hardware_threads()),
       pool_(backend_->memory()),
       f32_(kernels_with_stand_ins(*backend_, DType::f32)),
-      f64_(kernels_with_stand_ins(*backend_, DType::f64)) {
+      f64_(kernels_with_stand_ins(*backend_, DType::f64)),
+      bf16_(kernels_with_stand_ins(*backend_, DType::bf16)),
+      f16_(kernels_with_stand_ins(*backend_, DType::f16)) {
   stream_ = backend_->create_stream();
 }
 
 Device::~Device() { backend_->destroy_stream(stream_); }
 
 const KernelTable& Device::table(DType compute) const {
-  ELAPSE_CHECK(compute == DType::f32 || compute == DType::f64, "cannot compute in {}",
-               name_of(compute));
-  return compute == DType::f32 ? f32_ : f64_;
+  switch (compute) {
+    case DType::f32:
+      return f32_;
+    case DType::f64:
+      return f64_;
+    case DType::bf16:
+      return bf16_;
+    case DType::f16:
+      return f16_;
+    default:
+      fail("cannot compute in {}", name_of(compute));
+  }
 }
 
 std::vector<Op> Device::stand_ins(DType compute) const {

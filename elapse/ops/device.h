@@ -143,6 +143,8 @@ class Device {
   KernelTable f32_;
   KernelTable f64_;
   std::array<int64_t, static_cast<size_t>(Op::count)> calls_{};
+  KernelTable bf16_;
+  KernelTable f16_;
 };
 
 }  // namespace elapse

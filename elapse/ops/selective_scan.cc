@@ -8,16 +8,16 @@
 namespace elapse {
 namespace {
 
-void check_inputs(const ArgumentCheck& check, const ScanInputs& in) {
+void check_inputs(const ArgumentCheck& check, const ArgumentCheck& wide, const ScanInputs& in) {
   const int64_t tokens = in.seqs.tokens, d_inner = in.A.dim(0), d_state = in.A.dim(1);
   check.that(d_state >= 1, "d_state is 0");
   check.matrix("x", in.x, {tokens, d_inner});
   check.matrix("dt_raw", in.dt_raw, {tokens, d_inner});
-  check.contiguous("dt_bias", in.dt_bias, {d_inner});
-  check.contiguous("A", in.A, {d_inner, d_state});
+  wide.contiguous("dt_bias", in.dt_bias, {d_inner});
+  wide.contiguous("A", in.A, {d_inner, d_state});
   check.matrix("B", in.B, {tokens, d_state});
   check.matrix("C", in.C, {tokens, d_state});
-  check.contiguous("D", in.D, {d_inner});
+  wide.contiguous("D", in.D, {d_inner});
   check.matrix("z", in.z, {tokens, d_inner});
 }
 
@@ -41,38 +41,40 @@ bool any_active_backward(const ScanTaps& taps) {
 }
 
 void selective_scan_forward(Device& device, const ScanForward& args) {
-  const ArgumentCheck check(args.kOp, args.in.x.dtype());
-  check_inputs(check, args.in);
+  const DType dtype = args.in.x.dtype();
+  const ArgumentCheck check(args.kOp, dtype), wide(args.kOp, wide_dtype(dtype));
+  check_inputs(check, wide, args.in);
   const int64_t d_inner = args.in.A.dim(0), d_state = args.in.A.dim(1);
-  check.pool("pool", args.pool, args.in.seqs.max_slot + 1, d_inner, d_state);
+  wide.pool("pool", args.pool, args.in.seqs.max_slot + 1, d_inner, d_state);
   if (args.checkpoints) {
-    check.contiguous("checkpoints", args.checkpoints,
-                     {checkpoint_count(args.in.seqs), d_inner, d_state});
+    wide.contiguous("checkpoints", args.checkpoints,
+                    {checkpoint_count(args.in.seqs), d_inner, d_state});
   }
   check.matrix("out", args.out, {args.in.seqs.tokens, d_inner});
-  check_taps(check, args.taps, args.in);
-  device.launch(args.in.x.dtype(), args);
+  check_taps(wide, args.taps, args.in);
+  device.launch(dtype, args);
 }
 
 void selective_scan_backward(Device& device, const ScanBackward& args) {
-  const ArgumentCheck check(args.kOp, args.in.x.dtype());
-  check_inputs(check, args.in);
+  const DType dtype = args.in.x.dtype();
+  const ArgumentCheck check(args.kOp, dtype), wide(args.kOp, wide_dtype(dtype));
+  check_inputs(check, wide, args.in);
   const int64_t tokens = args.in.seqs.tokens;
   const int64_t d_inner = args.in.A.dim(0), d_state = args.in.A.dim(1);
   check.matrix("dout", args.dout, {tokens, d_inner});
-  check.contiguous("checkpoints", args.checkpoints,
-                   {checkpoint_count(args.in.seqs), d_inner, d_state});
+  wide.contiguous("checkpoints", args.checkpoints,
+                  {checkpoint_count(args.in.seqs), d_inner, d_state});
   check.matrix("dx", args.dx, {tokens, d_inner});
   check.matrix("ddt_raw", args.ddt_raw, {tokens, d_inner});
   check.matrix("dB", args.dB, {tokens, d_state});
   check.matrix("dC", args.dC, {tokens, d_state});
   check.matrix("dz", args.dz, {tokens, d_inner});
-  check.contiguous("ddt_bias", args.ddt_bias, {d_inner});
-  check.contiguous("dA", args.dA, {d_inner, d_state});
-  check.contiguous("dD", args.dD, {d_inner});
-  if (args.dpool) check.pool("dpool", args.dpool, args.in.seqs.max_slot + 1, d_inner, d_state);
-  check_taps(check, args.taps, args.in);
-  device.launch(args.in.x.dtype(), args);
+  wide.contiguous("ddt_bias", args.ddt_bias, {d_inner});
+  wide.contiguous("dA", args.dA, {d_inner, d_state});
+  wide.contiguous("dD", args.dD, {d_inner});
+  if (args.dpool) wide.pool("dpool", args.dpool, args.in.seqs.max_slot + 1, d_inner, d_state);
+  check_taps(wide, args.taps, args.in);
+  device.launch(dtype, args);
 }
 
 void recurrence(Device& device, const Recurrence& args) {

@@ -50,6 +50,7 @@ struct ScanInputs {
 //   decay  = exp(dt A)                   write = (dt x) B          (B_bar = dt B; write = B_bar x)
 //   h[t]   = decay h[t-1] + write        y     = sum_n C h         (readout_h = h)
 //   ssm_out = y + D x                    gate  = silu(z)           out = ssm_out gate
+// Where x, dt_raw, B, C, z, out and their gradients are of 16 bits, all else is float32.
 struct ScanForward {
   static constexpr Op kOp = Op::selective_scan_forward;
   // Backward restarts from states kept every so many tokens of a sequence, its start included.

@@ -6,12 +6,14 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <cstring>
 #include <limits>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "elapse/core/convert.h"
 #include "elapse/core/random.h"
 #include "elapse/ops/device.h"
 
@@ -35,16 +37,32 @@ void for_each_offset(const Tensor& t, Visit&& visit) {
   }
 }
 
+inline void* place(const Tensor& t, int64_t offset) {
+  return static_cast<std::byte*>(t.raw()) + offset * size_of(t.dtype());
+}
+
 inline double get(const Tensor& t, int64_t offset) {
   if (t.dtype() == DType::f32) return t.data<float>()[offset];
   if (t.dtype() == DType::f64) return t.data<double>()[offset];
-  return static_cast<double>(t.data<int64_t>()[offset]);
+  if (t.dtype() == DType::i64) return static_cast<double>(t.data<int64_t>()[offset]);
+  double value;
+  convert_elements(t.dtype(), place(t, offset), DType::f64, &value, 1);
+  return value;
 }
 
 inline void put(const Tensor& t, int64_t offset, double value) {
   if (t.dtype() == DType::f32) t.data<float>()[offset] = static_cast<float>(value);
   else if (t.dtype() == DType::f64) t.data<double>()[offset] = value;
-  else t.data<int64_t>()[offset] = static_cast<int64_t>(value);
+  else if (t.dtype() == DType::i64) t.data<int64_t>()[offset] = static_cast<int64_t>(value);
+  else convert_elements(DType::f64, &value, t.dtype(), place(t, offset), 1);
+}
+
+// The nearest number that the dtype has.
+inline double rounded_to(DType dtype, double value) {
+  uint64_t rounded;
+  convert_elements(DType::f64, &value, dtype, &rounded, 1);
+  convert_elements(dtype, &rounded, DType::f64, &value, 1);
+  return value;
 }
 
 inline std::vector<double> values(const Tensor& t) {
@@ -91,18 +109,29 @@ class Guarded {
 };
 
 // The tensors of one call. Two sets of the same seed, asked for the same tensors in the same
-// order, hold the same numbers whatever their dtypes: all are floats.
+// order, hold the same numbers whatever their dtypes: all are floats, and numbers of `narrow` where
+// that is the dtype of activations. In a set of doubles activations are doubles.
 class Operands {
  public:
-  explicit Operands(DType dtype, uint64_t seed = 1, MemorySource& memory = host_memory())
-      : memory_(memory), dtype_(dtype), random_(seed) {}
+  explicit Operands(DType dtype, uint64_t seed = 1, MemorySource& memory = host_memory(),
+                    DType narrow = DType::f32)
+      : memory_(memory), dtype_(dtype), narrow_(narrow), random_(seed) {}
 
   Tensor input(Shape shape, double lo = -1, double hi = 1, int64_t row_padding = 0) {
-    return keep(inputs_, Guarded(memory_, dtype_, shape, row_padding), lo, hi);
+    return keep(inputs_, Guarded(memory_, dtype_, shape, row_padding), lo, hi, DType::f32);
+  }
+  Tensor activation(Shape shape, double lo = -1, double hi = 1, int64_t row_padding = 0) {
+    return keep(inputs_, Guarded(memory_, activations(), shape, row_padding), lo, hi, narrow_);
   }
   // Starts as NaN: what is not assigned will not compare equal.
   Tensor assigned(Shape shape, int64_t row_padding = 0) {
-    outputs_.emplace_back(memory_, dtype_, shape, row_padding);
+    return assigned_of(dtype_, shape, row_padding);
+  }
+  Tensor assigned_activation(Shape shape, int64_t row_padding = 0) {
+    return assigned_of(activations(), shape, row_padding);
+  }
+  Tensor assigned_of(DType dtype, Shape shape, int64_t row_padding) {
+    outputs_.emplace_back(memory_, dtype, shape, row_padding);
     const Tensor t = outputs_.back().tensor();
     for_each_offset(t, [&](int64_t offset) { put(t, offset, std::nan("")); });
     return t;
@@ -116,7 +145,7 @@ class Operands {
   }
   // Starts with numbers that must still be part of the result.
   Tensor accumulated(Shape shape, int64_t row_padding = 0) {
-    return keep(outputs_, Guarded(memory_, dtype_, shape, row_padding), -1, 1);
+    return keep(outputs_, Guarded(memory_, dtype_, shape, row_padding), -1, 1, DType::f32);
   }
   Tensor output_of(DType dtype, Shape shape) {
     outputs_.emplace_back(memory_, dtype, shape);
@@ -143,16 +172,17 @@ class Operands {
   }
 
  private:
-  Tensor keep(std::vector<Guarded>& list, Guarded guarded, double lo, double hi) {
+  DType activations() const { return dtype_ == DType::f64 ? DType::f64 : narrow_; }
+  Tensor keep(std::vector<Guarded>& list, Guarded guarded, double lo, double hi, DType numbers) {
     list.push_back(std::move(guarded));
     const Tensor t = list.back().tensor();
     for_each_offset(
-        t, [&](int64_t offset) { put(t, offset, static_cast<float>(random_.uniform(lo, hi))); });
+        t, [&](int64_t offset) { put(t, offset, rounded_to(numbers, random_.uniform(lo, hi))); });
     return t;
   }
 
   MemorySource& memory_;
-  DType dtype_;
+  DType dtype_, narrow_;
   Random random_;
   std::vector<Guarded> inputs_;
   std::vector<Guarded> outputs_;

@@ -37,6 +37,14 @@ KernelTable make_table() {
   return table;
 }
 
+// On activations of 16 bits.
+KernelTable make_narrow_table() {
+  KernelTable table;
+  table.set<ScanForward>(cuda::selective_scan_forward);
+  table.set<ScanBackward>(cuda::selective_scan_backward);
+  return table;
+}
+
 // In double there is what statistics of a float32 model need.
 KernelTable make_double_table() {
   KernelTable table;
@@ -45,9 +53,19 @@ KernelTable make_double_table() {
 }
 
 const KernelTable* kernels(DType compute) {
-  static const KernelTable f32 = make_table(), f64 = make_double_table();
-  if (compute == DType::f32) return &f32;
-  return compute == DType::f64 ? &f64 : nullptr;
+  static const KernelTable f32 = make_table(), f64 = make_double_table(),
+                           narrow = make_narrow_table();
+  switch (compute) {
+    case DType::f32:
+      return &f32;
+    case DType::f64:
+      return &f64;
+    case DType::bf16:
+    case DType::f16:
+      return &narrow;
+    default:
+      return nullptr;
+  }
 }
 
 cudaStream_t stream_of(void* context) { return static_cast<cuda::Context*>(context)->stream; }
