@@ -25,16 +25,28 @@ constexpr const char* kFooter =
     "Examples:\n"
     "  elapse bench --list\n"
     "  elapse bench scan train --json results.json\n"
-    "  elapse bench linear.in_proj --threads 1";
+    "  elapse bench linear.in_proj --threads 1\n"
+    "  elapse bench --device cuda";
+
+bool on_gpu(const Options& options) { return options.device == "cuda"; }
 
 std::vector<int> thread_counts(const Options& options) {
+  if (on_gpu(options)) return {1};
   if (options.threads != 0) return {options.threads};
   const int all = hardware_threads();
   return all == 1 ? std::vector{1} : std::vector{1, all};
 }
 
+// Those of the device, all where none is named.
+std::vector<const bench::Benchmark*> selected_for(const Options& options) {
+  std::vector<const bench::Benchmark*> selected = bench::select_benchmarks(options.names);
+  std::erase_if(selected, [&](const auto* b) { return is_of_gpu(*b) != on_gpu(options); });
+  ELAPSE_CHECK(!selected.empty(), "none of these benchmarks measures device {}", options.device);
+  return selected;
+}
+
 std::vector<bench::Row> measure(const Options& options) {
-  const std::vector<const bench::Benchmark*> selected = bench::select_benchmarks(options.names);
+  const std::vector<const bench::Benchmark*> selected = selected_for(options);
   bench::Context context(options.device, thread_counts(options));
   const Interrupt interrupt;  // models in temporary files are to be cleared
   Progress progress("benchmark", 0, static_cast<int64_t>(selected.size()));

@@ -112,7 +112,8 @@ Device::Device(std::string_view name, int threads)
       pool_(backend_->memory()),
       f32_(kernels_with_stand_ins(*backend_, DType::f32)),
       f64_(kernels_with_stand_ins(*backend_, DType::f64)),
-      bf16_(kernels_with_stand_ins(*backend_, DType::bf16)) {
+      bf16_(kernels_with_stand_ins(*backend_, DType::bf16)),
+      f16_(kernels_with_stand_ins(*backend_, DType::f16)) {
   stream_ = backend_->create_stream();
 }
 
@@ -126,6 +127,8 @@ const KernelTable& Device::table(DType compute) const {
       return f64_;
     case DType::bf16:
       return bf16_;
+    case DType::f16:
+      return f16_;
     default:
       fail("cannot compute in {}", name_of(compute));
   }

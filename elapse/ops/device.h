@@ -144,6 +144,7 @@ class Device {
   KernelTable f32_;
   KernelTable f64_;
   KernelTable bf16_;
+  KernelTable f16_;
   std::array<int64_t, static_cast<size_t>(Op::count)> calls_{};
 };
 

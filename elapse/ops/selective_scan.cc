@@ -48,7 +48,7 @@ void selective_scan_forward(Device& device, const ScanForward& args) {
   wide.pool("pool", args.pool, args.in.seqs.max_slot + 1, d_inner, d_state);
   if (args.checkpoints) {
     wide.contiguous("checkpoints", args.checkpoints,
-                     {checkpoint_count(args.in.seqs), d_inner, d_state});
+                    {checkpoint_count(args.in.seqs), d_inner, d_state});
   }
   check.matrix("out", args.out, {args.in.seqs.tokens, d_inner});
   check_taps(wide, args.taps, args.in);
@@ -63,7 +63,7 @@ void selective_scan_backward(Device& device, const ScanBackward& args) {
   const int64_t d_inner = args.in.A.dim(0), d_state = args.in.A.dim(1);
   check.matrix("dout", args.dout, {tokens, d_inner});
   wide.contiguous("checkpoints", args.checkpoints,
-                   {checkpoint_count(args.in.seqs), d_inner, d_state});
+                  {checkpoint_count(args.in.seqs), d_inner, d_state});
   check.matrix("dx", args.dx, {tokens, d_inner});
   check.matrix("ddt_raw", args.ddt_raw, {tokens, d_inner});
   check.matrix("dB", args.dB, {tokens, d_state});

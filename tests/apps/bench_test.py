@@ -109,6 +109,11 @@ class Usage(unittest.TestCase):
         for threads in (-1, 100000, "two"):
             self.assertEqual(bench("machine.fma", "--threads", threads).returncode, 2)
 
+    def test_what_measures_a_gpu_is_not_run_on_the_host(self):
+        result = bench("gpu.scan")
+        self.assertEqual((result.returncode, result.stdout), (1, ""))
+        self.assertIn("measures device ref", result.stderr)
+
     def test_an_unknown_device_is_named(self):
         result = run(PROGRAM, "bench", "machine.fma", "--device", "abacus")
         self.assertEqual(result.returncode, 1)

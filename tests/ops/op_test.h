@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <cstring>
 #include <limits>
 #include <memory>
@@ -37,32 +38,32 @@ void for_each_offset(const Tensor& t, Visit&& visit) {
   }
 }
 
-inline uint16_t& bf16_at(const Tensor& t, int64_t offset) {
-  return static_cast<uint16_t*>(t.raw())[offset];
-}
-inline double from_bf16(uint16_t bits) {
-  double value = 0;
-  convert_elements(DType::bf16, &bits, DType::f64, &value, 1);
-  return value;
-}
-inline uint16_t to_bf16(double value) {
-  uint16_t bits = 0;
-  convert_elements(DType::f64, &value, DType::bf16, &bits, 1);
-  return bits;
+inline void* place(const Tensor& t, int64_t offset) {
+  return static_cast<std::byte*>(t.raw()) + offset * size_of(t.dtype());
 }
 
 inline double get(const Tensor& t, int64_t offset) {
   if (t.dtype() == DType::f32) return t.data<float>()[offset];
   if (t.dtype() == DType::f64) return t.data<double>()[offset];
-  if (t.dtype() == DType::bf16) return from_bf16(bf16_at(t, offset));
-  return static_cast<double>(t.data<int64_t>()[offset]);
+  if (t.dtype() == DType::i64) return static_cast<double>(t.data<int64_t>()[offset]);
+  double value;
+  convert_elements(t.dtype(), place(t, offset), DType::f64, &value, 1);
+  return value;
 }
 
 inline void put(const Tensor& t, int64_t offset, double value) {
   if (t.dtype() == DType::f32) t.data<float>()[offset] = static_cast<float>(value);
   else if (t.dtype() == DType::f64) t.data<double>()[offset] = value;
-  else if (t.dtype() == DType::bf16) bf16_at(t, offset) = to_bf16(value);
-  else t.data<int64_t>()[offset] = static_cast<int64_t>(value);
+  else if (t.dtype() == DType::i64) t.data<int64_t>()[offset] = static_cast<int64_t>(value);
+  else convert_elements(DType::f64, &value, t.dtype(), place(t, offset), 1);
+}
+
+// The nearest number that the dtype has.
+inline double rounded_to(DType dtype, double value) {
+  uint64_t rounded;
+  convert_elements(DType::f64, &value, dtype, &rounded, 1);
+  convert_elements(dtype, &rounded, DType::f64, &value, 1);
+  return value;
 }
 
 inline std::vector<double> values(const Tensor& t) {
@@ -71,7 +72,7 @@ inline std::vector<double> values(const Tensor& t) {
   return out;
 }
 
-// A tensor between guard bytes, after `margin` elements of them: by default off any vector's
+// A tensor between guard bytes, `margin` elements of them: by default it is off any vector's
 // alignment. Each row of its last axis is followed by `row_padding` elements that nobody may write.
 class Guarded {
  public:
@@ -112,41 +113,44 @@ class Guarded {
   Tensor tensor_;
 };
 
-// The tensors of one call. Two sets of the same seed and rounding, asked for the same tensors in the
-// same order, hold the same numbers whatever their dtypes: all are floats, or bf16's where
-// `activations` are or are `rounded` so.
+// The tensors of one call. Two sets of the same seed, asked for the same tensors in the same
+// order, hold the same numbers whatever their dtypes: all are floats, and numbers of `narrow` where
+// that is the dtype of activations. In a set of doubles activations are doubles.
 class Operands {
  public:
-  explicit Operands(DType dtype, uint64_t seed = 1, MemorySource& memory = host_memory())
-      : Operands(dtype, dtype, false, seed, memory) {}
-  Operands(DType dtype, DType activations, bool rounded, uint64_t seed = 1,
-           MemorySource& memory = host_memory(), int64_t margin = Guarded::kUnaligned)
-      : memory_(memory),
-        dtype_(dtype),
-        activations_(activations),
-        rounded_(rounded),
-        margin_(margin),
-        random_(seed) {}
+  explicit Operands(DType dtype, uint64_t seed = 1, MemorySource& memory = host_memory(),
+                    DType narrow = DType::f32, int64_t margin = Guarded::kUnaligned)
+      : memory_(memory), dtype_(dtype), narrow_(narrow), margin_(margin), random_(seed) {}
 
   Tensor input(Shape shape, double lo = -1, double hi = 1, int64_t row_padding = 0) {
-    return keep(inputs_, guarded(dtype_, shape, row_padding), lo, hi);
+    return keep(inputs_, Guarded(memory_, dtype_, shape, row_padding, margin_), lo, hi, DType::f32);
   }
-  // What is of 16 bits in an operation that computes in those; as `input` in others.
   Tensor activation(Shape shape, double lo = -1, double hi = 1, int64_t row_padding = 0) {
-    return keep(inputs_, guarded(activations_, shape, row_padding), lo, hi);
+    return keep(inputs_, Guarded(memory_, activations(), shape, row_padding, margin_), lo, hi, narrow_);
   }
   // Starts as NaN: what is not assigned will not compare equal.
   Tensor assigned(Shape shape, int64_t row_padding = 0) {
-    return start_as_nan(outputs_, guarded(dtype_, shape, row_padding));
+    return assigned_of(dtype_, shape, row_padding);
   }
   Tensor assigned_activation(Shape shape, int64_t row_padding = 0) {
-    return start_as_nan(outputs_, guarded(activations_, shape, row_padding));
+    return assigned_of(activations(), shape, row_padding);
+  }
+  Tensor assigned_of(DType dtype, Shape shape, int64_t row_padding) {
+    outputs_.emplace_back(memory_, dtype, shape, row_padding, margin_);
+    const Tensor t = outputs_.back().tensor();
+    for_each_offset(t, [&](int64_t offset) { put(t, offset, std::nan("")); });
+    return t;
   }
   // What one operation leaves for another in an order of its own: not compared. Starts as NaN.
-  Tensor handed_on(Shape shape) { return start_as_nan(inputs_, guarded(dtype_, shape, 0)); }
+  Tensor handed_on(Shape shape) {
+    inputs_.emplace_back(memory_, dtype_, shape);
+    const Tensor t = inputs_.back().tensor();
+    for_each_offset(t, [&](int64_t offset) { put(t, offset, std::nan("")); });
+    return t;
+  }
   // Starts with numbers that must still be part of the result.
   Tensor accumulated(Shape shape, int64_t row_padding = 0) {
-    return keep(outputs_, guarded(dtype_, shape, row_padding), -1, 1);
+    return keep(outputs_, Guarded(memory_, dtype_, shape, row_padding, margin_), -1, 1, DType::f32);
   }
   Tensor output_of(DType dtype, Shape shape) {
     outputs_.emplace_back(memory_, dtype, shape);
@@ -173,28 +177,17 @@ class Operands {
   }
 
  private:
-  Guarded guarded(DType dtype, Shape shape, int64_t row_padding) {
-    return Guarded(memory_, dtype, shape, row_padding, margin_);
-  }
-  Tensor keep(std::vector<Guarded>& list, Guarded guarded, double lo, double hi) {
+  DType activations() const { return dtype_ == DType::f64 ? DType::f64 : narrow_; }
+  Tensor keep(std::vector<Guarded>& list, Guarded guarded, double lo, double hi, DType numbers) {
     list.push_back(std::move(guarded));
     const Tensor t = list.back().tensor();
-    for_each_offset(t, [&](int64_t offset) {
-      const double value = static_cast<float>(random_.uniform(lo, hi));
-      put(t, offset, rounded_ ? from_bf16(to_bf16(value)) : value);
-    });
-    return t;
-  }
-  static Tensor start_as_nan(std::vector<Guarded>& list, Guarded guarded) {
-    list.push_back(std::move(guarded));
-    const Tensor t = list.back().tensor();
-    for_each_offset(t, [&](int64_t offset) { put(t, offset, std::nan("")); });
+    for_each_offset(
+        t, [&](int64_t offset) { put(t, offset, rounded_to(numbers, random_.uniform(lo, hi))); });
     return t;
   }
 
   MemorySource& memory_;
-  DType dtype_, activations_;
-  bool rounded_;
+  DType dtype_, narrow_;
   int64_t margin_;
   Random random_;
   std::vector<Guarded> inputs_;
@@ -249,21 +242,20 @@ inline bool can_open(const std::string& name) {
   }
 }
 
-// Runs `call(device, operands)` on cuda, where there is one, with activations in float or bf16, and
-// on ref in double and compares every output, those of bf16 within its rounding too; then asks for
-// the same bits again.
+// Runs `call(device, operands)` on cuda, where there is one, in float and with activations of
+// `narrow`, and on ref in double and compares every output, those of bf16 within its rounding too;
+// then asks for the same bits again.
 template <class Call>
-void expect_cuda_agrees(Call&& call, double tolerance, uint64_t seed = 1,
-                        DType activations = DType::f32, int64_t margin = Guarded::kUnaligned) {
+void expect_cuda_agrees(Call&& call, double tolerance, uint64_t seed = 1, DType narrow = DType::f32,
+                        int64_t margin = Guarded::kUnaligned) {
   static const bool is_here = can_open("cuda");
   if (!is_here) return;
-  const bool rounded = activations == DType::bf16;
   Device ref("ref", 1), cuda("cuda");
-  Operands expected(DType::f64, DType::f64, rounded, seed);
+  Operands expected(DType::f64, seed, host_memory(), narrow);
   call(ref, expected);
   std::vector<std::vector<uint8_t>> first;
   for (const bool again : {false, true}) {
-    Operands actual(DType::f32, activations, rounded, seed, cuda.shared_memory(), margin);
+    Operands actual(DType::f32, seed, cuda.shared_memory(), narrow, margin);
     call(cuda, actual);
     cuda.synchronize();
     actual.expect_guards_intact();
@@ -273,9 +265,9 @@ void expect_cuda_agrees(Call&& call, double tolerance, uint64_t seed = 1,
       if (again) {
         EXPECT_EQ(output.bytes(), first[i]) << what << " differs the second time";
       } else {
-        const bool is_rounded = output.tensor().dtype() == DType::bf16;
+        const bool is_bf16 = output.tensor().dtype() == DType::bf16;
         expect_close(output.tensor(), expected.outputs()[i].tensor(),
-                     tolerance + (is_rounded ? kBf16Epsilon : 0), what);
+                     tolerance + (is_bf16 ? kBf16Epsilon : 0), what);
         first.push_back(output.bytes());
       }
     }

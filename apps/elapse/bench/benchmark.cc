@@ -56,11 +56,13 @@ std::vector<const Benchmark*> all_benchmarks() {
        {machine_benchmarks(), scan_benchmarks(), ssd_benchmarks(), attention_benchmarks(),
         state_space_benchmarks(), linear_attention_benchmarks(), streaming_benchmarks(),
         linear_benchmarks(), train_benchmarks(), decode_benchmarks(), published_benchmarks(),
-        tokenize_benchmarks(), inspect_benchmarks()}) {
+        tokenize_benchmarks(), inspect_benchmarks(), gpu_scan_benchmarks()}) {
     for (const Benchmark& benchmark : group) all.push_back(&benchmark);
   }
   return all;
 }
+
+bool is_of_gpu(const Benchmark& benchmark) { return benchmark.name.starts_with("gpu."); }
 
 std::vector<const Benchmark*> select_benchmarks(const std::vector<std::string>& names) {
   const std::vector<const Benchmark*> all = all_benchmarks();

@@ -57,6 +57,10 @@ std::span<const Benchmark> decode_benchmarks();
 std::span<const Benchmark> published_benchmarks();
 std::span<const Benchmark> tokenize_benchmarks();
 std::span<const Benchmark> inspect_benchmarks();
+std::span<const Benchmark> gpu_scan_benchmarks();
+
+// Whether it measures a GPU, not the host.
+bool is_of_gpu(const Benchmark& benchmark);
 
 // Those whose name begins with one of `names`; all where there are none. Throws Error for a name
 // that begins none, with the names nearest to it.

@@ -9,23 +9,42 @@
 namespace elapse::bench {
 namespace {
 
-// Measured on a two-core Zen 5 virtual machine with AVX-512; legend() names them.
+// Measured on a two-core Zen 5 virtual machine with AVX-512, those of GPUs on one H200; legend()
+// names them.
 struct Published {
   std::string_view name;
   int threads;
   double value;
 };
 constexpr Published kPublished[] = {
-    {"scan.forward.f32", 1, 55},          {"train.induction", 2, 108},
-    {"train.mamba-256x4", 2, 797},        {"weights.mamba-130m.f32", 1, 76},
-    {"weights.mamba-130m.f32", 2, 92},    {"weights.mamba-130m.bf16", 1, 155},
-    {"generate.mamba-130m.f32", 1, 61.5}, {"generate.mamba-130m.bf16", 1, 82},
-    {"prefill.mamba-130m.f32", 1, 228},   {"prefill.mamba-130m.f32", 2, 423},
-    {"prefill.mamba-130m.bf16", 1, 252},  {"prefill.mamba-130m.bf16", 2, 473},
-    {"generate.mamba2-130m.f32", 1, 55},  {"generate.mamba2-130m.f32", 2, 93},
-    {"generate.mamba2-130m.bf16", 1, 95}, {"generate.mamba2-130m.bf16", 2, 140},
-    {"prefill.mamba2-130m.f32", 1, 338},  {"prefill.mamba2-130m.f32", 2, 650},
-    {"prefill.mamba2-130m.bf16", 1, 720}, {"prefill.mamba2-130m.bf16", 2, 1400},
+    {"scan.forward.f32", 1, 55},
+    {"train.induction", 2, 108},
+    {"train.mamba-256x4", 2, 797},
+    {"weights.mamba-130m.f32", 1, 76},
+    {"weights.mamba-130m.f32", 2, 92},
+    {"weights.mamba-130m.bf16", 1, 155},
+    {"generate.mamba-130m.f32", 1, 61.5},
+    {"generate.mamba-130m.bf16", 1, 82},
+    {"prefill.mamba-130m.f32", 1, 228},
+    {"prefill.mamba-130m.f32", 2, 423},
+    {"prefill.mamba-130m.bf16", 1, 252},
+    {"prefill.mamba-130m.bf16", 2, 473},
+    {"generate.mamba2-130m.f32", 1, 55},
+    {"generate.mamba2-130m.f32", 2, 93},
+    {"generate.mamba2-130m.bf16", 1, 95},
+    {"generate.mamba2-130m.bf16", 2, 140},
+    {"prefill.mamba2-130m.f32", 1, 338},
+    {"prefill.mamba2-130m.f32", 2, 650},
+    {"prefill.mamba2-130m.bf16", 1, 720},
+    {"prefill.mamba2-130m.bf16", 2, 1400},
+    {"gpu.scan.forward.bf16.8x2048x1536.slow", 1, 453},
+    {"gpu.scan.forward.bf16.8x2048x5120.slow", 1, 1449},
+    {"gpu.scan.forward.bf16.1x2048x1536.slow", 1, 69.6},
+    {"gpu.scan.forward.bf16.1x65536x1536.slow", 1, 2230},
+    {"gpu.scan.backward.bf16.8x2048x1536.slow", 1, 1773},
+    {"gpu.scan.backward.bf16.8x2048x5120.slow", 1, 5637},
+    {"gpu.scan.backward.bf16.1x2048x1536.slow", 1, 294},
+    {"gpu.scan.backward.bf16.1x65536x1536.slow", 1, 7592},
 };
 
 double published(const Row& row) {
@@ -84,7 +103,9 @@ std::string_view legend() {
          "thread.\n"
          "others, on two cores of a Zen 5: train, PyTorch 1.13.1; weights, a bare pass by "
          "hand-written\n"
-         "matrix-vector kernels; the rest, llama.cpp (ggml 0.25.1).\n";
+         "matrix-vector kernels; gpu.scan, the kernels of state-spaces/mamba 2.3.2 on an H200; "
+         "the\n"
+         "rest, llama.cpp (ggml 0.25.1).\n";
 }
 
 std::string json_of(const std::vector<Row>& rows, std::string_view device) {

@@ -8,7 +8,8 @@ const Backend& cuda_backend();
 
 namespace {
 
-// What has kernels in float32 and in bf16.
+// What has kernels in float32 and in bf16: all of a training step of Mamba-1 but what parameters
+// alone are in.
 template <class T>
 KernelTable make_common_table(DType compute) {
   KernelTable table;
@@ -21,17 +22,14 @@ KernelTable make_common_table(DType compute) {
   table.set<RmsNormBackward>(cuda::rms_norm_backward);
   table.set<CausalConvForward>(cuda::causal_conv_forward<T>);
   table.set<CausalConvBackward>(cuda::causal_conv_backward<T>);
+  table.set<ScanForward>(cuda::selective_scan_forward);
+  table.set<ScanBackward>(cuda::selective_scan_backward);
   table.set<LinearCrossEntropyForward>(cuda::linear_cross_entropy_forward<T>);
   table.set<LinearCrossEntropyBackward>(cuda::linear_cross_entropy_backward<T>);
   return table;
 }
 
-KernelTable make_bf16_table() {
-  KernelTable table = make_common_table<cuda::bf16>(DType::bf16);
-  table.set<ScanForward>(cuda::selective_scan_forward_bf16);
-  table.set<ScanBackward>(cuda::selective_scan_backward_bf16);
-  return table;
-}
+KernelTable make_bf16_table() { return make_common_table<cuda::bf16>(DType::bf16); }
 
 KernelTable make_table() {
   KernelTable table = make_common_table<float>(DType::f32);
@@ -44,12 +42,17 @@ KernelTable make_table() {
   table.set<TapBackward>(cuda::tap_backward);
   table.set<GatherRows>(cuda::gather_rows);
   table.set<ScatterAddRows>(cuda::scatter_add_rows);
-  table.set<ScanForward>(cuda::selective_scan_forward);
-  table.set<ScanBackward>(cuda::selective_scan_backward);
   table.set<CrossEntropyForward>(cuda::cross_entropy_forward);
   table.set<CrossEntropyBackward>(cuda::cross_entropy_backward);
   table.set<SumOfSquares>(cuda::sum_of_squares);
   table.set<AdamW>(cuda::adamw);
+  return table;
+}
+
+KernelTable make_f16_table() {
+  KernelTable table;
+  table.set<ScanForward>(cuda::selective_scan_forward);
+  table.set<ScanBackward>(cuda::selective_scan_backward);
   return table;
 }
 
@@ -61,7 +64,8 @@ KernelTable make_double_table() {
 }
 
 const KernelTable* kernels(DType compute) {
-  static const KernelTable f32 = make_table(), f64 = make_double_table(), bf16 = make_bf16_table();
+  static const KernelTable f32 = make_table(), f64 = make_double_table(), bf16 = make_bf16_table(),
+                           f16 = make_f16_table();
   switch (compute) {
     case DType::f32:
       return &f32;
@@ -69,6 +73,8 @@ const KernelTable* kernels(DType compute) {
       return &f64;
     case DType::bf16:
       return &bf16;
+    case DType::f16:
+      return &f16;
     default:
       return nullptr;
   }

@@ -11,7 +11,7 @@
 #include "elapse/ops/selective_scan.h"
 
 // The kernels of the cuda backend, in float32; those that are templates of T in bf16 as well, and
-// those of linear and rms_norm, which look at their arguments. Each gives the same bits every time: sums are taken in
+// those of linear, rms_norm and selective_scan, which look at their arguments. Each gives the same bits every time: sums are taken in
 // an order that shapes alone fix, and nothing is added by atomics. What each computes stands with
 // its arguments in elapse/ops; what bounds it, and what was measured, in docs/cuda.md.
 namespace elapse::cuda {
@@ -39,8 +39,6 @@ template <class T>
 void causal_conv_backward(Device& device, const CausalConvBackward& args);
 void selective_scan_forward(Device& device, const ScanForward& args);
 void selective_scan_backward(Device& device, const ScanBackward& args);
-void selective_scan_forward_bf16(Device& device, const ScanForward& args);
-void selective_scan_backward_bf16(Device& device, const ScanBackward& args);
 void cross_entropy_forward(Device& device, const CrossEntropyForward& args);
 void cross_entropy_backward(Device& device, const CrossEntropyBackward& args);
 template <class T>

@@ -1,18 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
 #include <cuda_pipeline.h>
 
 #include <initializer_list>
+#include <type_traits>
 
 #include "elapse/backends/cuda/tap.cuh"
 #include "elapse/ops/selective_scan.h"
 
 // What the kernels of the selective scan share.
 //
+// x, dt_raw, z, B, C, out and their gradients are of one type T: float, __half or __nv_bfloat16.
+// Everything else, the state above all, is float, and so is all arithmetic.
+//
 // A warp takes 32 / kLanes channels; kLanes lanes hold a channel's states, kStates each, in
-// registers. It walks tokens four at a time: lane g computes what one token has once (dt, gate,
-// out) for token g % 4 of the four, and lanes pass dt and dt x on through shared memory. Nothing
-// waits for another warp.
+// registers. It walks tokens four at a time: each lane computes what one token of the four has once
+// (dt, gate, out), and lanes pass dt on through shared memory. Nothing waits for another warp.
+//
+// Up to 16 states (kLanes = 4) what couples tokens, channels and states is left to the matrix unit:
+// selective_scan_products.cuh.
 //
 // Long sequences are cut into chunks that are walked at the same time. What a chunk hands to the
 // next is P carry + tail: P = exp(A sum dt), and the tail is the state that the chunk ends in from
@@ -25,9 +33,13 @@ inline constexpr int kGroup = 4;  // tokens
 inline constexpr float kLog2e = 1.44269504088896340736f;
 inline constexpr float kNegligible = -64;  // as a power of two
 
+template <class T>
+inline constexpr bool kIsNarrow = sizeof(T) == 2;
+
+template <class T>
 struct Inputs {
-  Rows<const float> x, dt_raw, z;
-  Rows<const float> B, C;  // (tokens, kLanes kStates), aligned: four states can be read at a time
+  Rows<const T> x, dt_raw, z;
+  Rows<const T> B, C;  // (tokens, kLanes kStates), aligned: 16 bytes can be read at a time
   const float* dt_bias;
   const float* A;
   const float* D;
@@ -47,8 +59,9 @@ struct Column {
   int stride;  // in bytes
 
   __device__ Column(const Rows<T>& rows, int64_t begin, int64_t column)
-      : first(reinterpret_cast<char*>(const_cast<float*>(rows.row(begin) + column))),
-        stride(static_cast<int>(rows.stride) * 4) {}
+      : first(
+            reinterpret_cast<char*>(const_cast<std::remove_const_t<T>*>(rows.row(begin) + column))),
+        stride(static_cast<int>(rows.stride) * static_cast<int>(sizeof(T))) {}
   __device__ T& operator[](int i) const {
     return *reinterpret_cast<T*>(first + int64_t{i} * stride);
   }
@@ -56,24 +69,26 @@ struct Column {
 
 // Tokens of B and C that a block's threads copy into shared memory at a time, while they walk those
 // before.
-template <int kPadded, int kCount = (kPadded < 64    ? 32
-                                     : kPadded < 256 ? 8
-                                                     : 4)>
+template <class T, int kPadded,
+          int kCount = (kPadded < 64    ? 32
+                        : kPadded < 256 ? 8
+                                        : 4)>
 struct Stage {
   static constexpr int kTokens = kCount;
-  float4 B[kTokens][kPadded / 4], C[kTokens][kPadded / 4];
+  alignas(16) T B[kTokens][kPadded];
+  alignas(16) T C[kTokens][kPadded];
 
   // Starts copying tokens [i, i + kTokens) of the chunk that begins at `begin`; the last of its
   // tokens stands for those beyond.
-  __device__ void fetch(const Inputs& a, int64_t begin, int i, int last) {
-    constexpr int kFours = kPadded / 4;
-    for (int k = static_cast<int>(threadIdx.x); k < 2 * kTokens * kFours;
+  __device__ void fetch(const Inputs<T>& a, int64_t begin, int i, int last) {
+    constexpr int kPart = 16 / sizeof(T), kParts = kPadded / kPart;
+    for (int k = static_cast<int>(threadIdx.x); k < 2 * kTokens * kParts;
          k += static_cast<int>(blockDim.x)) {
-      const int four = k % kFours, j = k / kFours % kTokens;
-      const bool is_B = k < kTokens * kFours;
-      const Rows<const float>& from = is_B ? a.B : a.C;
-      __pipeline_memcpy_async(is_B ? &B[j][four] : &C[j][four],
-                              from.row(begin + min(i + j, last)) + four * 4, sizeof(float4));
+      const int part = k % kParts * kPart, j = k / kParts % kTokens;
+      const bool is_B = k < kTokens * kParts;
+      const Rows<const T>& from = is_B ? a.B : a.C;
+      __pipeline_memcpy_async(is_B ? &B[j][part] : &C[j][part],
+                              from.row(begin + min(i + j, last)) + part, 16);
     }
     __pipeline_commit();
   }
@@ -84,7 +99,8 @@ struct Chunk {
   int64_t s, row, first, last;  // of the sequence
   int64_t begin, end;           // of the chunk
 
-  __device__ Chunk(const Inputs& a, int64_t r) : row(r) {
+  template <class T>
+  __device__ Chunk(const Inputs<T>& a, int64_t r) : row(r) {
     s = sequence_of_row(a.cu, a.n_seqs, a.chunk, row);
     first = a.cu[s];
     last = a.cu[s + 1];
@@ -101,19 +117,27 @@ struct Chunk {
 template <int kLanes, int kStates>
 struct Lane {
   static constexpr int kChannels = 32 / kLanes;
+  static constexpr bool kProducts = kLanes == 4;  // by the matrix unit
+  static_assert(!kProducts || kStates == 4);
 
-  int lane, g, c, first_state;
+  int lane, g, c;
+  int own;  // token of a group of four that the lane computes for
   int64_t e;
   bool active;
 
-  __device__ Lane(const Inputs& a, int64_t first_channel) {
+  template <class T>
+  __device__ Lane(const Inputs<T>& a, int64_t first_channel) {
     lane = static_cast<int>(threadIdx.x) % 32;
     g = lane % kLanes;
     c = lane / kLanes;
-    first_state = g * kStates;
+    own = kProducts ? g % 2 * 2 + g / 2 : g % kGroup;
     e = first_channel + c;
     active = e < a.d_inner;
     if (!active) e = a.d_inner - 1;  // reads what is there, and writes nothing
+  }
+  // The lane's i-th state.
+  __device__ int state(int i) const {
+    return kProducts ? i / 2 * 8 + g * 2 + i % 2 : g * kStates + i;
   }
 };
 
@@ -145,64 +169,60 @@ __device__ inline float fast_sigmoid(float x) {
   return __fdividef(1.0f, 1.0f + exp2_fast(-kLog2e * fmaxf(x, -80.0f)));
 }
 
-template <int kStates>
-__device__ inline void load_factors(const float4* row, int first, float (&out)[kStates]) {
+// The lane's states of a row of B or C in shared memory, and of a table in the device's.
+template <class T, int kLanes, int kStates>
+__device__ inline void load_factors(const T* row, const Lane<kLanes, kStates>& at,
+                                    float (&out)[kStates]) {
+  constexpr int kRun = Lane<kLanes, kStates>::kProducts ? 2 : 4;
 #pragma unroll
-  for (int i = 0; i < kStates; i += 4) {
-    const float4 v = row[(first + i) / 4];
+  for (int i = 0; i < kStates; i += kRun) {
+    struct alignas(kRun * sizeof(T)) Run {
+      T of[kRun];
+    };
+    const Run run = *reinterpret_cast<const Run*>(row + at.state(i));
+#pragma unroll
+    for (int k = 0; k < kRun; ++k) out[i + k] = static_cast<float>(run.of[k]);
+  }
+}
+
+template <int kLanes, int kStates>
+__device__ inline void load_states(const float* row, const Lane<kLanes, kStates>& at, int d_state,
+                                   bool vectors, float (&out)[kStates]) {
+#pragma unroll
+  for (int i = 0; i < kStates; i += 2) {
+    const int n = at.state(i);
+    float2 v = {0, 0};
+    if (vectors && n < d_state) v = *reinterpret_cast<const float2*>(row + n);
+    if (!vectors && n < d_state) v.x = row[n];
+    if (!vectors && n + 1 < d_state) v.y = row[n + 1];
     out[i] = v.x;
     out[i + 1] = v.y;
-    out[i + 2] = v.z;
-    out[i + 3] = v.w;
   }
 }
 
-template <int kStates>
-__device__ inline void load_states(const float* row, int first, int d_state, bool vectors,
-                                   float (&out)[kStates]) {
-  if (vectors) {
+template <int kLanes, int kStates>
+__device__ inline void store_states(float* row, const Lane<kLanes, kStates>& at, int d_state,
+                                    bool vectors, const float (&in)[kStates]) {
 #pragma unroll
-    for (int i = 0; i < kStates; i += 4) {
-      float4 v = {0, 0, 0, 0};
-      if (first + i < d_state) v = *reinterpret_cast<const float4*>(row + first + i);
-      out[i] = v.x;
-      out[i + 1] = v.y;
-      out[i + 2] = v.z;
-      out[i + 3] = v.w;
-    }
-  } else {
-#pragma unroll
-    for (int i = 0; i < kStates; ++i) out[i] = first + i < d_state ? row[first + i] : 0.0f;
-  }
-}
-
-template <int kStates>
-__device__ inline void store_states(float* row, int first, int d_state, bool vectors,
-                                    const float (&in)[kStates]) {
-  if (vectors) {
-#pragma unroll
-    for (int i = 0; i < kStates; i += 4) {
-      const float4 v = {in[i], in[i + 1], in[i + 2], in[i + 3]};
-      if (first + i < d_state) *reinterpret_cast<float4*>(row + first + i) = v;
-    }
-  } else {
-#pragma unroll
-    for (int i = 0; i < kStates; ++i) {
-      if (first + i < d_state) row[first + i] = in[i];
-    }
+  for (int i = 0; i < kStates; i += 2) {
+    const int n = at.state(i);
+    if (vectors && n < d_state) *reinterpret_cast<float2*>(row + n) = {in[i], in[i + 1]};
+    if (!vectors && n < d_state) row[n] = in[i];
+    if (!vectors && n + 1 < d_state) row[n + 1] = in[i + 1];
   }
 }
 
 // A channel's row of a table (rows, d_inner, d_state).
-__device__ inline int64_t state_row(const Inputs& a, int64_t row, int64_t e) {
+template <class T>
+__device__ inline int64_t state_row(const Inputs<T>& a, int64_t row, int64_t e) {
   return (row * a.d_inner + e) * a.d_state;
 }
 
 // The lane's share of A, times log2(e).
-template <int kLanes, int kStates>
-__device__ inline void load_A(const Inputs& a, const Lane<kLanes, kStates>& at,
+template <class T, int kLanes, int kStates>
+__device__ inline void load_A(const Inputs<T>& a, const Lane<kLanes, kStates>& at,
                               float (&A2)[kStates]) {
-  load_states(a.A + at.e * a.d_state, at.first_state, a.d_state, a.vectors, A2);
+  load_states(a.A + at.e * a.d_state, at, a.d_state, a.vectors, A2);
 #pragma unroll
   for (int i = 0; i < kStates; ++i) A2[i] *= kLog2e;
 }
@@ -247,6 +267,14 @@ inline Taps view_taps(TapViews& views, const ScanTaps& taps, int64_t d_inner, in
 // Four warps a block: rows of B and C then come from the L1 cache for three of them.
 inline constexpr int kWarps = 4;
 
+// Calls body with a number of the type that x and what goes with it have.
+template <class Body>
+void with_type(DType dtype, Body&& body) {
+  if (dtype == DType::bf16) body(__nv_bfloat16());
+  else if (dtype == DType::f16) body(__half());
+  else body(float());
+}
+
 // Calls body(std::integral_constant of kLanes, of kStates) with the layout for d_state.
 template <class Body>
 void with_layout(int64_t d_state, Body&& body) {
@@ -274,8 +302,9 @@ inline int64_t chunk_rows(const ScanInputs& in, int64_t chunk) {
   return in.seqs.count() == 0 ? 0 : in.seqs.tokens / chunk + in.seqs.count();
 }
 // `tables`, of states, are those that a kernel reads and writes.
-Inputs inputs_of(const ScanInputs& in, const Factors& factors, int64_t chunk,
-                 std::initializer_list<Tensor> tables = {});
+template <class T>
+Inputs<T> inputs_of(const ScanInputs& in, const Factors& factors, int64_t chunk,
+                    std::initializer_list<Tensor> tables = {});
 
 // What every chunk starts from, (chunk rows, d_inner, d_state), from the pool's states on.
 Tensor carry_forward(Device& device, const ScanInputs& in, const Factors& factors,

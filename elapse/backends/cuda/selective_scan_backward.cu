@@ -23,22 +23,22 @@ using namespace scan;
 constexpr int64_t kWarpsAtATime = 132 * 12;
 constexpr float kLn2 = 0.693147180559945309417f;
 
-template <int kLanes, int kStates, bool kTaps>
+template <class T, int kLanes, int kStates, bool kTaps>
 struct Walk {
-  using Shared = Layout<kLanes, kStates>;
+  using At = Lane<kLanes, kStates>;
+  using Shared = Layout<T, kLanes, kStates>;
   // Of the loops over a tile; with taps nothing is gained by it.
   static constexpr int kUnroll = kTaps ? 1 : kTile, kUnrollStates = kTaps ? 1 : kStates;
 
-  const Backward& a;
-  const Lane<kLanes, kStates>& at;
+  const Backward<T>& a;
+  const At& at;
   typename Shared::Block& block;
   typename Shared::Warp& shared;
   float A2[kStates], dh[kStates] = {}, dA[kStates] = {};
   float dD = 0, dbias = 0, bias, skip;
   int stage = 0;  // which of the block's holds the tile at hand
 
-  __device__ Walk(const Backward& args, const Lane<kLanes, kStates>& lane,
-                  typename Shared::Block& memory, int warp)
+  __device__ Walk(const Backward<T>& args, const At& lane, typename Shared::Block& memory, int warp)
       : a(args), at(lane), block(memory), shared(memory.warps[warp]) {
     load_A(a.in, at, A2);
     bias = a.in.dt_bias[at.e];
@@ -46,13 +46,11 @@ struct Walk {
   }
 
   __device__ void load(const float* table, int64_t row, float (&states)[kStates]) const {
-    load_states(table + state_row(a.in, row, at.e), at.first_state, a.in.d_state, a.in.vectors,
-                states);
+    load_states(table + state_row(a.in, row, at.e), at, a.in.d_state, a.in.vectors, states);
   }
   __device__ void store(float* table, int64_t row, const float (&states)[kStates]) const {
     if (!at.active) return;
-    store_states(table + state_row(a.in, row, at.e), at.first_state, a.in.d_state, a.in.vectors,
-                 states);
+    store_states(table + state_row(a.in, row, at.e), at, a.in.d_state, a.in.vectors, states);
   }
 
   __device__ float through(ScanPoint p, float v, int64_t t, int n = 0) const {
@@ -65,47 +63,62 @@ struct Walk {
     return v;
   }
 
-  // Copies a tile's factors, and the lane's own tokens of it, into shared memory.
+  // Copies a tile's factors, and its tokens of the block's channels, into shared memory; the last
+  // token stands for those beyond.
   __device__ void fetch(const Chunk& chunk, int tile) {
-    const int last = static_cast<int>(chunk.end - chunk.begin) - 1;
-    block.stages[tile % 2].fetch(a.in, chunk.begin, tile * kTile, last);
-    const Tile from(a, chunk.begin + tile * kTile, chunk.end, at.e);
+    const int last = static_cast<int>(chunk.end - chunk.begin) - 1, first = tile * kTile;
+    const int64_t channel = blockIdx.y * int64_t{Shared::kBlockChannels};
+    const int run = a.runs ? Shared::kRun : 1, runs = Shared::kBlockChannels / run;
     auto& own = block.own[tile % 2];
-#pragma unroll
-    for (int i = 0; i < kGroups; ++i) {
-      const int t = min(i * kGroup + at.g % kGroup, from.last);
-      __pipeline_memcpy_async(&own[0][i][threadIdx.x], &from.x[t], sizeof(float));
-      __pipeline_memcpy_async(&own[1][i][threadIdx.x], &from.dt_raw[t], sizeof(float));
-      __pipeline_memcpy_async(&own[2][i][threadIdx.x], &from.z[t], sizeof(float));
-      __pipeline_memcpy_async(&own[3][i][threadIdx.x], &from.dout[t], sizeof(float));
+    for (int k = static_cast<int>(threadIdx.x); k < 4 * kTile * runs; k += Shared::kThreads) {
+      const int e = k % runs * run, place = k / runs % kTile, which = k / runs / kTile;
+      if (channel + e >= a.in.d_inner) continue;
+      const Rows<const T>& rows = which == 0   ? a.in.x
+                                  : which == 1 ? a.in.dt_raw
+                                  : which == 2 ? a.in.z
+                                               : a.dout;
+      const T* from = rows.row(chunk.begin + min(first + place, last)) + channel + e;
+      T* to = &own[which][place][e];
+      if (a.runs) __pipeline_memcpy_async(to, from, Shared::kRun * sizeof(T));
+      else *to = *from;
     }
-    __pipeline_commit();
+    block.stages[tile % 2].fetch(a.in, chunk.begin, first, last);
   }
 
+  // The lane's own token of group i.
+  __device__ int own_place(int i) const { return i * kGroup + at.own; }
   __device__ Own own_of(int i) const {
     const auto& own = block.own[stage];
-    return {own[0][i][threadIdx.x], own[1][i][threadIdx.x], own[2][i][threadIdx.x],
-            own[3][i][threadIdx.x]};
+    const int place = own_place(i),
+              e = static_cast<int>(threadIdx.x) / 32 * Shared::kChannels + at.c;
+    return {static_cast<float>(own[0][place][e]), static_cast<float>(own[1][place][e]),
+            static_cast<float>(own[2][place][e]), static_cast<float>(own[3][place][e])};
   }
-  __device__ bool is_real(const Tile& tile, int place) const {
+  __device__ bool is_real(const Tile<T>& tile, int place) const {
     return place <= tile.last && at.active;
   }
 
+  // The gradient of ssm_out.
+  __device__ float dssm_of(const Own& own, int64_t t) const {
+    const float gate = through(ScanPoint::gate, own.z * fast_sigmoid(own.z), t);
+    return back(ScanPoint::ssm_out, own.dout * gate, t);
+  }
+
   // Step 1. Tokens that are not there take steps of 0 and have no gradient.
-  __device__ void steps(const Tile& tile) {
+  __device__ void steps(const Tile<T>& tile) {
 #pragma unroll kUnroll
     for (int i = 0; i < kGroups; ++i) {
-      const int place = i * kGroup + at.g % kGroup;
+      const int place = own_place(i);
       const int64_t t = tile.begin + place;
       const Own own = own_of(i);
       float dt = 0, dtx = 0, dy = 0;
       if (is_real(tile, place)) {
         const float dt_pre = through(ScanPoint::dt_pre, own.dt_raw + bias, t);
         dt = through(ScanPoint::dt, fast_softplus(dt_pre), t);
-        const float gate = through(ScanPoint::gate, own.z * fast_sigmoid(own.z), t);
-        dy = back(ScanPoint::ssm_out, own.dout * gate, t);
+        const float dssm = dssm_of(own, t);
+        dy = back(ScanPoint::y, dssm, t);
         dtx = dt * own.x;
-        dD = fmaf(dy, own.x, dD);
+        dD = fmaf(dssm, own.x, dD);
       }
       if (at.g < kGroup) {
         shared.dt[at.c][place] = dt;
@@ -117,145 +130,217 @@ struct Walk {
   }
 
   // Step 2: h becomes the last state, h_before those before each token.
-  __device__ void states_again(const Tile& tile, float (&h)[kStates],
+  __device__ void states_again(const Tile<T>& tile, float (&h)[kStates],
                                float (&h_before)[kTile][kStates]) {
     const auto& staged = block.stages[stage];
 #pragma unroll kUnroll
     for (int i = 0; i < kGroups; ++i) {
-      float dts[kGroup], dtxs[kGroup];
+      float dts[kGroup];
       load_four(&shared.dt[at.c][i * kGroup], dts);
-      load_four(&shared.dtx[at.c][i * kGroup], dtxs);
+      const auto writes = outer(shared.dtx[at.c], staged.B, i);
 #pragma unroll kUnroll
       for (int j = 0; j < kGroup; ++j) {
         const int place = i * kGroup + j;
         const int64_t t = tile.begin + place;
-        float B[kStates], x = 0;
-        load_factors(staged.B[place], at.first_state, B);
         const bool real = is_real(tile, place);
-        if constexpr (kTaps) x = real ? a.in.x(t, at.e) : 0.0f;
+        float write[kStates], x = 0;
+        writes.at_token(j, write);
+        if constexpr (kTaps) x = real ? static_cast<float>(a.in.x(t, at.e)) : 0.0f;
 #pragma unroll kUnrollStates
         for (int n = 0; n < kStates; ++n) {
           h_before[place][n] = h[n];
-          h[n] = state_after(h[n], real, t, n, dts[j], dtxs[j], x, B[n]);
+          h[n] = state_after(h[n], real, t, n, dts[j], x, write[n], staged.B[place]);
         }
       }
+    }
+    __syncwarp();  // or the compiler would keep all decays for step 3, in memory
+  }
+
+  // The products of a channel's four values with a factor's rows, for the lane's states.
+  struct Outer {
+    const At& at;
+    float values[kGroup];
+    const T (*rows)[Shared::kPadded];
+
+    __device__ void at_token(int j, float (&out)[kStates]) const {
+      load_factors(rows[j], at, out);
+#pragma unroll
+      for (int n = 0; n < kStates; ++n) out[n] *= values[j];
+    }
+  };
+  __device__ auto outer(const float (&values)[Shared::kRow], const T (*rows)[Shared::kPadded],
+                        int i) const {
+    if constexpr (At::kProducts) {
+      return Writes<T>(at, values[own_place(i)], rows[own_place(i)]);
+    } else {
+      Outer outer = {at, {}, rows + i * kGroup};
+      load_four(&values[i * kGroup], outer.values);
+      return outer;
     }
   }
 
   __device__ bool is_tapped(bool real, int n) const {
-    return kTaps && real && at.first_state + n < a.in.d_state;
+    return kTaps && real && at.state(n) < a.in.d_state;
   }
 
-  __device__ float state_after(float h, bool real, int64_t t, int n, float dt, float dtx, float x,
-                               float B) const {
-    float decay = exp2_fast(dt * A2[n]), write = dtx * B;
+  __device__ float state_after(float h, bool real, int64_t t, int n, float dt, float x, float write,
+                               const T* B) const {
+    float decay = exp2_fast(dt * A2[n]);
     if (!is_tapped(real, n)) return fmaf(decay, h, write);
-    const int state = at.first_state + n;
-    const float B_bar = through(ScanPoint::B_bar, dt * B, t, state);
-    if (B_bar != dt * B) write = B_bar * x;
+    const int state = at.state(n);
+    const float plain = dt * static_cast<float>(B[state]);
+    const float B_bar = through(ScanPoint::B_bar, plain, t, state);
+    if (B_bar != plain) write = B_bar * x;
     decay = through(ScanPoint::decay, decay, t, state);
     write = through(ScanPoint::write, write, t, state);
     return through(ScanPoint::h, fmaf(decay, h, write), t, state);
   }
-  __device__ float read_of(float h, bool real, int64_t t, int n) const {
-    return is_tapped(real, n) ? through(ScanPoint::readout_h, h, t, at.first_state + n) : h;
-  }
 
-  // A state at a token, backwards. Adds to dx and to ddt what the token gets from it: in the order
-  // (dh B, dexponent A) where nothing is edited, so that x and dt are multiplied once a token.
-  __device__ void state_back(bool real, int64_t t, int n, float dt, float dtx, float dy, float x,
-                             float B, float C, float before, float after, float& to_C, float& to_B,
-                             float (&sums)[3]) {
+  // What a token's states give on, backwards.
+  struct Back {
+    float read[kStates];      // times dy, to C
+    float to_B[kStates];      // times dt x to B; through edits of B_bar times dt
+    float to_x[kStates];      // times B, to dt x; through edits whole, to x
+    float exponent[kStates];  // to dt, times ln 2
+  };
+  __device__ void state_back(bool real, int64_t t, int n, float dt, float x, float dread,
+                             const T* B, float before, float after, Back& out) {
     const float decay = exp2_fast(dt * A2[n]);
     float kept = decay, dexponent;
+    out.read[n] = after;
     if (is_tapped(real, n)) {
-      const int state = at.first_state + n;
-      to_C = dy * through(ScanPoint::readout_h, after, t, state);
-      const float dread = back(ScanPoint::readout_h, dy * C, t, state);
-      const float plain = a.taps.edited ? dh[n] + dread : fmaf(dy, C, dh[n]);
-      dh[n] = back(ScanPoint::h, plain, t, state);
+      const int state = at.state(n);
+      out.read[n] = through(ScanPoint::readout_h, after, t, state);
+      dh[n] = back(ScanPoint::h, dh[n] + back(ScanPoint::readout_h, dread, t, state), t, state);
       const float dwrite = back(ScanPoint::write, dh[n], t, state);
       const float dB_bar = back(ScanPoint::B_bar, dwrite * x, t, state);
       const float ddecay = back(ScanPoint::decay, dh[n] * before, t, state);
       kept = through(ScanPoint::decay, decay, t, state);
+      out.to_B[n] = out.to_x[n] = dwrite;
+      dexponent = dh[n] * (decay * before);
       if (a.taps.edited) {
-        to_B = dB_bar * dt;
+        const float B_bar = dt * static_cast<float>(B[state]);
+        out.to_B[n] = dB_bar;
+        out.to_x[n] = dwrite * through(ScanPoint::B_bar, B_bar, t, state);
         dexponent = ddecay * decay;
-        sums[0] = fmaf(dwrite, through(ScanPoint::B_bar, dt * B, t, state), sums[0]);
-        sums[2] = fmaf(dB_bar, B, sums[2]);
-      } else {
-        to_B = dwrite * dtx;
-        dexponent = dh[n] * (decay * before);
-        sums[0] = fmaf(dwrite, B, sums[0]);
       }
     } else {
-      to_C = dy * after;
-      dh[n] = fmaf(dy, C, dh[n]);
-      to_B = dh[n] * dtx;
+      dh[n] += dread;
+      out.to_B[n] = out.to_x[n] = dh[n];
       dexponent = dh[n] * (decay * before);
-      sums[0] = fmaf(dh[n], B, sums[0]);
     }
-    sums[1] = fmaf(dexponent, A2[n], sums[1]);
+    out.exponent[n] = dexponent * A2[n];
     dA[n] = fmaf(dexponent, dt, dA[n]);
-    dh[n] = dh[n] * kept;
+    dh[n] *= kept;
   }
 
-  // Step 3, for one group of four tokens.
-  __device__ void group_back(const Tile& tile, int i, const float (&h)[kStates],
-                             const float (&h_before)[kTile][kStates], int warp) {
+  // Step 3, for one group of four tokens: calls take(j, place, Back) for each, the last first.
+  template <class Take>
+  __device__ void walk_back(const Tile<T>& tile, int i, const float (&h)[kStates],
+                            const float (&h_before)[kTile][kStates], const Take& take) {
     const auto& staged = block.stages[stage];
-    float dx_sum[kGroup] = {}, ddt_sum[kGroup] = {}, dB_bar_sum[kGroup] = {};
-    float dts[kGroup], dtxs[kGroup], dys[kGroup], y[kGroup] = {};
+    float dts[kGroup];
     load_four(&shared.dt[at.c][i * kGroup], dts);
-    load_four(&shared.dtx[at.c][i * kGroup], dtxs);
-    load_four(&shared.dy[at.c][i * kGroup], dys);
+    const auto dreads = outer(shared.dy[at.c], staged.C, i);
 #pragma unroll kUnroll
     for (int j = kGroup - 1; j >= 0; --j) {
       const int place = i * kGroup + j;
       const int64_t t = tile.begin + place;
       const bool real = is_real(tile, place);
-      float B[kStates], C[kStates], to_C[kStates], to_B[kStates];
-      load_factors(staged.B[place], at.first_state, B);
-      load_factors(staged.C[place], at.first_state, C);
-      const float dt = dts[j], dtx = dtxs[j];
-      float dy = dys[j], x = 0, sums[3] = {};
-      if constexpr (kTaps) {
-        dy = real ? back(ScanPoint::y, dy, t) : 0.0f;
-        x = real ? a.in.x(t, at.e) : 0.0f;
-      }
+      float dread[kStates], x = 0;
+      dreads.at_token(j, dread);
+      if constexpr (kTaps) x = real ? static_cast<float>(a.in.x(t, at.e)) : 0.0f;
+      Back given;
 #pragma unroll kUnrollStates
       for (int n = 0; n < kStates; ++n) {
         const float after = place + 1 < kTile ? h_before[(place + 1) % kTile][n] : h[n];
-        y[j] = fmaf(C[n], read_of(after, real, t, n), y[j]);
-        state_back(real, t, n, dt, dtx, dy, x, B[n], C[n], h_before[place][n], after, to_C[n],
-                   to_B[n], sums);
+        state_back(real, t, n, dts[j], x, dread[n], staged.B[place], h_before[place][n], after,
+                   given);
       }
-      dx_sum[j] = sums[0];
-      ddt_sum[j] = sums[1];
-      dB_bar_sum[j] = sums[2];
-      float* given = &shared.given[0][j][(at.c * kLanes + at.g) * kStates];
-      store_states(given, 0, kStates, true, to_C);
-      store_states(given + kGroup * Shared::kToken, 0, kStates, true, to_B);
+      take(j, place, given);
     }
+  }
+
+  __device__ bool edited() const { return kTaps && a.taps.edited; }
+  // What to_B is multiplied with.
+  __device__ const float (*to_B_factors() const)[Shared::kRow] {
+    return edited() ? shared.dt : shared.dtx;
+  }
+
+  // Two groups, whose sums over channels the matrix unit takes together.
+  __device__ void groups_back(const Tile<T>& tile, int first, const float (&h)[kStates],
+                              const float (&h_before)[kTile][kStates], int warp) {
+    const auto& staged = block.stages[stage];
+    ChannelSums<T> dC(at, shared.dy, first * kGroup), dB(at, to_B_factors(), first * kGroup);
+#pragma unroll kUnroll
+    for (int i = first + 1; i >= first; --i) {
+      Reads<T> y(at, &staged.C[i * kGroup]), to_x(at, &staged.B[i * kGroup]), to_B_bar = to_x;
+      if (edited()) to_x = Reads<T>(at);
+      Reads<T, true> to_dt(at);
+      walk_back(tile, i, h, h_before, [&](int j, int place, const Back& given) {
+        const StateParts<T> read(given.read), to_B(given.to_B);
+        y.add(j, read);
+        dC.add(place - first * kGroup, read);
+        dB.add(place - first * kGroup, to_B);
+        to_x.add(j, edited() ? StateParts<T>(given.to_x) : to_B);
+        if constexpr (kTaps) to_B_bar.add(j, to_B);
+        to_dt.add(j, StateParts<T>(given.exponent));
+      });
+      own_back(tile, i, y.own(at), to_x.own(at), to_dt.own(at) * kLn2,
+               kTaps ? to_B_bar.own(at) : 0.0f);
+      __syncwarp();  // loads of the next group stay behind it: there are no registers for them
+    }
+    dC.store(at, &block.sums[warp][0][first * kGroup]);
+    dB.store(at, &block.sums[warp][1][first * kGroup]);
+  }
+
+  __device__ void group_back(const Tile<T>& tile, int i, const float (&h)[kStates],
+                             const float (&h_before)[kTile][kStates], int warp) {
+    const auto& staged = block.stages[stage];
+    float y[kGroup] = {}, to_x[kGroup] = {}, to_dt[kGroup] = {}, to_B_bar[kGroup] = {};
+    walk_back(tile, i, h, h_before, [&](int j, int place, const Back& given) {
+      float B[kStates], C[kStates], to_C[kStates], to_B[kStates];
+      load_factors(staged.B[place], at, B);
+      load_factors(staged.C[place], at, C);
+      const float dy = shared.dy[at.c][place], v = to_B_factors()[at.c][place];
+#pragma unroll
+      for (int n = 0; n < kStates; ++n) {
+        to_C[n] = dy * given.read[n];
+        to_B[n] = v * given.to_B[n];
+        y[j] = fmaf(C[n], given.read[n], y[j]);
+        to_x[j] = fmaf(edited() ? 1.0f : B[n], given.to_x[n], to_x[j]);
+        to_dt[j] += given.exponent[n];
+        if constexpr (kTaps) to_B_bar[j] = fmaf(B[n], given.to_B[n], to_B_bar[j]);
+      }
+      const int first = (at.c * kLanes + at.g) * kStates;
+#pragma unroll
+      for (int n = 0; n < kStates; n += 4) {
+        *reinterpret_cast<float4*>(&shared.given.of[0][j][first + n]) = {to_C[n], to_C[n + 1],
+                                                                         to_C[n + 2], to_C[n + 3]};
+        *reinterpret_cast<float4*>(&shared.given.of[1][j][first + n]) = {to_B[n], to_B[n + 1],
+                                                                         to_B[n + 2], to_B[n + 3]};
+      }
+    });
     __syncwarp();
-    sum_channels(block.sums[warp][i % Shared::kSummedGroups]);
-    const float dx = sum_lanes<kLanes>(dx_sum, at.lane), ddt = sum_lanes<kLanes>(ddt_sum, at.lane);
+    sum_channels(block.sums[warp], i % Shared::kSummedGroups * kGroup);
+    const float dx = sum_lanes<kLanes>(to_x, at.lane), ddt = sum_lanes<kLanes>(to_dt, at.lane);
     float dB_bars = 0;
-    if constexpr (kTaps) dB_bars = sum_lanes<kLanes>(dB_bar_sum, at.lane);
+    if constexpr (kTaps) dB_bars = sum_lanes<kLanes>(to_B_bar, at.lane);
     own_back(tile, i, sum_lanes<kLanes>(y, at.lane), dx, ddt * kLn2, dB_bars);
     __syncwarp();
   }
 
-  __device__ void own_back(const Tile& tile, int i, float y, float dx, float ddt, float dB_bars) {
-    const int place = i * kGroup + at.g % kGroup;
+  __device__ void own_back(const Tile<T>& tile, int i, float y, float dx, float ddt,
+                           float dB_bars) {
+    const int place = own_place(i);
     if (!is_real(tile, place)) return;
     const int64_t t = tile.begin + place;
     const Own own = own_of(i);
-    const float dt = shared.dt[at.c][place], dy = shared.dy[at.c][place];
+    const float dt = shared.dt[at.c][place];
+    const float dssm = kTaps ? dssm_of(own, t) : shared.dy[at.c][place];
     const float dt_pre = through(ScanPoint::dt_pre, own.dt_raw + bias, t);
-    const bool edited = kTaps && a.taps.edited;
-    const float to_x = edited ? fmaf(dy, skip, dx) : fmaf(dy, skip, dx * dt);
-    const float to_dt = edited ? ddt + dB_bars : fmaf(dx, own.x, ddt);
+    const float to_x = fmaf(dssm, skip, edited() ? dx : dx * dt);
+    const float to_dt = edited() ? ddt + dB_bars : fmaf(dx, own.x, ddt);
     const float slope = dt_pre > 20.0f ? 1.0f : fast_sigmoid(dt_pre);
     const float ddt_pre = back(ScanPoint::dt_pre, back(ScanPoint::dt, to_dt, t) * slope, t);
     const float s = fast_sigmoid(own.z);
@@ -264,41 +349,41 @@ struct Walk {
     const float dgate = back(ScanPoint::gate, own.dout * ssm_out, t);
     dbias += ddt_pre;
     if (at.g >= kGroup) return;
-    tile.dx[place] = to_x;
-    tile.ddt_raw[place] = ddt_pre;
-    tile.dz[place] = dgate * (s * (1.0f + own.z * (1.0f - s)));
+    tile.dx[place] = static_cast<T>(to_x);
+    tile.ddt_raw[place] = static_cast<T>(ddt_pre);
+    tile.dz[place] = static_cast<T>(dgate * (s * (1.0f + own.z * (1.0f - s))));
   }
 
   // The warp's channels, summed for C and B of four tokens: four states a lane at a time.
-  __device__ void sum_channels(float (&sums)[2][kGroup][Shared::kPadded]) {
+  template <int kTokens>
+  __device__ void sum_channels(float (&sums)[2][kTokens][Shared::kSums], int first) {
     constexpr int kFours = Shared::kPadded / 4;
 #pragma unroll
     for (int k = 0; k < 2 * kGroup * kFours; k += 32) {
       const int place = k + at.lane, four = place % kFours, j = place / kFours % kGroup,
                 which = place / kFours / kGroup;
-      const float* given = &shared.given[which][j][four * 4];
+      const float* given = &shared.given.of[which][j][four * 4];
       float4 sum = *reinterpret_cast<const float4*>(given);
 #pragma unroll
       for (int c = 1; c < Shared::kChannels; ++c) {
         const float4 v = *reinterpret_cast<const float4*>(given + c * Shared::kPadded);
         sum = {sum.x + v.x, sum.y + v.y, sum.z + v.z, sum.w + v.w};
       }
-      *reinterpret_cast<float4*>(&sums[which][j][four * 4]) = sum;
+      *reinterpret_cast<float4*>(&sums[which][first + j][four * 4]) = sum;
     }
   }
 
   // The block's warps, summed, into the place of its channels among the blocks'.
   __device__ void sum_warps(int64_t begin, int last, int first_group) {
-    constexpr int kFours = Shared::kPadded / 4;
-    constexpr int kCount = Shared::kSummedGroups * 2 * kGroup * kFours;
+    constexpr int kFours = Shared::kPadded / 4, kTokens = Shared::kSummedGroups * kGroup;
+    constexpr int kCount = 2 * kTokens * kFours;
     __syncthreads();
     for (int k = static_cast<int>(threadIdx.x); k < kCount; k += Shared::kThreads) {
-      const int four = k % kFours, j = k / kFours % kGroup, which = k / kFours / kGroup % 2,
-                i = k / kFours / kGroup / 2;
-      const int place = (first_group + i) * kGroup + j;
+      const int four = k % kFours, j = k / kFours % kTokens, which = k / kFours / kTokens;
+      const int place = first_group * kGroup + j;
       float4 sum = {0, 0, 0, 0};
       for (int w = 0; w < Shared::kBlockWarps; ++w) {
-        const float4 v = *reinterpret_cast<const float4*>(&block.sums[w][i][which][j][four * 4]);
+        const float4 v = *reinterpret_cast<const float4*>(&block.sums[w][which][j][four * 4]);
         sum = {sum.x + v.x, sum.y + v.y, sum.z + v.z, sum.w + v.w};
       }
       if (place > last) continue;
@@ -309,14 +394,15 @@ struct Walk {
   }
 
   // The tokens from a checkpoint on.
-  __device__ void run(const Tile& tile, int64_t checkpoint, int warp) {
+  __device__ void run(const Tile<T>& tile, int64_t checkpoint, int warp) {
     float h[kStates], h_before[kTile][kStates];
     load(a.checkpoints, checkpoint, h);
     steps(tile);
     states_again(tile, h, h_before);
 #pragma unroll kUnroll
     for (int i = kGroups - 1; i >= 0; --i) {
-      group_back(tile, i, h, h_before, warp);
+      if constexpr (!At::kProducts) group_back(tile, i, h, h_before, warp);
+      else if (i % 2 == 0) groups_back(tile, i, h, h_before, warp);
       if (i % Shared::kSummedGroups == 0) sum_warps(tile.begin, tile.last, i);
     }
   }
@@ -332,7 +418,7 @@ struct Walk {
       __pipeline_wait_prior(i > 0 ? 1 : 0);
       __syncthreads();
       stage = i % 2;
-      run(Tile(a, chunk.begin + i * kTile, chunk.end, at.e), first + i, warp);
+      run(Tile<T>(a, chunk.begin + i * kTile, chunk.end, at.e), first + i, warp);
     }
   }
 
@@ -349,18 +435,18 @@ struct Walk {
 };
 
 // With edits a block walks all chunks of its sequence, the last first; else one chunk.
-template <int kLanes, int kStates, bool kTaps>
-__global__ void __launch_bounds__((Layout<kLanes, kStates>::kThreads),
+template <class T, int kLanes, int kStates, bool kTaps>
+__global__ void __launch_bounds__((Layout<T, kLanes, kStates>::kThreads),
                                   (kTaps || kStates > 4 ? 1 : 3))
-    backward_kernel(const __grid_constant__ Backward a) {
-  using Shared = Layout<kLanes, kStates>;
+    backward_kernel(const __grid_constant__ Backward<T> a) {
+  using Shared = Layout<T, kLanes, kStates>;
   extern __shared__ float4 memory[];
   auto& block = *reinterpret_cast<typename Shared::Block*>(memory);
   const int warp = static_cast<int>(threadIdx.x) / 32;
   const int64_t first_channel =
       (blockIdx.y * int64_t{Shared::kBlockWarps} + warp) * Shared::kChannels;
   const Lane<kLanes, kStates> at(a.in, first_channel);
-  Walk<kLanes, kStates, kTaps> walk(a, at, block, warp);
+  Walk<T, kLanes, kStates, kTaps> walk(a, at, block, warp);
   int64_t row = blockIdx.x, first_row = row;
   if (kTaps && a.taps.edited) {
     const int64_t s = blockIdx.x, len = a.in.cu[s + 1] - a.in.cu[s];
@@ -379,8 +465,9 @@ __global__ void __launch_bounds__((Layout<kLanes, kStates>::kThreads),
 }
 
 // Sums over blocks: dB and dC of a token.
+template <class T>
 __global__ void sum_blocks_kernel(const float* dBC, int64_t blocks, int64_t tokens, int padded,
-                                  int d_state, Rows<float> dB, Rows<float> dC) {
+                                  int d_state, Rows<T> dB, Rows<T> dC) {
   const int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x, size = tokens * 2 * padded;
   if (i >= size) return;
   const int n = static_cast<int>(i % padded);
@@ -388,25 +475,37 @@ __global__ void sum_blocks_kernel(const float* dBC, int64_t blocks, int64_t toke
   float sum = 0;
   for (int64_t block = 0; block < blocks; ++block) sum += dBC[block * size + i];
   const int64_t t = i / padded / 2;
-  (i / padded % 2 == 0 ? dC : dB)(t, n) = sum;
+  (i / padded % 2 == 0 ? dC : dB)(t, n) = static_cast<T>(sum);
 }
 
-template <int kLanes, int kStates>
-void run(Device& device, const ScanBackward& args, Backward a, bool active, int64_t parts) {
-  using Shared = Layout<kLanes, kStates>;
+// Whether rows of x, dt_raw, z and dout can be read `run` channels at a time.
+bool can_copy_runs(const ScanBackward& args, int run) {
+  for (const Tensor* t : {&args.in.x, &args.in.dt_raw, &args.in.z, &args.dout}) {
+    const auto address = reinterpret_cast<uintptr_t>(t->raw());
+    const auto bytes = static_cast<uintptr_t>(run * size_of(t->dtype()));
+    if (address % bytes != 0 || t->stride(0) % run != 0 || t->dim(1) % run != 0) return false;
+  }
+  return true;
+}
+
+template <int kLanes, int kStates, class T>
+void run(Device& device, const ScanBackward& args, Backward<T> a, bool active, int64_t parts) {
+  using Shared = Layout<T, kLanes, kStates>;
   constexpr int kBytes = sizeof(typename Shared::Block);
   const int64_t blocks = divide_up(a.in.d_inner, Shared::kBlockWarps * Shared::kChannels);
-  const Tensor dBC = device.empty(DType::f32, {blocks, a.tokens, 2, Shared::kPadded});
+  const Shape shape = {blocks, a.tokens, 2, int64_t{Shared::kPadded}};
+  const Tensor dBC = device.empty(DType::f32, shape);
   a.dBC = dBC.data<float>();
-  const auto kernel =
-      active ? backward_kernel<kLanes, kStates, true> : backward_kernel<kLanes, kStates, false>;
+  a.runs = can_copy_runs(args, Shared::kRun);
+  const auto kernel = active ? backward_kernel<T, kLanes, kStates, true>
+                             : backward_kernel<T, kLanes, kStates, false>;
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes),
         name_of(args.kOp));
   launch(device, name_of(args.kOp), kernel, grid_of(parts, blocks), Shared::kThreads, kBytes, a);
   const int64_t sums = a.tokens * 2 * Shared::kPadded;
-  launch(device, name_of(args.kOp), sum_blocks_kernel, grid_of(divide_up(sums, 256)), 256, 0, a.dBC,
-         blocks, a.tokens, Shared::kPadded, a.in.d_state, Rows<float>(args.dB),
-         Rows<float>(args.dC));
+  launch(device, name_of(args.kOp), sum_blocks_kernel<T>, grid_of(divide_up(sums, 256)), 256, 0,
+         a.dBC, blocks, a.tokens, Shared::kPadded, a.in.d_state, Rows<T>(args.dB),
+         Rows<T>(args.dC));
 }
 
 }  // namespace
@@ -429,22 +528,26 @@ void selective_scan_backward(Device& device, const ScanBackward& args) {
   float* dA = sums.data<float>();
   float* dD = dA + parts * d_inner * d_state;
   float* dbias = dD + parts * d_inner;
-  const Backward a = {.in = inputs_of(args.in, factors, chunk, {args.checkpoints}),
-                      .dout = Rows<const float>(args.dout),
-                      .checkpoints = args.checkpoints.data<float>(),
-                      .carries = carries.data<float>(),
-                      .dx = Rows<float>(args.dx),
-                      .ddt_raw = Rows<float>(args.ddt_raw),
-                      .dz = Rows<float>(args.dz),
-                      .dBC = nullptr,
-                      .dA = dA,
-                      .dD = dD,
-                      .dbias = dbias,
-                      .dstart = starts,
-                      .tokens = args.in.seqs.tokens,
-                      .taps = taps};
-  with_layout(d_state, [&](auto lanes, auto states) {
-    run<decltype(lanes)::value, decltype(states)::value>(device, args, a, active, parts);
+  with_type(args.in.x.dtype(), [&](auto element) {
+    using T = decltype(element);
+    const Backward<T> a = {.in = inputs_of<T>(args.in, factors, chunk, {args.checkpoints}),
+                           .dout = Rows<const T>(args.dout),
+                           .checkpoints = args.checkpoints.data<float>(),
+                           .carries = carries.data<float>(),
+                           .dx = Rows<T>(args.dx),
+                           .ddt_raw = Rows<T>(args.ddt_raw),
+                           .dz = Rows<T>(args.dz),
+                           .dBC = nullptr,
+                           .dA = dA,
+                           .dD = dD,
+                           .dbias = dbias,
+                           .dstart = starts,
+                           .tokens = args.in.seqs.tokens,
+                           .runs = false,
+                           .taps = taps};
+    with_layout(d_state, [&](auto lanes, auto states) {
+      run<decltype(lanes)::value, decltype(states)::value>(device, args, a, active, parts);
+    });
   });
   add_parts(device, dA, parts, d_inner * d_state, args.dA.data<float>());
   add_parts(device, dD, parts, d_inner, args.dD.data<float>());

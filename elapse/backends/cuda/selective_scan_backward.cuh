@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
-#include "elapse/backends/cuda/selective_scan.cuh"
+#include "elapse/backends/cuda/selective_scan_products.cuh"
 
 // What the scan's backward kernel is given, and how it lays out shared memory.
 namespace elapse::cuda::scan {
@@ -8,56 +8,64 @@ namespace elapse::cuda::scan {
 inline constexpr int kTile = static_cast<int>(ScanForward::kCheckpointEvery),
                      kGroups = kTile / kGroup;
 
+template <class T>
 struct Backward {
-  Inputs in;
-  Rows<const float> dout;
+  Inputs<T> in;
+  Rows<const T> dout;
   const float* checkpoints;
   const float* carries;  // gradients of chunks' last states, from later chunks
-  Rows<float> dx, ddt_raw, dz;
+  Rows<T> dx, ddt_raw, dz;
   float* dBC;     // (blocks across, tokens, 2, padded states)
   float* dA;      // (parts, d_inner, d_state)
   float* dD;      // (parts, d_inner)
   float* dbias;   // (parts, d_inner)
   float* dstart;  // (n_seqs, d_inner, d_state), or null
   int64_t tokens;
+  bool runs;  // a block's channels of x, dt_raw, z and dout can be copied as Layout::Run
   Taps taps;
 };
 
 // Shared memory of a block.
-template <int kLanes, int kStates>
+template <class T, int kLanes, int kStates>
 struct Layout {
   static constexpr int kBlockWarps = 4, kThreads = 32 * kBlockWarps;
-  static constexpr int kChannels = 32 / kLanes, kPadded = kLanes * kStates;
-  static constexpr int kSummedGroups = kPadded > 16 ? 1 : kGroups;    // between sums over warps
-  static constexpr int kRow = kTile + 4, kToken = 32 * kStates + 16;  // apart in the banks
+  static constexpr int kChannels = 32 / kLanes, kBlockChannels = kBlockWarps * kChannels;
+  static constexpr int kPadded = kLanes * kStates;
+  static constexpr bool kProducts = kLanes == 4;
+  static constexpr int kSummedGroups = kPadded > 16 ? 1 : kGroups;  // between sums over warps
+  // Rows apart in the banks.
+  static constexpr int kRow = kTile + 4, kToken = 32 * kStates + 16, kOwn = kBlockChannels + 8,
+                       kSums = kProducts ? kPadded + 4 : kPadded;
+  static constexpr int kRun =
+      kBlockChannels * sizeof(T) < 16 ? kBlockChannels : 16 / static_cast<int>(sizeof(T));
 
+  struct Given {
+    float of[2][kGroup][kToken];  // to C and to B, by channel and state
+  };
+  struct Nothing {};
   struct Warp {
     alignas(16) float dt[kChannels][kRow], dtx[kChannels][kRow], dy[kChannels][kRow];
-    float given[2][kGroup][kToken];  // to C and to B, by channel and state
+    [[no_unique_address]] std::conditional_t<kProducts, Nothing, Given> given;
   };
   struct Block {
-    Stage<kPadded, kTile> stages[2];
-    // Each lane's own tokens, one of each group: x, dt_raw, z and dout, copied ahead of time.
-    float own[2][4][kGroups][kThreads];
+    Stage<T, kPadded, kTile> stages[2];
+    // x, dt_raw, z and dout of the block's channels, copied ahead of time.
+    alignas(16) T own[2][4][kTile][kOwn];
     Warp warps[kBlockWarps];
-    float sums[kBlockWarps][kSummedGroups][2][kGroup][kPadded];
+    float sums[kBlockWarps][2][kSummedGroups * kGroup][kSums];  // to C and to B
   };
 };
 
-// A tile, and where a lane reads and writes its rows.
+// A tile, and where a lane writes its rows.
+template <class T>
 struct Tile {
   int64_t begin;
   int last;  // token
-  Column<const float> x, dt_raw, z, dout;
-  Column<float> dx, ddt_raw, dz;
+  Column<T> dx, ddt_raw, dz;
 
-  __device__ Tile(const Backward& a, int64_t first, int64_t end, int64_t e)
+  __device__ Tile(const Backward<T>& a, int64_t first, int64_t end, int64_t e)
       : begin(first),
         last(static_cast<int>(min(end - first, int64_t{kTile})) - 1),
-        x(a.in.x, first, e),
-        dt_raw(a.in.dt_raw, first, e),
-        z(a.in.z, first, e),
-        dout(a.dout, first, e),
         dx(a.dx, first, e),
         ddt_raw(a.ddt_raw, first, e),
         dz(a.dz, first, e) {}

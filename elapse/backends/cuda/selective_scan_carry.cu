@@ -3,7 +3,7 @@
 //
 // Bound: where states decay slowly, as one pass of the scan without its outputs: an exponential and
 // three multiply-adds a state and token. Where they decay by 2^-64 within a chunk, less.
-#include "elapse/backends/cuda/selective_scan.cuh"
+#include "elapse/backends/cuda/selective_scan_products.cuh"
 
 namespace elapse::cuda::scan {
 namespace {
@@ -12,11 +12,12 @@ constexpr int kThreads = 32 * kWarps;
 
 // Where a chunk's tail is taken: of the state that it ends in, or of the gradient of the state that
 // it starts from.
+template <class T>
 struct Tails {
-  Inputs in;
-  Rows<const float> dout;  // backward
-  float* tail;             // (rows, d_inner, d_state), assigned
-  float* steps;            // (rows, d_inner): the sum of dt; infinite where all decayed
+  Inputs<T> in;
+  Rows<const T> dout;  // backward
+  float* tail;         // (rows, d_inner, d_state), assigned
+  float* steps;        // (rows, d_inner): the sum of dt; infinite where all decayed
 };
 
 template <bool kBackward>
@@ -24,10 +25,10 @@ __device__ bool needs_tail(const Chunk& chunk) {
   return chunk.exists() && (kBackward ? !chunk.is_first() : !chunk.is_last());
 }
 
-template <int kLanes, int kStates, bool kBackward>
-__global__ void __launch_bounds__(kThreads) tails_kernel(const __grid_constant__ Tails a) {
+template <class T, int kLanes, int kStates, bool kBackward>
+__global__ void __launch_bounds__(kThreads) tails_kernel(const __grid_constant__ Tails<T> a) {
   using At = Lane<kLanes, kStates>;
-  using Staged = Stage<kLanes * kStates>;
+  using Staged = Stage<T, kLanes * kStates>;
   __shared__ Staged stages[2];
   __shared__ float2 shared[kWarps][2][At::kChannels][kGroup];
   const Chunk chunk(a.in, blockIdx.x);
@@ -38,7 +39,7 @@ __global__ void __launch_bounds__(kThreads) tails_kernel(const __grid_constant__
   load_A(a.in, at, A2);
 #pragma unroll
   for (int i = 0; i < kStates; ++i) {
-    if (at.first_state + i < a.in.d_state) slowest = fmaxf(slowest, A2[i]);
+    if (at.state(i) < a.in.d_state) slowest = fmaxf(slowest, A2[i]);
   }
   const float bias = a.in.dt_bias[at.e];
   const int len = static_cast<int>(chunk.end - chunk.begin);
@@ -54,7 +55,8 @@ __global__ void __launch_bounds__(kThreads) tails_kernel(const __grid_constant__
   };
   const auto load = [&](int w) -> float3 {
     const int t = max(0, min(token(w), len - 1));
-    return {dt_raw[t], source[t], kBackward ? z[t] : 0.0f};
+    return {static_cast<float>(dt_raw[t]), static_cast<float>(source[t]),
+            kBackward ? static_cast<float>(z[t]) : 0.0f};
   };
   // A step, and what it writes into each state, but for B; backward, what it reads, but for C.
   const auto step_of = [&](int w, const float3& v) -> float2 {
@@ -62,7 +64,7 @@ __global__ void __launch_bounds__(kThreads) tails_kernel(const __grid_constant__
     const float dt = fast_softplus(v.x + bias);
     return {dt, kBackward ? v.y * (v.z * fast_sigmoid(v.z)) : dt * v.y};
   };
-  const int g = at.g % kGroup;
+  const int g = at.own;
   float3 next = load(g), after_next = load(kGroup + g);
   float steps = 0;
   bool decayed = false;
@@ -78,20 +80,36 @@ __global__ void __launch_bounds__(kThreads) tails_kernel(const __grid_constant__
       const float2 own = step_of(w + g, next);
       next = after_next;
       after_next = load(w + 2 * kGroup + g);
-      if (at.g < kGroup) values[at.g] = own;
+      if (at.g < kGroup) values[at.own] = own;
       __syncwarp();
-#pragma unroll
-      for (int j = 0; j < kGroup; ++j) {
-        float factor[kStates];
+      const auto row = [&](int j) {
         const int place = kBackward ? i + j : Staged::kTokens - 1 - i - j;
-        load_factors(kBackward ? staged.C[place] : staged.B[place], at.first_state, factor);
-        const float2 v = values[j];
-        const float after = kBackward ? steps + v.x : steps;
+        return kBackward ? staged.C[place] : staged.B[place];
+      };
+      const auto take = [&](float dt, const float(&write)[kStates]) {
+        const float after = kBackward ? steps + dt : steps;
 #pragma unroll
         for (int n = 0; n < kStates; ++n) {
-          tail[n] = fmaf(exp2_fast(A2[n] * after), v.y * factor[n], tail[n]);
+          tail[n] = fmaf(exp2_fast(A2[n] * after), write[n], tail[n]);
         }
-        steps += v.x;
+        steps += dt;
+      };
+      float write[kStates];
+      if constexpr (At::kProducts) {
+        const Writes<T> writes(at, own.y, row(at.own));
+#pragma unroll
+        for (int j = 0; j < kGroup; ++j) {
+          writes.at_token(j, write);
+          take(values[j].x, write);
+        }
+      } else {
+#pragma unroll
+        for (int j = 0; j < kGroup; ++j) {
+          load_factors(row(j), at, write);
+#pragma unroll
+          for (int n = 0; n < kStates; ++n) write[n] *= values[j].y;
+          take(values[j].x, write);
+        }
       }
       decayed = __all_sync(~0u, !at.active || slowest * steps < kNegligible);
     }
@@ -99,20 +117,21 @@ __global__ void __launch_bounds__(kThreads) tails_kernel(const __grid_constant__
   }
   __pipeline_wait_prior(0);
   if (!at.active) return;
-  store_states(a.tail + state_row(a.in, chunk.row, at.e), at.first_state, a.in.d_state,
-               a.in.vectors, tail);
+  store_states(a.tail + state_row(a.in, chunk.row, at.e), at, a.in.d_state, a.in.vectors, tail);
   if (at.g == 0) a.steps[chunk.row * a.in.d_inner + at.e] = decayed ? INFINITY : steps;
 }
 
 // carry_out = exp(A sum dt) carry_in + tail.
-__device__ float handed_on(const Inputs& a, const float* steps, int64_t row, int64_t e, float A,
+template <class T>
+__device__ float handed_on(const Inputs<T>& a, const float* steps, int64_t row, int64_t e, float A,
                            float carry, float tail) {
   const float sum = steps[row * a.d_inner + e];
   return fmaf(exp2_fast(A * kLog2e * sum), carry, tail);
 }
 
 // A thread a state: a sequence's chunks in their order, tails giving place to carries.
-__global__ void carry_forward_kernel(Inputs a, const float* pool, const float* steps,
+template <class T>
+__global__ void carry_forward_kernel(Inputs<T> a, const float* pool, const float* steps,
                                      float* carries) {
   const int64_t width = a.d_inner * a.d_state, s = blockIdx.x;
   const int64_t i = blockIdx.y * int64_t{kThreads} + threadIdx.x;
@@ -129,7 +148,8 @@ __global__ void carry_forward_kernel(Inputs a, const float* pool, const float* s
   }
 }
 
-__global__ void carry_backward_kernel(Inputs a, float* dpool, const float* steps, bool edited,
+template <class T>
+__global__ void carry_backward_kernel(Inputs<T> a, float* dpool, const float* steps, bool edited,
                                       float* carries, float* dstart) {
   const int64_t width = a.d_inner * a.d_state, s = blockIdx.x;
   const int64_t i = blockIdx.y * int64_t{kThreads} + threadIdx.x;
@@ -160,24 +180,24 @@ __global__ void give_starts_kernel(const int64_t* start_slots, int64_t n_seqs, i
   }
 }
 
-template <bool kBackward>
-void tails(Device& device, const Tails& args, int64_t rows) {
+template <bool kBackward, class T>
+void tails(Device& device, const Tails<T>& args, int64_t rows) {
   with_layout(args.in.d_state, [&](auto lanes, auto states) {
     constexpr int kLanes = decltype(lanes)::value, kStates = decltype(states)::value;
     const int64_t across = divide_up(args.in.d_inner, kWarps * (32 / kLanes));
-    launch(device, "selective_scan: tails", tails_kernel<kLanes, kStates, kBackward>,
+    launch(device, "selective_scan: tails", tails_kernel<T, kLanes, kStates, kBackward>,
            grid_of(rows, across), kThreads, 0, args);
   });
 }
 
 bool is_aligned(const Tensor& t) { return reinterpret_cast<uintptr_t>(t.raw()) % 16 == 0; }
 
-__global__ void pad_kernel(Rows<const float> factors, int64_t tokens, int d_state, int padded,
-                           float* out) {
+template <class T>
+__global__ void pad_kernel(Rows<const T> factors, int64_t tokens, int d_state, int padded, T* out) {
   const int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x;
   if (i >= tokens * padded) return;
   const int n = static_cast<int>(i % padded);
-  out[i] = n < d_state ? factors(i / padded, n) : 0.0f;
+  out[i] = n < d_state ? factors(i / padded, n) : T(0.0f);
 }
 
 // What states are padded to, and the channels of a warp.
@@ -193,17 +213,22 @@ struct Sizes {
 
 Tensor padded(Device& device, const Tensor& factors) {
   const int64_t tokens = factors.dim(0), width = Sizes(factors.dim(1)).padded;
-  if (factors.dim(1) == width && is_aligned(factors) && factors.stride(0) % 4 == 0) return factors;
-  const Tensor out = device.empty(DType::f32, {tokens, width});
-  launch(device, "selective_scan: padding", pad_kernel, grid_of(divide_up(out.numel(), 256)), 256,
-         0, Rows<const float>(factors), tokens, static_cast<int>(factors.dim(1)),
-         static_cast<int>(width), out.data<float>());
+  const bool steps_aligned = factors.stride(0) * size_of(factors.dtype()) % 16 == 0;
+  if (factors.dim(1) == width && is_aligned(factors) && steps_aligned) return factors;
+  const Tensor out = device.empty(factors.dtype(), {tokens, width});
+  with_type(factors.dtype(), [&](auto element) {
+    using T = decltype(element);
+    launch(device, "selective_scan: padding", pad_kernel<T>, grid_of(divide_up(out.numel(), 256)),
+           256, 0, Rows<const T>(factors), tokens, static_cast<int>(factors.dim(1)),
+           static_cast<int>(width), static_cast<T*>(out.raw()));
+  });
   return out;
 }
 
-Rows<const float> rows_of(const Tensor& t) {
+template <class T>
+Rows<const T> rows_of(const Tensor& t) {
   ELAPSE_CHECK(t.stride(0) < INT32_MAX / 4, "selective_scan: device cuda counts a row in 32 bits");
-  return Rows<const float>(t);
+  return Rows<const T>(t);
 }
 
 }  // namespace
@@ -220,15 +245,16 @@ int64_t chunk_for(const ScanInputs& in, int64_t warps) {
   return divide_up(tokens, kStep) * kStep;
 }
 
-Inputs inputs_of(const ScanInputs& in, const Factors& factors, int64_t chunk,
-                 std::initializer_list<Tensor> tables) {
+template <class T>
+Inputs<T> inputs_of(const ScanInputs& in, const Factors& factors, int64_t chunk,
+                    std::initializer_list<Tensor> tables) {
   bool vectors = in.A.dim(1) % 4 == 0 && is_aligned(in.A);
   for (const Tensor& table : tables) vectors = vectors && is_aligned(table);
-  return {.x = rows_of(in.x),
-          .dt_raw = rows_of(in.dt_raw),
-          .z = rows_of(in.z),
-          .B = rows_of(factors.B),
-          .C = rows_of(factors.C),
+  return {.x = rows_of<T>(in.x),
+          .dt_raw = rows_of<T>(in.dt_raw),
+          .z = rows_of<T>(in.z),
+          .B = rows_of<T>(factors.B),
+          .C = rows_of<T>(factors.C),
           .dt_bias = in.dt_bias.data<float>(),
           .A = in.A.data<float>(),
           .D = in.D.data<float>(),
@@ -241,17 +267,26 @@ Inputs inputs_of(const ScanInputs& in, const Factors& factors, int64_t chunk,
           .chunk = chunk,
           .vectors = vectors};
 }
+template Inputs<float> inputs_of(const ScanInputs&, const Factors&, int64_t,
+                                 std::initializer_list<Tensor>);
+template Inputs<__half> inputs_of(const ScanInputs&, const Factors&, int64_t,
+                                  std::initializer_list<Tensor>);
+template Inputs<__nv_bfloat16> inputs_of(const ScanInputs&, const Factors&, int64_t,
+                                         std::initializer_list<Tensor>);
 
 Tensor carry_forward(Device& device, const ScanInputs& in, const Factors& factors,
                      const Tensor& pool, int64_t chunk) {
   const int64_t rows = chunk_rows(in, chunk), d_inner = in.A.dim(0), width = in.A.numel();
   const Tensor carries = device.empty(DType::f32, {rows, width});
   const Tensor steps = device.empty(DType::f32, {rows, d_inner});
-  const Inputs inputs = inputs_of(in, factors, chunk);
-  tails<false>(device, {inputs, {}, carries.data<float>(), steps.data<float>()}, rows);
-  launch(device, "selective_scan: carries", carry_forward_kernel,
-         grid_of(inputs.n_seqs, divide_up(width, kThreads)), kThreads, 0, inputs,
-         pool ? pool.data<float>() : nullptr, steps.data<float>(), carries.data<float>());
+  with_type(in.x.dtype(), [&](auto element) {
+    using T = decltype(element);
+    const Inputs<T> inputs = inputs_of<T>(in, factors, chunk);
+    tails<false>(device, Tails<T>{inputs, {}, carries.data<float>(), steps.data<float>()}, rows);
+    launch(device, "selective_scan: carries", carry_forward_kernel<T>,
+           grid_of(inputs.n_seqs, divide_up(width, kThreads)), kThreads, 0, inputs,
+           pool ? pool.data<float>() : nullptr, steps.data<float>(), carries.data<float>());
+  });
   return carries;
 }
 
@@ -261,15 +296,20 @@ Tensor carry_backward(Device& device, const ScanBackward& args, const Factors& f
   const int64_t rows = chunk_rows(in, chunk), d_inner = in.A.dim(0), width = in.A.numel();
   const Tensor carries = device.empty(DType::f32, {rows, width});
   const Tensor steps = device.empty(DType::f32, {rows, d_inner});
-  const Inputs inputs = inputs_of(in, factors, chunk);
-  if (in.seqs.max_len > chunk && !edited) {
-    tails<true>(device, {inputs, rows_of(args.dout), carries.data<float>(), steps.data<float>()},
-                rows);
-  }
-  launch(device, "selective_scan: carries", carry_backward_kernel,
-         grid_of(inputs.n_seqs, divide_up(width, kThreads)), kThreads, 0, inputs,
-         args.dpool ? args.dpool.data<float>() : nullptr, steps.data<float>(), edited,
-         carries.data<float>(), dstart);
+  with_type(in.x.dtype(), [&](auto element) {
+    using T = decltype(element);
+    const Inputs<T> inputs = inputs_of<T>(in, factors, chunk);
+    if (in.seqs.max_len > chunk && !edited) {
+      tails<true>(
+          device,
+          Tails<T>{inputs, rows_of<T>(args.dout), carries.data<float>(), steps.data<float>()},
+          rows);
+    }
+    launch(device, "selective_scan: carries", carry_backward_kernel<T>,
+           grid_of(inputs.n_seqs, divide_up(width, kThreads)), kThreads, 0, inputs,
+           args.dpool ? args.dpool.data<float>() : nullptr, steps.data<float>(), edited,
+           carries.data<float>(), dstart);
+  });
   return carries;
 }
 

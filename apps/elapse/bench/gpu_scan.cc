@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: Apache-2.0
+// The selective scan on a GPU, at the sizes of docs/cuda.md.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <limits>
+
+#include "apps/elapse/bench/benchmark.h"
+#include "apps/elapse/bench/inputs.h"
+#include "elapse/core/convert.h"
+#include "elapse/core/random.h"
+#include "elapse/ops/pointwise.h"
+#include "elapse/ops/selective_scan.h"
+
+namespace elapse::bench {
+namespace {
+
+constexpr int64_t kStates = 16;
+constexpr Measure kMicroseconds{Measure::Kind::time, "us", 1e-6};
+
+struct Size {
+  int64_t batch, len, channels;
+  double elements() const { return static_cast<double>(batch * len * channels); }
+};
+constexpr Size kSizes[] = {{8, 2048, 1536}, {8, 2048, 5120}, {1, 2048, 1536}, {1, 65536, 1536}};
+
+// Launches follow each other, the host waits after many: the least of several such runs, a launch.
+double seconds_a_launch(Device& device, const std::function<void()>& call) {
+  constexpr int kLaunches = 20, kRuns = 7;
+  double least = std::numeric_limits<double>::infinity();
+  call();
+  for (int run = 0; run < kRuns; ++run) {
+    device.synchronize();
+    const auto begin = std::chrono::steady_clock::now();
+    for (int i = 0; i < kLaunches; ++i) call();
+    device.synchronize();
+    const auto end = std::chrono::steady_clock::now();
+    least = std::min(least, std::chrono::duration<double>(end - begin).count() / kLaunches);
+  }
+  return least;
+}
+
+// Bytes a second, read and written, of a copy much larger than the caches.
+double copy_rate(Device& device) {
+  const Tensor from = device.zeros(DType::f32, {int64_t{1} << 28}),
+               to = device.empty(DType::f32, from.shape());
+  const double seconds = seconds_a_launch(device, [&] { copy(device, {from, to}); });
+  return 2 * static_cast<double>(from.bytes()) / seconds;
+}
+
+// Numbers of [lo, hi) in `dtype`.
+Tensor drawn(Device& device, DType dtype, Shape shape, double lo = -1, double hi = 1) {
+  const Tensor wide = uniform(device, shape, lo, hi);
+  if (dtype == DType::f32) return wide;
+  std::vector<float> values(static_cast<size_t>(shape.numel()));
+  std::vector<uint16_t> narrow(values.size());
+  device.download_bytes(wide, values.data());
+  convert_elements(DType::f32, values.data(), dtype, narrow.data(), shape.numel());
+  return device.upload_bytes(narrow.data(), dtype, shape);
+}
+
+// Steps of 0.001 to 0.1, as models start from, in which states decay slowly; or of about 0.5.
+Tensor step_biases(Device& device, int64_t channels, bool fast) {
+  std::vector<float> biases;
+  Random random(2);
+  for (int64_t e = 0; e < channels; ++e) {
+    const double dt = fast ? 0.5 : std::exp(random.uniform(std::log(0.001), std::log(0.1)));
+    biases.push_back(static_cast<float>(std::log(std::expm1(dt))));
+  }
+  return device.upload(biases, {channels});
+}
+
+Tensor decay_rates(Device& device, int64_t channels) {
+  std::vector<float> A;
+  for (int64_t i = 0; i < channels * kStates; ++i)
+    A.push_back(-static_cast<float>(i % kStates + 1));
+  return device.upload(A, {channels, kStates});
+}
+
+ScanInputs inputs(Device& device, DType dtype, const Size& size, bool fast) {
+  const int64_t tokens = size.batch * size.len;
+  const std::vector<int64_t> lengths(static_cast<size_t>(size.batch), size.len);
+  return {.x = drawn(device, dtype, {tokens, size.channels}),
+          .dt_raw = drawn(device, dtype, {tokens, size.channels}, -0.5, 0.5),
+          .dt_bias = step_biases(device, size.channels, fast),
+          .A = decay_rates(device, size.channels),
+          .B = drawn(device, dtype, {tokens, kStates}),
+          .C = drawn(device, dtype, {tokens, kStates}),
+          .D = drawn(device, DType::f32, {size.channels}),
+          .z = drawn(device, dtype, {tokens, size.channels}, -2, 2),
+          .seqs = make_sequences(device, lengths)};
+}
+
+ScanForward forward_of(Device& device, const ScanInputs& in) {
+  return {.in = in,
+          .pool = {},
+          .checkpoints = {},
+          .out = device.empty(in.x.dtype(), in.x.shape()),
+          .taps = {}};
+}
+
+double forward_seconds(Device& device, const ScanInputs& in) {
+  const ScanForward args = forward_of(device, in);
+  return seconds_a_launch(device, [&] { selective_scan_forward(device, args); });
+}
+
+double backward_seconds(Device& device, const ScanInputs& in) {
+  const DType dtype = in.x.dtype();
+  const int64_t channels = in.A.dim(0);
+  ScanForward forward = forward_of(device, in);
+  forward.checkpoints = device.empty(DType::f32, {checkpoint_count(in.seqs), channels, kStates});
+  selective_scan_forward(device, forward);
+  const ScanBackward args{.dout = drawn(device, dtype, in.x.shape()),
+                          .in = in,
+                          .checkpoints = forward.checkpoints,
+                          .taps = {},
+                          .dx = device.empty(dtype, in.x.shape()),
+                          .ddt_raw = device.empty(dtype, in.x.shape()),
+                          .dB = device.empty(dtype, in.B.shape()),
+                          .dC = device.empty(dtype, in.C.shape()),
+                          .dz = device.empty(dtype, in.x.shape()),
+                          .ddt_bias = device.zeros(DType::f32, {channels}),
+                          .dA = device.zeros(DType::f32, {channels, kStates}),
+                          .dD = device.zeros(DType::f32, {channels}),
+                          .dpool = {}};
+  return seconds_a_launch(device, [&] { selective_scan_backward(device, args); });
+}
+
+// What a channel of a token cannot do without. Special functions are those of the kernels: the
+// units of an H100 or H200 do 16 a clock and multiprocessor, here at 1.755 GHz.
+struct Least {
+  double numbers;            // read or written
+  double special_functions;  // exponentials and reciprocals
+  double seconds(const Size& size, DType dtype, double rate) const {
+    constexpr double kSpecialFunctions = 16 * 132 * 1.755e9;  // a second
+    const double bytes = numbers * static_cast<double>(size_of(dtype));
+    return size.elements() * std::max(bytes / rate, special_functions / kSpecialFunctions);
+  }
+};
+constexpr Least kForward = {4, kStates + 3}, kBackward = {7, 2 * kStates + 7};
+
+template <DType kDtype, bool kIsForward>
+std::vector<Row> time_scan(Context& context, const Benchmark& self) {
+  Device& device = context.any_device();
+  const double rate = copy_rate(device);
+  std::vector<Row> rows;
+  for (const Size& size : kSizes) {
+    for (const bool fast : {false, true}) {
+      const ScanInputs in = inputs(device, kDtype, size, fast);
+      const double seconds =
+          kIsForward ? forward_seconds(device, in) : backward_seconds(device, in);
+      const double floor = (kIsForward ? kForward : kBackward).seconds(size, kDtype, rate);
+      std::string name = fmt::format("{}.{}x{}x{}.{}", self.name, size.batch, size.len,
+                                     size.channels, fast ? "fast" : "slow");
+      rows.push_back(make_row(std::move(name), kMicroseconds, seconds, floor, 1));
+    }
+  }
+  return rows;
+}
+
+constexpr Benchmark kBenchmarks[] = {
+    {"gpu.scan.forward.bf16", "selective scan on a GPU, 16 states, at four sizes, slow and fast",
+     "the longer of bytes and special functions", time_scan<DType::bf16, true>},
+    {"gpu.scan.forward.f32", "the same, float32", "the same", time_scan<DType::f32, true>},
+    {"gpu.scan.backward.bf16", "its gradients from checkpoints", "the same",
+     time_scan<DType::bf16, false>},
+    {"gpu.scan.backward.f32", "the same, float32", "the same", time_scan<DType::f32, false>},
+};
+
+}  // namespace
+
+std::span<const Benchmark> gpu_scan_benchmarks() { return kBenchmarks; }
+
+}  // namespace elapse::bench
