@@ -51,7 +51,19 @@ TEST(Pointwise, CudaFillsCopiesAndAddsInBf16) {
       binary(device, {function, x, y, o.assigned_activation(shape)});
     }
   };
-  expect_cuda_agrees(call, 0, 1, DType::bf16);
+  expect_cuda_agrees_in_bf16(call, 0);
+}
+
+TEST(Pointwise, CudaAddsTensorsWithoutGaps) {
+  const auto call = [](Device& device, Operands& o) {
+    for (const int64_t n : {2, 3, 2046, 2048, 2050, 5000}) {
+      const Tensor x = o.activation({n}), y = o.activation({n});
+      binary(device, {BinaryFunction::add, x, y, o.assigned_activation({n})});
+      binary(device, {BinaryFunction::mul, x, y, y});
+    }
+  };
+  expect_cuda_agrees(call, kEpsilon, 1, DType::f32, Guarded::kAligned);
+  expect_cuda_agrees_in_bf16(call, 0);
 }
 
 TEST(Pointwise, CopyConvertsBetweenFloatAndDouble) {

@@ -26,6 +26,9 @@ const Case kCases[] = {
     {37, 130, true, EditOp::add, false, 5},
     {5, 33, true, EditOp::set, true},
     {600, 130, true, EditOp::none, true, 7},  // more than one block
+    {131, 768, true, EditOp::scale, true, 2},
+    {65, 1024, false, EditOp::none, true},
+    {9, 1026},
 };
 
 Tap scale_tap(Operands& o, const Case& c) {
@@ -81,6 +84,7 @@ TEST(RmsNorm, AgreesWithRef) {
       rms_norm_backward(device, backward_args(o, c, forward));
     };
     expect_backends_agree(call, tolerance(c));
+    expect_cuda_agrees(call, tolerance(c), 1, DType::f32, Guarded::kAligned);
     expect_cuda_agrees_in_bf16(call, tolerance(c));
   }
 }

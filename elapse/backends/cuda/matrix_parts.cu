@@ -52,19 +52,21 @@ __global__ void column_parts_kernel(Rows<const T> matrix, int64_t rows, int64_t 
 }
 
 // A block 32 columns; its rows of threads take the parts in turn and are added in their order.
+constexpr int kAddingRows = 32;
 __global__ void add_parts_kernel(const float* partial, int64_t parts, int64_t columns,
                                  float* sums) {
-  __shared__ double of_row[8][32];
+  __shared__ double of_row[kAddingRows][32];
   const int64_t column = blockIdx.x * int64_t{32} + threadIdx.x % 32;
   const int row = static_cast<int>(threadIdx.x) / 32;
   double sum = 0;
-  for (int64_t part = row; part < parts && column < columns; part += 8) {
+#pragma unroll 4
+  for (int64_t part = row; part < parts && column < columns; part += kAddingRows) {
     sum += partial[part * columns + column];
   }
   of_row[row][threadIdx.x % 32] = sum;
   __syncthreads();
   if (row > 0 || column >= columns) return;
-  for (int other = 1; other < 8; ++other) sum += of_row[other][threadIdx.x];
+  for (int other = 1; other < kAddingRows; ++other) sum += of_row[other][threadIdx.x];
   sums[column] += static_cast<float>(sum);
 }
 
@@ -113,7 +115,8 @@ void add_column_sums(Device& device, const Tensor& matrix, float* sums) {
 }
 
 void add_parts(Device& device, const float* partial, int64_t parts, int64_t columns, float* sums) {
-  launch(device, "add_parts", add_parts_kernel, grid_of(divide_up(columns, 32)), 256, 0, partial,
+  launch(device, "add_parts", add_parts_kernel, grid_of(divide_up(columns, 32)), 32 * kAddingRows,
+         0, partial,
          parts, columns, sums);
 }
 

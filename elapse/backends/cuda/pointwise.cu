@@ -108,6 +108,13 @@ void copy(Device& device, const Copy& a) {
   }
 }
 
+// Without gaps, of the other's shape, and aligned for pairs.
+template <class T>
+bool is_flat_of(const Tensor& t, const Tensor& other) {
+  return t.shape() == other.shape() && t.is_contiguous() &&
+         reinterpret_cast<uintptr_t>(t.raw()) % (2 * sizeof(T)) == 0;
+}
+
 constexpr float kInverseRootTwoPi = 0.398942280401432678f;
 constexpr float kGeluTanh = 0.797884560802865356f, kGeluCubed = 0.044715f;
 
@@ -193,6 +200,10 @@ struct UnaryGradient {
   }
 };
 
+__device__ float value_of(BinaryFunction function, float x, float y) {
+  return function == BinaryFunction::add ? x + y : x * y;
+}
+
 template <class T>
 struct BinaryValue {
   BinaryFunction function;
@@ -201,9 +212,31 @@ struct BinaryValue {
   T* out;
   __device__ void operator()(const int64_t (&at)[3]) const {
     const float x = static_cast<float>(a[at[0]]), y = static_cast<float>(b[at[1]]);
-    out[at[2]] = static_cast<T>(function == BinaryFunction::add ? x + y : x * y);
+    out[at[2]] = static_cast<T>(value_of(function, x, y));
   }
 };
+
+// Of tensors without gaps: pairs, of which a thread reads some before it writes any.
+constexpr int kPairsOfThread = 4;
+template <class T>
+__global__ void flat_binary_kernel(BinaryValue<T> args, int64_t pairs) {
+  const int64_t first = blockIdx.x * int64_t{kThreads * kPairsOfThread} + threadIdx.x;
+  float2 x[kPairsOfThread], y[kPairsOfThread];
+#pragma unroll
+  for (int k = 0; k < kPairsOfThread; ++k) {
+    const int64_t pair = first + k * kThreads;
+    if (pair >= pairs) continue;
+    x[k] = load_pair(args.a + 2 * pair);
+    y[k] = load_pair(args.b + 2 * pair);
+  }
+#pragma unroll
+  for (int k = 0; k < kPairsOfThread; ++k) {
+    const int64_t pair = first + k * kThreads;
+    if (pair >= pairs) continue;
+    store_pair(args.out + 2 * pair, {value_of(args.function, x[k].x, y[k].x),
+                                     value_of(args.function, x[k].y, y[k].y)});
+  }
+}
 
 struct SwigluValue {
   const float* a;
@@ -269,9 +302,15 @@ void unary_backward(Device& device, const UnaryBackward& a) {
 
 template <class T>
 void binary(Device& device, const Binary& a) {
-  for_each_place<3>(
-      device, a.kOp, a.out.shape(), {&a.a, &a.b, &a.out},
-      BinaryValue<T>{a.function, data_of<T>(a.a), data_of<T>(a.b), data_of<T>(a.out)});
+  const BinaryValue<T> value = {a.function, data_of<T>(a.a), data_of<T>(a.b), data_of<T>(a.out)};
+  const bool is_flat = a.out.numel() % 2 == 0 && is_flat_of<T>(a.a, a.out) &&
+                       is_flat_of<T>(a.b, a.out) && is_flat_of<T>(a.out, a.out);
+  if (!is_flat) {
+    return for_each_place<3>(device, a.kOp, a.out.shape(), {&a.a, &a.b, &a.out}, value);
+  }
+  const int64_t pairs = a.out.numel() / 2;
+  launch(device, name_of(a.kOp), flat_binary_kernel<T>,
+         grid_of(divide_up(pairs, kThreads * kPairsOfThread)), kThreads, 0, value, pairs);
 }
 
 template void binary<float>(Device&, const Binary&);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A block a token. Bound: memory, 16 bytes an element forward with a residual, 16 backward, and 8
+// A warp a token, whose channels are in its registers, where rows are aligned for pairs and not too
+// long; else a block. Bound: memory, 16 bytes an element forward with a residual, 16 backward, and 8
 // more for the sum over tokens; with x and y in bf16, whose sum is float32, 12, 16 and 6. Sums are kept in double, of which memory leaves time for one an
 // element.
 #include "elapse/backends/cuda/kernels.h"
@@ -11,6 +12,8 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int64_t kTokensOfPart = 64;
+constexpr int kWarps = kThreads / 32;
+constexpr int kPairs = 16;  // of channels, of a lane
 
 // X, of x; Y, of y. A sum is float; where there is none x stands in its place.
 template <class X, class Y>
@@ -50,6 +53,51 @@ __global__ void forward_kernel(const __grid_constant__ Forward<X, Y> a) {
   for (int64_t j = threadIdx.x; j < a.d_model; j += kThreads) {
     a.y(t, j) = static_cast<Y>(a.weight[j] * a.value(t, j) / scale);
   }
+}
+
+__device__ double warp_sum(double value) {
+  for (int step = 16; step > 0; step /= 2) value += __shfl_xor_sync(~0u, value, step);
+  return value;
+}
+
+// Calls visit(pair, channel) for the pairs of channels of this lane.
+template <class Visit>
+__device__ void for_each_pair(int64_t d_model, Visit&& visit) {
+#pragma unroll
+  for (int k = 0; k < kPairs; ++k) {
+    const int64_t j = 2 * (threadIdx.x % 32 + 32 * k);
+    if (j < d_model) visit(k, j);
+  }
+}
+
+template <class X, class Y>
+__global__ void warp_forward_kernel(const __grid_constant__ Forward<X, Y> a, int64_t tokens) {
+  const int64_t t = blockIdx.x * int64_t{kWarps} + threadIdx.x / 32;
+  if (t >= tokens) return;
+  float2 v[kPairs];
+  for_each_pair(a.d_model, [&](int k, int64_t j) { v[k] = load_pair(a.x.row(t) + j); });
+  if (a.residual.data != nullptr) {
+    for_each_pair(a.d_model, [&](int k, int64_t j) {
+      const float2 r = load_pair(a.residual.row(t) + j);
+      v[k] = {r.x + v[k].x, r.y + v[k].y};
+    });
+    for_each_pair(a.d_model, [&](int k, int64_t j) { store_pair(a.sum.row(t) + j, v[k]); });
+  }
+  double squares = 0;
+  for_each_pair(a.d_model, [&](int k, int64_t) {
+    squares += double(v[k].x) * v[k].x + double(v[k].y) * v[k].y;
+  });
+  squares = warp_sum(squares);
+  float scale = static_cast<float>(sqrt(squares / static_cast<double>(a.d_model) + a.eps));
+  if (threadIdx.x % 32 == 0) {
+    bool changed = false;
+    a.scale[t] = scale = a.tap.through(scale, t, 0, 0, changed);
+  }
+  scale = __shfl_sync(~0u, scale, 0);
+  for_each_pair(a.d_model, [&](int k, int64_t j) {
+    const float2 w = load_pair(a.weight + j);
+    store_pair(a.y.row(t) + j, {w.x * v[k].x / scale, w.y * v[k].y / scale});
+  });
 }
 
 // S, of what was normed; Y, of y.
@@ -106,6 +154,73 @@ __global__ void weight_parts_kernel(const __grid_constant__ Backward<S, Y> a, fl
   partial[blockIdx.x * a.d_model + j] = sum;
 }
 
+// The same, with the weight's gradient over a block's tokens, of which a warp takes one after
+// another.
+template <class S, class Y>
+__global__ void __launch_bounds__(kThreads)
+    warp_backward_kernel(const __grid_constant__ Backward<S, Y> a, float* partial) {
+  extern __shared__ float of_block[];  // (d_model)
+  const int warp = static_cast<int>(threadIdx.x) / 32;
+  const double n = static_cast<double>(a.d_model);
+  float2 dweight[kPairs] = {};
+  for (int64_t i = warp; i < kTokensOfPart; i += kWarps) {
+    const int64_t t = blockIdx.x * kTokensOfPart + i;
+    if (t >= a.tokens) break;
+    float2 v[kPairs], dy[kPairs];
+    for_each_pair(a.d_model, [&](int k, int64_t j) {
+      v[k] = load_pair(a.sum.row(t) + j);
+      dy[k] = load_pair(a.dy.row(t) + j);
+    });
+    double squares = 0, projection = 0;
+    const float own_scale = a.scale[t];
+    for_each_pair(a.d_model, [&](int k, int64_t j) {
+      squares += double(v[k].x) * v[k].x + double(v[k].y) * v[k].y;
+      dweight[k].x += dy[k].x * v[k].x / own_scale;
+      dweight[k].y += dy[k].y * v[k].y / own_scale;
+      const float2 w = load_pair(a.weight + j);
+      dy[k] = {dy[k].x * w.x, dy[k].y * w.y};
+      projection += double(dy[k].x) * v[k].x + double(dy[k].y) * v[k].y;
+    });
+    squares = warp_sum(squares);
+    projection = warp_sum(projection);
+    const double scale = own_scale;
+    float drms = static_cast<float>(-projection / (scale * scale));
+    if (threadIdx.x % 32 == 0) drms = a.tap.back(drms, t, 0, 0);
+    drms = __shfl_sync(~0u, drms, 0);
+    const float along = static_cast<float>(drms / (n * sqrt(squares / n + a.eps)));
+    for_each_pair(a.d_model, [&](int k, int64_t j) {
+      float2 total = {dy[k].x / own_scale + along * v[k].x, dy[k].y / own_scale + along * v[k].y};
+      if (a.dsum.data != nullptr) {
+        const float2 later = load_pair(a.dsum.row(t) + j);
+        total = {later.x + total.x, later.y + total.y};
+      }
+      store_pair(a.dsum_total.row(t) + j, total);
+      if (a.dx.data != nullptr) store_pair(a.dx.row(t) + j, total);
+    });
+  }
+  for (int turn = 0; turn < kWarps; ++turn) {
+    if (turn == warp) {
+      for_each_pair(a.d_model, [&](int k, int64_t j) {
+        float2 sum = dweight[k];
+        if (turn > 0) sum = {of_block[j] + sum.x, of_block[j + 1] + sum.y};
+        of_block[j] = sum.x;
+        of_block[j + 1] = sum.y;
+      });
+    }
+    __syncthreads();
+  }
+  for (int64_t j = threadIdx.x; j < a.d_model; j += kThreads) {
+    partial[blockIdx.x * a.d_model + j] = of_block[j];
+  }
+}
+
+// Whether a warp's registers hold a row of pairs.
+template <class... Matrices>
+bool suits_warps(int64_t d_model, const float* weight, const Matrices&... matrices) {
+  return d_model % 2 == 0 && d_model <= 64 * kPairs &&
+         reinterpret_cast<uintptr_t>(weight) % sizeof(float2) == 0 && (matrices.has_pairs() && ...);
+}
+
 template <class X, class Y>
 void forward(Device& device, const RmsNormForward& a) {
   TapViews views(device);
@@ -118,7 +233,12 @@ void forward(Device& device, const RmsNormForward& a) {
                               a.scale.data<float>(),
                               views.view(a.scale_tap, 1),
                               a.x.dim(1)};
-  launch(device, name_of(a.kOp), forward_kernel<X, Y>, grid_of(a.x.dim(0)), kThreads, 0, args);
+  const int64_t tokens = a.x.dim(0);
+  if (!suits_warps(args.d_model, args.weight, args.x, args.residual, args.sum, args.y)) {
+    return launch(device, name_of(a.kOp), forward_kernel<X, Y>, grid_of(tokens), kThreads, 0, args);
+  }
+  launch(device, name_of(a.kOp), warp_forward_kernel<X, Y>, grid_of(divide_up(tokens, kWarps)),
+         kThreads, 0, args, tokens);
 }
 
 template <class S, class Y>
@@ -136,11 +256,16 @@ void backward(Device& device, const RmsNormBackward& a) {
                                Rows<Y>(a.dx),
                                tokens,
                                d_model};
-  launch(device, name_of(a.kOp), backward_kernel<S, Y>, grid_of(tokens), kThreads, 0, args);
   const int64_t parts = divide_up(tokens, kTokensOfPart);
   const Tensor partial = device.empty(DType::f32, {parts, d_model});
-  launch(device, name_of(a.kOp), weight_parts_kernel<S, Y>,
-         grid_of(parts, divide_up(d_model, kThreads)), kThreads, 0, args, partial.data<float>());
+  if (suits_warps(d_model, args.weight, args.dy, args.dsum, args.sum, args.dsum_total, args.dx)) {
+    launch(device, name_of(a.kOp), warp_backward_kernel<S, Y>, grid_of(parts), kThreads,
+           static_cast<int>(d_model * int64_t{sizeof(float)}), args, partial.data<float>());
+  } else {
+    launch(device, name_of(a.kOp), backward_kernel<S, Y>, grid_of(tokens), kThreads, 0, args);
+    launch(device, name_of(a.kOp), weight_parts_kernel<S, Y>,
+           grid_of(parts, divide_up(d_model, kThreads)), kThreads, 0, args, partial.data<float>());
+  }
   add_parts(device, partial.data<float>(), parts, d_model, a.dweight.data<float>());
 }
 
