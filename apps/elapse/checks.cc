@@ -104,6 +104,16 @@ CLI::Validator byte_size() {
   return {complaint, ""};
 }
 
+void add_dtype_option(CLI::App& verb, std::string& name) {
+  verb.add_option("--dtype", name,
+                  "What it computes in: f32, or bf16 (on cuda; parameters, states and sums are f32)")
+      ->check(CLI::IsMember({"f32", "bf16"}));
+}
+
+DType compute_dtype(const std::string& name) {
+  return name == name_of(DType::bf16) ? DType::bf16 : DType::f32;
+}
+
 void check_replaces_none(const FlagPath& output, const std::vector<FlagPath>& inputs) {
   if (output.path.empty()) return;
   for (const auto& [flag, path] : inputs) {

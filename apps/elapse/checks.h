@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include "elapse/core/dtype.h"
 #include "elapse/core/error.h"
 
 // What the values of options are held to, with complaints in words: CLI11's own show the bounds of
@@ -16,6 +17,10 @@ CLI::Validator not_empty();  // for paths
 CLI::Validator whole_number(int64_t least, int64_t most = INT64_MAX);
 CLI::Validator seed();       // 0 to 2^64 - 1
 CLI::Validator byte_size();  // for transform(): 5GB or 200MB, in powers of 1000, becomes bytes
+
+// Adds --dtype: what models compute in, f32 or bf16, and the dtype of that name.
+void add_dtype_option(CLI::App& verb, std::string& name);
+DType compute_dtype(const std::string& name);
 
 // A flag and the path that was given to it; none if that is empty.
 struct FlagPath {

@@ -36,6 +36,7 @@ struct Arguments {
   int64_t batch_tokens = 4096;
   std::string json;
   std::string device = "cpu";
+  std::string dtype = "f32";
   int threads = 0;
 };
 
@@ -190,7 +191,7 @@ void measure_lambada(const Arguments& args, const LanguageModel& model, Measures
 void run_eval(const Arguments& args) {
   if (!args.json.empty()) check_writable(args.json);
   Device device(args.device, args.threads);
-  const auto model = load_model(device, args.model, DType::f32, WeightMemory::mapped);
+  const auto model = load_model(device, args.model, compute_dtype(args.dtype), WeightMemory::mapped);
   Measures measures;
   measures.note("model", args.model);
   if (args.text.empty()) {
@@ -264,6 +265,7 @@ void add_eval_verb(CLI::App& app) {
                    "Tokens in one pass: decides memory and speed, not the numbers")
       ->check(whole_number(1));
   verb->add_option("--device", args->device, "What computes: cpu, ref or cuda");
+  add_dtype_option(*verb, args->dtype);
   verb->add_option("--threads", args->threads, "Threads; 0: one a processor")
       ->check(whole_number(0, 1024));
   verb->callback([args, verb] {

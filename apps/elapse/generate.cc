@@ -37,6 +37,7 @@ struct Arguments {
   bool ignore_eos = false;
   std::string save_state, load_state;
   std::string device = "cpu";
+  std::string dtype = "f32";
   int threads = 0;
   bool verbose = false;
 };
@@ -155,7 +156,7 @@ void run_generate(const Arguments& args) {
   const std::string prompt =
       args.prompt_file ? open_input(*args.prompt_file).read_all() : args.prompt.value_or("");
   Device device(args.device, args.threads);
-  const auto model = load_model(device, args.model, DType::f32, WeightMemory::mapped);
+  const auto model = load_model(device, args.model, compute_dtype(args.dtype), WeightMemory::mapped);
   ModelText text;
   if (!args.prompt_tokens) {
     text = open_text(args, model->config().vocab_size);
@@ -263,6 +264,7 @@ void add_generate_verb(CLI::App& app) {
   add_sampler_options(*verb, args->sampler);
   add_state_options(*verb, *args);
   verb->add_option("--device", args->device, "What computes");
+  add_dtype_option(*verb, args->dtype);
   verb->add_option("--threads", args->threads, "Threads; 0: one a processor")
       ->check(whole_number(0, 1024));
   verb->add_flag("-v,--verbose", args->verbose, "Speed and size on standard error at the end");

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <map>
 
+#include "apps/elapse/checks.h"
 #include "apps/elapse/interrupt.h"
 #include "apps/elapse/progress.h"
 #include "apps/elapse/train_arguments.h"
@@ -267,7 +268,7 @@ Subject new_subject(const TrainArguments& args, const TrainConfig& train, Device
   const ModelConfig config = new_config(args, train, source->vocab_size());
   check_memory(config, train);
   return {std::move(source),
-          std::make_unique<LanguageModel>(device, config, DType::f32, args.seed)};
+          std::make_unique<LanguageModel>(device, config, compute_dtype(args.dtype), args.seed)};
 }
 
 Subject subject_from_checkpoint(const TrainArguments& args, const TrainConfig& train,
@@ -275,7 +276,7 @@ Subject subject_from_checkpoint(const TrainArguments& args, const TrainConfig& t
   const ModelConfig config = open_checkpoint(args.model).config;
   check_memory(config, train);
   auto source = open_source(args, &config);
-  return {std::move(source), load_model(device, args.model, DType::f32, WeightMemory::trained)};
+  return {std::move(source), load_model(device, args.model, compute_dtype(args.dtype), WeightMemory::trained)};
 }
 
 void run_train(const CLI::App& verb, const TrainArguments& args) {

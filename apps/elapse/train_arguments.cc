@@ -206,6 +206,7 @@ void add_run_options(CLI::App& verb, TrainArguments& args) {
   verb.add_option("--seed", args.seed, "Of the first weights and of what is drawn from the data")
       ->check(seed());
   verb.add_option("--device", args.device, "What computes: cpu, ref or cuda");
+  add_dtype_option(verb, args.dtype);
   verb.add_option("--threads", args.threads, "Threads; 0: one a processor")
       ->check(whole_number(0, 1024));
 }

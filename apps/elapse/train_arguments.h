@@ -43,6 +43,7 @@ struct TrainArguments {
   std::string log;
   uint64_t seed = 1;
   std::string device = "cpu";
+  std::string dtype = "f32";
   int threads = 0;
 };
 

@@ -79,6 +79,8 @@ std::unique_ptr<LanguageModel> load_model(Device& device, const std::string& dir
   check_tied_head(checkpoint);
   std::map<std::string, Tensor, std::less<>> tensors;
   for (const NamedTensor& t : checkpoint.tensors) tensors.emplace(t.name, t.tensor);
+  const DType wide = wide_dtype(dtype);
+  const bool rounds = dtype != wide && memory != WeightMemory::trained;
   const bool keep_16_bits = dtype == DType::f32 && memory != WeightMemory::trained;
   const bool any_16_bits = std::any_of(
       tensors.begin(), tensors.end(), [](const auto& t) { return size_of(t.second.dtype()) == 2; });
@@ -88,10 +90,11 @@ std::unique_ptr<LanguageModel> load_model(Device& device, const std::string& dir
     const Tensor& t = tensors.at(name);  // open_checkpoint has checked it
     const bool as_it_is = keep_16_bits && use == ParameterUse::matrix &&
                           (t.dtype() == DType::f16 || t.dtype() == DType::bf16);
-    const DType wanted = as_it_is ? t.dtype() : dtype;
+    const DType narrow_or_wide = rounds && use == ParameterUse::matrix ? dtype : wide;
+    const DType wanted = as_it_is ? t.dtype() : narrow_or_wide;
     return mapped && t.dtype() == wanted ? t : converted(device, t, wanted);
   };
-  const bool needs_grad = !mapped && !(keep_16_bits && any_16_bits);
+  const bool needs_grad = !mapped && !rounds && !(keep_16_bits && any_16_bits);
   return std::make_unique<LanguageModel>(device, checkpoint.config, dtype,
                                          Parameters::Source{value, needs_grad});
 }

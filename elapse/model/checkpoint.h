@@ -14,13 +14,14 @@ enum class WeightMemory {
   owned,   // in memory of the model's own
   mapped,  // in the mapped file, as far as dtype and device allow: read as they are touched, shared
            // with other processes, and not to be written to, so that the model cannot be trained
-  trained,  // owned, and all in the dtype the model computes in, so that it can be trained
+  trained,  // owned, and all in the dtype the model computes in (in bf16: f32), so that it can be
+            // trained
 };
 
 // Loads what open_checkpoint opens (elapse/model/checkpoint_files.h), throwing what it throws. The
-// model computes in `dtype`. In float32 matrices of f16 and bf16 stay as they are, unless it is to
-// be trained; all else is converted. Activations have gradients; so do parameters, unless they are
-// mapped or any has stayed in 16 bits.
+// model computes in `dtype`. In float32 matrices of f16 and bf16 stay as they are, in bf16 all are
+// rounded to that, unless the model is to be trained; all else is converted. Activations have
+// gradients; so do parameters, unless they are mapped or any is of 16 bits.
 std::unique_ptr<LanguageModel> load_model(Device& device, const std::string& directory, DType dtype,
                                           WeightMemory memory = WeightMemory::owned);
 

@@ -143,7 +143,9 @@ void Trainer::resume(const std::string& folder) {
 }
 
 Settings Trainer::run_settings() const {
-  return settings(config_, model_.config(), source_.description());
+  Settings all = settings(config_, model_.config(), source_.description());
+  all.emplace_back("dtype", name_of(model_.activations()));
+  return all;
 }
 
 }  // namespace elapse

@@ -29,6 +29,7 @@ Blas load() {
   find(library, "cublasDestroy_v2", functions.destroy);
   find(library, "cublasSetStream_v2", functions.set_stream);
   find(library, "cublasSetWorkspace_v2", functions.set_workspace);
+  find(library, "cublasSetMathMode", functions.set_math_mode);
   find(library, "cublasGemmEx_64", functions.gemm);
   find(library, "cublasGetStatusString", functions.status_string);
   return functions;

@@ -13,6 +13,7 @@ struct Blas {
   decltype(&cublasDestroy_v2) destroy;
   decltype(&cublasSetStream_v2) set_stream;
   decltype(&cublasSetWorkspace_v2) set_workspace;
+  decltype(&cublasSetMathMode) set_math_mode;
   decltype(&cublasGemmEx_64) gemm;
   decltype(&cublasGetStatusString) status_string;
 };

@@ -96,6 +96,9 @@ void* create_context() {
   check(blas().set_stream(context->blas, context->stream), "starting cuBLAS");
   check(blas().set_workspace(context->blas, context->blas_workspace, kBlasWorkspace),
         "starting cuBLAS");
+  // Sums that several blocks share would else be rounded to bf16 in between.
+  constexpr int kMode = CUBLAS_DEFAULT_MATH | CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION;
+  check(blas().set_math_mode(context->blas, static_cast<cublasMath_t>(kMode)), "starting cuBLAS");
   return context.release();
 }
 

@@ -315,9 +315,9 @@ struct Walk {
       const int first = (at.c * kLanes + at.g) * kStates;
 #pragma unroll
       for (int n = 0; n < kStates; n += 4) {
-        *reinterpret_cast<float4*>(&shared.given.of[0][j][first + n]) = {to_C[n], to_C[n + 1],
+        *reinterpret_cast<float4*>(&shared.given[0][j][first + n]) = {to_C[n], to_C[n + 1],
                                                                          to_C[n + 2], to_C[n + 3]};
-        *reinterpret_cast<float4*>(&shared.given.of[1][j][first + n]) = {to_B[n], to_B[n + 1],
+        *reinterpret_cast<float4*>(&shared.given[1][j][first + n]) = {to_B[n], to_B[n + 1],
                                                                          to_B[n + 2], to_B[n + 3]};
       }
     });
@@ -362,7 +362,7 @@ struct Walk {
     for (int k = 0; k < 2 * kGroup * kFours; k += 32) {
       const int place = k + at.lane, four = place % kFours, j = place / kFours % kGroup,
                 which = place / kFours / kGroup;
-      const float* given = &shared.given.of[which][j][four * 4];
+      const float* given = &shared.given[which][j][four * 4];
       float4 sum = *reinterpret_cast<const float4*>(given);
 #pragma unroll
       for (int c = 1; c < Shared::kChannels; ++c) {

@@ -40,19 +40,20 @@ struct Layout {
       kBlockChannels * sizeof(T) < 16 ? kBlockChannels : 16 / static_cast<int>(sizeof(T));
 
   struct Given {
-    float of[2][kGroup][kToken];  // to C and to B, by channel and state
+    float given[2][kGroup][kToken];  // to C and to B, by channel and state
   };
   struct Nothing {};
-  struct Warp {
-    alignas(16) float dt[kChannels][kRow], dtx[kChannels][kRow], dy[kChannels][kRow];
-    [[no_unique_address]] std::conditional_t<kProducts, Nothing, Given> given;
+  struct Warp : std::conditional_t<kProducts, Nothing, Given> {
+    alignas(16) float dt[kChannels][kRow];
+    alignas(16) float dtx[kChannels][kRow];
+    alignas(16) float dy[kChannels][kRow];
   };
   struct Block {
     Stage<T, kPadded, kTile> stages[2];
     // x, dt_raw, z and dout of the block's channels, copied ahead of time.
     alignas(16) T own[2][4][kTile][kOwn];
     Warp warps[kBlockWarps];
-    float sums[kBlockWarps][2][kSummedGroups * kGroup][kSums];  // to C and to B
+    alignas(16) float sums[kBlockWarps][2][kSummedGroups * kGroup][kSums];  // to C and to B
   };
 };
 
