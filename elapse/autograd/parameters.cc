@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "elapse/autograd/parameters.h"
 
+#include <algorithm>
+
 #include "elapse/ops/pointwise.h"
 
 namespace elapse {
@@ -33,12 +35,33 @@ int64_t Parameters::count() const {
   return n;
 }
 
+namespace {
+
+// Elements from one gradient's start to the next one's: whole lines of caches.
+int64_t room_for(const Parameter& p) { return (p.var.value().numel() + 15) / 16 * 16; }
+
+}  // namespace
+
 void Parameters::zero_grad(Device& device) const {
+  if (all_.empty()) return;
+  const DType dtype = all_.front().var.dtype();
+  const bool are_one =
+      std::all_of(all_.begin(), all_.end(), [&](const auto& p) { return p.var.dtype() == dtype; });
+  int64_t room = 0;
+  for (const Parameter& p : all_) room += room_for(p);
+  if (are_one && (!grads_ || grads_.numel() != room)) grads_ = device.empty(dtype, {room});
+  int64_t begin = 0;
   for (const Parameter& p : all_) {
+    const Tensor& value = p.var.value();
     Var var = p.var;
-    if (!var.grad()) var.set_grad(device.empty(var.dtype(), var.value().shape()));
-    fill(device, {var.grad(), 0});
+    if (are_one) {
+      var.set_grad(grads_.rows(begin, begin + value.numel()).reshape(value.shape()));
+      begin += room_for(p);
+    } else {
+      var.set_grad(device.zeros(p.var.dtype(), value.shape()));
+    }
   }
+  if (are_one) fill(device, {grads_, 0});
 }
 
 }  // namespace elapse

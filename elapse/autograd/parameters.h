@@ -43,11 +43,13 @@ class Parameters {
   const std::vector<Parameter>& all() const { return all_; }
   const Parameter* find(std::string_view name) const;  // null if there is none
   int64_t count() const;                               // elements of all
+  // Gradients of zeros, in one tensor where all parameters are of one dtype.
   void zero_grad(Device& device) const;
 
  private:
   Source source_;
   std::vector<Parameter> all_;
+  mutable Tensor grads_;  // all of them, one after another
 };
 
 }  // namespace elapse

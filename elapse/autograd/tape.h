@@ -20,6 +20,9 @@ class Var {
   const Tensor& value() const { return node_->value; }
   const Tensor& grad() const { return node_->grad; }  // empty before backward
   void set_grad(Tensor grad) { node_->grad = std::move(grad); }
+  // Gives the value's memory back where no view of it is left: nobody reads it again, backward
+  // included. Its dtype and shape stay.
+  void forget_value() const { node_->value = node_->value.without_memory(); }
   bool needs_grad() const { return node_ != nullptr && node_->needs_grad; }
   DType dtype() const { return value().dtype(); }
   int64_t dim(int i) const { return value().dim(i); }

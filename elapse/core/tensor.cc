@@ -40,6 +40,13 @@ bool Tensor::is_contiguous() const {
   return true;
 }
 
+Tensor Tensor::without_memory() const {
+  Tensor t = *this;
+  t.owner_ = {};
+  t.data_ = nullptr;
+  return t;
+}
+
 Tensor Tensor::reshape(Shape shape) const {
   ELAPSE_CHECK(is_contiguous() && shape.numel() == numel(), "cannot reshape {} into {}",
                shape_.str(), shape.str());

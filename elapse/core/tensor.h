@@ -39,6 +39,7 @@ class Tensor {
   }
   void* raw() const { return data_; }
 
+  Tensor without_memory() const;                     // what it says of itself alone: `!tensor`
   Tensor reshape(Shape shape) const;                 // contiguous tensors only
   Tensor rows(int64_t begin, int64_t end) const;     // [begin, end) of the first axis
   Tensor columns(int64_t begin, int64_t end) const;  // [begin, end) of the last axis

@@ -232,6 +232,7 @@ Normed LanguageModel::enter_block(Tape& tape, const Norm& norm, const Var& x, co
     normed = {stream, norm.forward(tape, input, Var(), scale).y};
   } else {
     normed = norm.forward(tape, x, residual, scale);
+    if (residual) x.forget_value();  // its sum is what backward reads
     before.keep(tape, "resid_post", normed.sum.value());
     here.keep(tape, points.stream, normed.sum.value());
     here.keep(tape, points.input, normed.sum.value());
@@ -248,6 +249,7 @@ Var LanguageModel::final_norm(Tape& tape, const Var& x, const Var& residual,
     return norm_f_.forward(tape, stream, Var()).y;
   }
   const Normed normed = norm_f_.forward(tape, x, residual);
+  if (residual) x.forget_value();
   last.keep(tape, "resid_post", normed.sum.value());
   return normed.y;
 }
