@@ -13,7 +13,7 @@ namespace {
 
 // The gradient that reached x, or zeros.
 Tensor grad_or_zeros(Tape& tape, const Var& x) {
-  return x.grad() ? x.grad() : tape.device().zeros(x.dtype(), x.value().shape());
+  return x.grad() ? x.grad() : tape.device().zeros(x.dtype(), x.shape());
 }
 
 Tensor in_dtype(Device& device, const Tensor& t, DType dtype) {
@@ -455,6 +455,11 @@ ScanTaps backward_of(ScanTaps taps) {
   return taps;
 }
 
+ScanInputs scan_inputs(const ScanVars& in, const Sequences& seqs) {
+  return {in.x.value(), in.dt_raw.value(), in.dt_bias.value(), in.A.value(), in.B.value(),
+          in.C.value(), in.D.value(),      in.z.value(),       seqs};
+}
+
 void scan_backward(Tape& tape, const ScanVars& in, const ScanBackward& forward, const Var& pool) {
   ScanBackward args = forward;
   AssignedGrad dx(tape, in.x), ddt_raw(tape, in.dt_raw), dB(tape, in.B), dC(tape, in.C),
@@ -489,10 +494,7 @@ Var selective_scan(Tape& tape, const ScanVars& in, const Sequences& seqs, const 
       out.needs_grad()
           ? device.empty(wide_dtype(dtype), {checkpoint_count(seqs), d_inner, d_state})
           : Tensor();
-  const ScanInputs inputs = {in.x.value(), in.dt_raw.value(), in.dt_bias.value(),
-                             in.A.value(), in.B.value(),      in.C.value(),
-                             in.D.value(), in.z.value(),      seqs};
-  selective_scan_forward(device, {.in = inputs,
+  selective_scan_forward(device, {.in = scan_inputs(in, seqs),
                                   .pool = pool ? pool.value() : Tensor(),
                                   .checkpoints = checkpoints,
                                   .out = out.value(),
@@ -500,10 +502,10 @@ Var selective_scan(Tape& tape, const ScanVars& in, const Sequences& seqs, const 
   if (!out.needs_grad()) return out;
   std::vector<Var> outputs = {out};
   if (pool) outputs.push_back(pool);
-  tape.record(outputs, [&tape, in, inputs, pool, checkpoints, out, later = backward_of(taps)] {
+  tape.record(outputs, [&tape, in, seqs, pool, checkpoints, out, later = backward_of(taps)] {
     ScanBackward args{};
     args.dout = grad_or_zeros(tape, out);
-    args.in = inputs;
+    args.in = scan_inputs(in, seqs);
     args.checkpoints = checkpoints;
     args.taps = later;
     scan_backward(tape, in, args, pool);

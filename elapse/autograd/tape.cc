@@ -58,7 +58,7 @@ void Tape::backward() {
 }
 
 Tensor Tape::accumulated_grad(const Var& x) const {
-  if (!x.node_->grad) x.node_->grad = device_.zeros(x.dtype(), x.value().shape());
+  if (!x.node_->grad) x.node_->grad = device_.zeros(x.dtype(), x.shape());
   return x.node_->grad;
 }
 
@@ -71,7 +71,7 @@ AssignedGrad::AssignedGrad(Tape& tape, const Var& x) : tape_(tape), x_(x) {
     tensor_ = node.grad = node.whole->grad.columns(node.begin, node.end);
     return;
   }
-  tensor_ = tape.device().empty(x.dtype(), x.value().shape());
+  tensor_ = tape.device().empty(x.dtype(), x.shape());
   if (node.needs_grad && !node.grad) node.grad = tensor_;
 }
 

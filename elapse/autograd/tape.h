@@ -17,15 +17,24 @@ class Var {
   explicit Var(Tensor value, bool needs_grad = false);
 
   explicit operator bool() const { return node_ != nullptr; }
-  const Tensor& value() const { return node_->value; }
+  const Tensor& value() const {
+    if (!node_->value && node_->make) node_->value = node_->make();
+    return node_->value;
+  }
   const Tensor& grad() const { return node_->grad; }  // empty before backward
   void set_grad(Tensor grad) { node_->grad = std::move(grad); }
   // Gives the value's memory back where no view of it is left: nobody reads it again, backward
   // included. Its dtype and shape stay.
   void forget_value() const { node_->value = node_->value.without_memory(); }
+  // The same of a value that backward reads: it is made again, with the same bits, for that.
+  void make_value_again(std::function<Tensor()> make) const {
+    forget_value();
+    node_->make = std::move(make);
+  }
   bool needs_grad() const { return node_ != nullptr && node_->needs_grad; }
-  DType dtype() const { return value().dtype(); }
-  int64_t dim(int i) const { return value().dim(i); }
+  DType dtype() const { return node_->value.dtype(); }
+  const Shape& shape() const { return node_->value.shape(); }
+  int64_t dim(int i) const { return node_->value.dim(i); }
 
  private:
   friend class Tape;
@@ -33,6 +42,7 @@ class Var {
   struct Node {
     Tensor value;
     Tensor grad;
+    std::function<Tensor()> make;  // where the value's memory was given back and is wanted again
     bool needs_grad = false;
     std::shared_ptr<Node> whole;  // this is columns [begin, end) of another value,
     int64_t begin = 0, end = 0;   // and its gradient lives in that one's

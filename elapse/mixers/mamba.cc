@@ -7,6 +7,7 @@
 #include "elapse/autograd/functions.h"
 #include "elapse/mixers/convolution.h"
 #include "elapse/mixers/start.h"
+#include "elapse/ops/linear.h"
 
 namespace elapse {
 namespace {
@@ -124,8 +125,8 @@ Mamba::Selection Mamba::select(Tape& tape, const Var& x, const PointScope& point
   auto next = parts.begin();
   Selection s;
   if (config_.selective_dt) {
-    const Var dt_low = points.pass(tape, "dt_low", normed(tape, *next++, dt_ones_));
-    s.dt_raw = linear(tape, dt_low, dt_proj_, Var());
+    s.dt_low = points.pass(tape, "dt_low", normed(tape, *next++, dt_ones_));
+    s.dt_raw = linear(tape, s.dt_low, dt_proj_, Var());
   } else {
     s.dt_raw = Var(tape.device().zeros(x.dtype(), {tokens, config_.d_inner}));
   }
@@ -150,10 +151,21 @@ Var Mamba::scan(Tape& tape, const Var& x, const Var& z, const Sequences& seqs,
                        .D = D_,
                        .z = z};
   const ScanTaps taps = scan_taps(tape, seqs.tokens, points);
-  return run_from_starts(tape, *this, state, "h", "h_start", seqs, points,
-                         [&](const Sequences& from, const Var& pool) {
-                           return selective_scan(tape, in, from, pool, taps);
-                         });
+  const Var out = run_from_starts(tape, *this, state, "h", "h_start", seqs, points,
+                                  [&](const Sequences& from, const Var& pool) {
+                                    return selective_scan(tape, in, from, pool, taps);
+                                  });
+  // An eighth of what a layer keeps for backward, at a hundredth of its work: for devices whose
+  // memory is what decides how much they can train.
+  if (out.needs_grad() && selection.dt_low && !tape.device().host_memory()) {
+    selection.dt_raw.make_value_again([&device = tape.device(), low = selection.dt_low,
+                                       weight = dt_proj_, shape = selection.dt_raw.shape()] {
+      const Tensor again = device.empty(low.dtype(), shape);
+      linear_forward(device, {low.value(), weight.value(), {}, again});
+      return again;
+    });
+  }
+  return out;
 }
 
 // dt_low, B or C as the scan takes it; `ones` is empty where it is not normed.

@@ -55,6 +55,7 @@ class Mamba final : public Mixer {
  private:
   // What the scan reads of the tokens.
   struct Selection {
+    Var dt_low;  // (tokens, dt_rank); empty where dt is not selective
     Var dt_raw;  // (tokens, d_inner)
     Var B, C;    // (tokens, d_state)
   };

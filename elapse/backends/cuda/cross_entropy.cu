@@ -14,6 +14,7 @@ namespace elapse::cuda {
 namespace {
 
 constexpr int kThreads = 512;
+constexpr int kHeadThreads = 1024;  // so that rows in hand, two a multiprocessor, stay in the L2 cache
 constexpr int64_t kLogitsOfPart = int64_t{1} << 26;  // of the head's parts
 
 __device__ float block_max(float value) {
@@ -115,7 +116,7 @@ __global__ void head_kernel(Rows<const float> logits, const int64_t* targets, co
   const int64_t t = blockIdx.x, target = targets[t];
   const float* row = logits.row(t);
   LogSumExp of_thread;
-  for (int64_t v = 4 * threadIdx.x; v < vocab; v += 4 * kThreads) {
+  for (int64_t v = 4 * threadIdx.x; v < vocab; v += 4 * kHeadThreads) {
     of_thread.add(logits_at(row, v, vocab));
   }
   const float largest = block_max(of_thread.largest);
@@ -126,7 +127,7 @@ __global__ void head_kernel(Rows<const float> logits, const int64_t* targets, co
   __syncthreads();  // the target's logit has been read
   const float share = target == kIgnoredTarget ? 0.0f : static_cast<float>(1 / fmax(1.0, *count));
   const float shift = static_cast<float>(lse);
-  for (int64_t v = 4 * threadIdx.x; v < vocab; v += 4 * kThreads) {
+  for (int64_t v = 4 * threadIdx.x; v < vocab; v += 4 * kHeadThreads) {
     const float4 x = logits_at(row, v, vocab);
     float4 slope = {__expf(x.x - shift), __expf(x.y - shift), __expf(x.z - shift),
                     __expf(x.w - shift)};
@@ -175,7 +176,7 @@ void linear_cross_entropy_forward(Device& device, const LinearCrossEntropyForwar
     multiply(device, a.kOp, vocab, part, d_model, {CUBLAS_OP_T, weight}, {CUBLAS_OP_N, x}, 0,
              logits);
     const Tensor dlogits = a.dx ? all_dlogits.rows(0, part).columns(0, vocab) : Tensor();
-    launch(device, name_of(a.kOp), head_kernel<T>, grid_of(part), kThreads, 0,
+    launch(device, name_of(a.kOp), head_kernel<T>, grid_of(part), kHeadThreads, 0,
            Rows<const float>(logits), a.targets.data<int64_t>() + begin, count.data<double>(), vocab,
            losses.data<double>() + begin, Rows<T>(dlogits));
     if (!a.dx) continue;

@@ -13,7 +13,7 @@ namespace {
 constexpr int kThreads = 256;
 constexpr int64_t kTokensOfPart = 64;
 constexpr int kWarps = kThreads / 32;
-constexpr int kPairs = 16;  // of channels, of a lane
+constexpr int kMostPairs = 16;  // of channels, of a lane
 
 // X, of x; Y, of y. A sum is float; where there is none x stands in its place.
 template <class X, class Y>
@@ -61,7 +61,7 @@ __device__ double warp_sum(double value) {
 }
 
 // Calls visit(pair, channel) for the pairs of channels of this lane.
-template <class Visit>
+template <int kPairs, class Visit>
 __device__ void for_each_pair(int64_t d_model, Visit&& visit) {
 #pragma unroll
   for (int k = 0; k < kPairs; ++k) {
@@ -70,21 +70,21 @@ __device__ void for_each_pair(int64_t d_model, Visit&& visit) {
   }
 }
 
-template <class X, class Y>
+template <int kPairs, class X, class Y>
 __global__ void warp_forward_kernel(const __grid_constant__ Forward<X, Y> a, int64_t tokens) {
   const int64_t t = blockIdx.x * int64_t{kWarps} + threadIdx.x / 32;
   if (t >= tokens) return;
   float2 v[kPairs];
-  for_each_pair(a.d_model, [&](int k, int64_t j) { v[k] = load_pair(a.x.row(t) + j); });
+  for_each_pair<kPairs>(a.d_model, [&](int k, int64_t j) { v[k] = load_pair(a.x.row(t) + j); });
   if (a.residual.data != nullptr) {
-    for_each_pair(a.d_model, [&](int k, int64_t j) {
+    for_each_pair<kPairs>(a.d_model, [&](int k, int64_t j) {
       const float2 r = load_pair(a.residual.row(t) + j);
       v[k] = {r.x + v[k].x, r.y + v[k].y};
     });
-    for_each_pair(a.d_model, [&](int k, int64_t j) { store_pair(a.sum.row(t) + j, v[k]); });
+    for_each_pair<kPairs>(a.d_model, [&](int k, int64_t j) { store_pair(a.sum.row(t) + j, v[k]); });
   }
   double squares = 0;
-  for_each_pair(a.d_model, [&](int k, int64_t) {
+  for_each_pair<kPairs>(a.d_model, [&](int k, int64_t) {
     squares += double(v[k].x) * v[k].x + double(v[k].y) * v[k].y;
   });
   squares = warp_sum(squares);
@@ -93,10 +93,10 @@ __global__ void warp_forward_kernel(const __grid_constant__ Forward<X, Y> a, int
     bool changed = false;
     a.scale[t] = scale = a.tap.through(scale, t, 0, 0, changed);
   }
-  scale = __shfl_sync(~0u, scale, 0);
-  for_each_pair(a.d_model, [&](int k, int64_t j) {
+  const float inverse = 1.0f / __shfl_sync(~0u, scale, 0);
+  for_each_pair<kPairs>(a.d_model, [&](int k, int64_t j) {
     const float2 w = load_pair(a.weight + j);
-    store_pair(a.y.row(t) + j, {w.x * v[k].x / scale, w.y * v[k].y / scale});
+    store_pair(a.y.row(t) + j, {w.x * v[k].x * inverse, w.y * v[k].y * inverse});
   });
 }
 
@@ -156,8 +156,8 @@ __global__ void weight_parts_kernel(const __grid_constant__ Backward<S, Y> a, fl
 
 // The same, with the weight's gradient over a block's tokens, of which a warp takes one after
 // another.
-template <class S, class Y>
-__global__ void __launch_bounds__(kThreads)
+template <int kPairs, class S, class Y>
+__global__ void __launch_bounds__(kThreads, 2)
     warp_backward_kernel(const __grid_constant__ Backward<S, Y> a, float* partial) {
   extern __shared__ float of_block[];  // (d_model)
   const int warp = static_cast<int>(threadIdx.x) / 32;
@@ -167,16 +167,16 @@ __global__ void __launch_bounds__(kThreads)
     const int64_t t = blockIdx.x * kTokensOfPart + i;
     if (t >= a.tokens) break;
     float2 v[kPairs], dy[kPairs];
-    for_each_pair(a.d_model, [&](int k, int64_t j) {
+    for_each_pair<kPairs>(a.d_model, [&](int k, int64_t j) {
       v[k] = load_pair(a.sum.row(t) + j);
       dy[k] = load_pair(a.dy.row(t) + j);
     });
     double squares = 0, projection = 0;
-    const float own_scale = a.scale[t];
-    for_each_pair(a.d_model, [&](int k, int64_t j) {
+    const float own_scale = a.scale[t], inverse = 1.0f / own_scale;
+    for_each_pair<kPairs>(a.d_model, [&](int k, int64_t j) {
       squares += double(v[k].x) * v[k].x + double(v[k].y) * v[k].y;
-      dweight[k].x += dy[k].x * v[k].x / own_scale;
-      dweight[k].y += dy[k].y * v[k].y / own_scale;
+      dweight[k].x += dy[k].x * v[k].x * inverse;
+      dweight[k].y += dy[k].y * v[k].y * inverse;
       const float2 w = load_pair(a.weight + j);
       dy[k] = {dy[k].x * w.x, dy[k].y * w.y};
       projection += double(dy[k].x) * v[k].x + double(dy[k].y) * v[k].y;
@@ -188,8 +188,8 @@ __global__ void __launch_bounds__(kThreads)
     if (threadIdx.x % 32 == 0) drms = a.tap.back(drms, t, 0, 0);
     drms = __shfl_sync(~0u, drms, 0);
     const float along = static_cast<float>(drms / (n * sqrt(squares / n + a.eps)));
-    for_each_pair(a.d_model, [&](int k, int64_t j) {
-      float2 total = {dy[k].x / own_scale + along * v[k].x, dy[k].y / own_scale + along * v[k].y};
+    for_each_pair<kPairs>(a.d_model, [&](int k, int64_t j) {
+      float2 total = {dy[k].x * inverse + along * v[k].x, dy[k].y * inverse + along * v[k].y};
       if (a.dsum.data != nullptr) {
         const float2 later = load_pair(a.dsum.row(t) + j);
         total = {later.x + total.x, later.y + total.y};
@@ -200,7 +200,7 @@ __global__ void __launch_bounds__(kThreads)
   }
   for (int turn = 0; turn < kWarps; ++turn) {
     if (turn == warp) {
-      for_each_pair(a.d_model, [&](int k, int64_t j) {
+      for_each_pair<kPairs>(a.d_model, [&](int k, int64_t j) {
         float2 sum = dweight[k];
         if (turn > 0) sum = {of_block[j] + sum.x, of_block[j + 1] + sum.y};
         of_block[j] = sum.x;
@@ -217,8 +217,15 @@ __global__ void __launch_bounds__(kThreads)
 // Whether a warp's registers hold a row of pairs.
 template <class... Matrices>
 bool suits_warps(int64_t d_model, const float* weight, const Matrices&... matrices) {
-  return d_model % 2 == 0 && d_model <= 64 * kPairs &&
+  return d_model % 2 == 0 && d_model <= 64 * kMostPairs &&
          reinterpret_cast<uintptr_t>(weight) % sizeof(float2) == 0 && (matrices.has_pairs() && ...);
+}
+
+// Calls run(std::integral_constant of a lane's pairs).
+template <class Run>
+void with_pairs(int64_t d_model, Run&& run) {
+  if (d_model <= 64 * 12) run(std::integral_constant<int, 12>());  // 130m's rows leave more warps
+  else run(std::integral_constant<int, kMostPairs>());
 }
 
 template <class X, class Y>
@@ -237,8 +244,10 @@ void forward(Device& device, const RmsNormForward& a) {
   if (!suits_warps(args.d_model, args.weight, args.x, args.residual, args.sum, args.y)) {
     return launch(device, name_of(a.kOp), forward_kernel<X, Y>, grid_of(tokens), kThreads, 0, args);
   }
-  launch(device, name_of(a.kOp), warp_forward_kernel<X, Y>, grid_of(divide_up(tokens, kWarps)),
-         kThreads, 0, args, tokens);
+  with_pairs(args.d_model, [&]<int kPairs>(std::integral_constant<int, kPairs>) {
+    launch(device, name_of(a.kOp), warp_forward_kernel<kPairs, X, Y>,
+           grid_of(divide_up(tokens, kWarps)), kThreads, 0, args, tokens);
+  });
 }
 
 template <class S, class Y>
@@ -259,8 +268,10 @@ void backward(Device& device, const RmsNormBackward& a) {
   const int64_t parts = divide_up(tokens, kTokensOfPart);
   const Tensor partial = device.empty(DType::f32, {parts, d_model});
   if (suits_warps(d_model, args.weight, args.dy, args.dsum, args.sum, args.dsum_total, args.dx)) {
-    launch(device, name_of(a.kOp), warp_backward_kernel<S, Y>, grid_of(parts), kThreads,
-           static_cast<int>(d_model * int64_t{sizeof(float)}), args, partial.data<float>());
+    with_pairs(d_model, [&]<int kPairs>(std::integral_constant<int, kPairs>) {
+      launch(device, name_of(a.kOp), warp_backward_kernel<kPairs, S, Y>, grid_of(parts), kThreads,
+             static_cast<int>(d_model * int64_t{sizeof(float)}), args, partial.data<float>());
+    });
   } else {
     launch(device, name_of(a.kOp), backward_kernel<S, Y>, grid_of(tokens), kThreads, 0, args);
     launch(device, name_of(a.kOp), weight_parts_kernel<S, Y>,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Rows of a table. Bound: memory, 8 bytes an element. Adding in the order of i without atomics: the
-// indices are sorted, equal ones in their order, and the block of a row's first adds them all. A row
-// that most indices name is added by one block alone.
+// indices are sorted, equal ones in their order, and the blocks of a row's first, one for some of its
+// columns each, add them all. A row that most indices name is added by those alone.
 #include <cuda_fp16.h>
 
 #include <cub/device/device_radix_sort.cuh>
@@ -13,7 +13,7 @@ namespace elapse::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kAhead = 8;  // rows that a thread reads before it adds them
+constexpr int kAhead = 16;  // rows that a thread reads before it adds them
 
 template <class T>
 __global__ void gather_kernel(const T* table, const int64_t* index, Rows<float> out,
@@ -74,21 +74,21 @@ __global__ void scatter_kernel(Rows<const float> dout, Places places, int64_t co
   const int64_t first = blockIdx.x, row = places.sorted_rows[first];
   if (first > 0 && places.sorted_rows[first - 1] == row) return;
   const int64_t end = end_of_row(places.sorted_rows, first, count);
-  for (int64_t j = threadIdx.x; j < width; j += kThreads) {
-    float sum = dtable(row, j);
-    for (int64_t i = first; i < end; i += kAhead) {
-      float ahead[kAhead];
+  const int64_t j = blockIdx.y * int64_t{kThreads} + threadIdx.x;
+  if (j >= width) return;
+  float sum = dtable(row, j);
+  for (int64_t i = first; i < end; i += kAhead) {
+    float ahead[kAhead];
 #pragma unroll
-      for (int k = 0; k < kAhead; ++k) {
-        if (i + k < end) ahead[k] = dout(places.sorted_at[i + k], j);
-      }
-#pragma unroll
-      for (int k = 0; k < kAhead; ++k) {
-        if (i + k < end) sum += ahead[k];
-      }
+    for (int k = 0; k < kAhead; ++k) {
+      if (i + k < end) ahead[k] = dout(places.sorted_at[i + k], j);
     }
-    dtable(row, j) = sum;
+#pragma unroll
+    for (int k = 0; k < kAhead; ++k) {
+      if (i + k < end) sum += ahead[k];
+    }
   }
+  dtable(row, j) = sum;
 }
 
 }  // namespace
@@ -113,8 +113,9 @@ void scatter_add_rows(Device& device, const ScatterAddRows& a) {
   launch(device, name_of(a.kOp), number_kernel, grid_of(divide_up(count, kThreads)), kThreads, 0,
          a.index.data<int64_t>(), count, places);
   sort(device, places, count, a.dtable.dim(0));
-  launch(device, name_of(a.kOp), scatter_kernel, grid_of(count), kThreads, 0,
-         Rows<const float>(a.dout), places, count, Rows<float>(a.dtable), a.dout.dim(1));
+  launch(device, name_of(a.kOp), scatter_kernel,
+         grid_of(count, divide_up(a.dout.dim(1), kThreads)), kThreads, 0, Rows<const float>(a.dout),
+         places, count, Rows<float>(a.dtable), a.dout.dim(1));
 }
 
 }  // namespace elapse::cuda
