@@ -155,9 +155,13 @@ Var linear(Tape& tape, const Var& x, const Var& weight, const Var& bias, bool wi
   tape.record(y, [&tape, x, weight, bias, y] {
     const Tensor dy = in_dtype(tape.device(), y.grad(), x.dtype());
     const Tensor dbias = bias.needs_grad() ? tape.accumulated_grad(bias) : Tensor();
-    assign_grad(tape, x, [&](const Tensor& dx) {
-      linear_backward_input(tape.device(), {dy, weight.value(), dx});
-    });
+    if (x.needs_grad() && x.grad()) {
+      linear_backward_input(tape.device(), {dy, weight.value(), x.grad(), /*adds=*/true});
+    } else {
+      assign_grad(tape, x, [&](const Tensor& dx) {
+        linear_backward_input(tape.device(), {dy, weight.value(), dx});
+      });
+    }
     if (weight.needs_grad() || dbias) {
       linear_backward_weight(tape.device(), {dy, x.value(), tape.accumulated_grad(weight), dbias});
     }

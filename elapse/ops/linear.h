@@ -21,7 +21,8 @@ struct LinearBackwardInput {
   static constexpr Op kOp = Op::linear_backward_input;
   Tensor dy;      // (rows, out)
   Tensor weight;  // (out, in)
-  Tensor dx;      // (rows, in), assigned
+  Tensor dx;      // (rows, in), assigned; or, where it `adds`, accumulated
+  bool adds = false;
 };
 
 struct LinearBackwardWeight {

@@ -92,6 +92,18 @@ TEST(Linear, CudaGivesLogitsOfBf16InFloat) {
   }
 }
 
+TEST(Linear, GradientsOfInputsAreAddedWhereAsked) {
+  for (const Case& c : kCases) {
+    SCOPED_TRACE(::testing::Message() << c.rows << " rows, " << c.in << " to " << c.out);
+    const auto call = [&](Device& device, Operands& o) {
+      linear_backward_input(device, {o.input({c.rows, c.out}, -1, 1, c.row_padding),
+                                     o.input({c.out, c.in}),
+                                     o.accumulated({c.rows, c.in}, c.row_padding), true});
+    };
+    expect_backends_agree(call, kEpsilon * static_cast<double>(c.out + 2));
+  }
+}
+
 TEST(Linear, GradientsAreThoseOfFiniteDifferences) {
   Device ref("ref");
   Operands o(DType::f64);

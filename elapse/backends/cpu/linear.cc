@@ -186,12 +186,15 @@ void linear_backward_input(Device& device, const LinearBackwardInput& args) {
   const int64_t rows = args.dy.dim(0), in = args.weight.dim(1), out = args.weight.dim(0);
   if (in <= kFewRows) {
     const Tensor columns = transposed(device, weight);
-    return dots_of_few_rows(device, {.few = columns,
-                                     .many = args.dy,
-                                     .bias = nullptr,
-                                     .out = args.dx.data<float>(),
-                                     .out_few = 1,
-                                     .out_many = args.dx.stride(0)});
+    const Tensor dx = args.adds ? device.empty(DType::f32, {rows, in}) : args.dx;
+    dots_of_few_rows(device, {.few = columns,
+                              .many = args.dy,
+                              .bias = nullptr,
+                              .out = dx.data<float>(),
+                              .out_few = 1,
+                              .out_many = dx.stride(0)});
+    if (args.adds) cpu::binary(device, {BinaryFunction::add, args.dx, dx, args.dx});
+    return;
   }
   const Tiles tiles(rows, in);
   parallel_for(tiles.count(), threads_for(device, rows, in, out), [&](int64_t i) {
@@ -202,7 +205,7 @@ void linear_backward_input(Device& device, const LinearBackwardInput& args) {
                              .a = {args.dy.stride(0), 1},
                              .b = {in, 1},
                              .c_row = args.dx.stride(0),
-                             .accumulates = false};
+                             .accumulates = args.adds};
     multiply(product, row(args.dy, tile.row_begin), weight.data<float>() + tile.begin,
              row(args.dx, tile.row_begin) + tile.begin);
   });

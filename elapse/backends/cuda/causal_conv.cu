@@ -15,8 +15,7 @@ constexpr int kThreads = 128;
 constexpr int64_t kSpan = 32;         // tokens of a sequence that a thread walks
 constexpr int64_t kGradientSpan = 64;  // the same, backward with the window in registers
 constexpr int kWindow = 4;            // inputs of a token, where they are in registers
-constexpr int kAhead = 8;             // tokens that a thread reads before it uses them,
-constexpr int kGradientAhead = 4;     // backward
+constexpr int kAhead = 4;             // tokens that a thread reads before it uses them
 
 template <class T>
 struct Conv {
@@ -195,16 +194,16 @@ __global__ void window_backward_kernel(const __grid_constant__ Backward<T> a) {
   const T* x = conv.x.data + span.begin * conv.x.stride + e;
   const T* dy = a.dy.data + span.begin * a.dy.stride + e;
   T* dx = a.dx.data + span.begin * a.dx.stride + e;
-  for (int t = 0; t < (tokens == 0 ? 0 : tokens + kLater); t += kGradientAhead) {
-    float2 x_ahead[kGradientAhead], dy_ahead[kGradientAhead];
+  for (int t = 0; t < (tokens == 0 ? 0 : tokens + kLater); t += kAhead) {
+    float2 x_ahead[kAhead], dy_ahead[kAhead];
 #pragma unroll
-    for (int i = 0; i < kGradientAhead; ++i) {
+    for (int i = 0; i < kAhead; ++i) {
       const bool reads = t + i < known && t + i < tokens + kLater;
       x_ahead[i] = reads ? load_pair(x + (t + i) * x_stride) : float2{0, 0};
       dy_ahead[i] = reads ? load_pair(dy + (t + i) * dy_stride) : float2{0, 0};
     }
 #pragma unroll
-    for (int i = 0; i < kGradientAhead; ++i) {
+    for (int i = 0; i < kAhead; ++i) {
       if (t + i >= tokens + kLater) break;
       window.push(x_ahead[i]);
       const float2 c = window.conv();

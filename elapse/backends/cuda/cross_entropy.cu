@@ -3,8 +3,9 @@
 // the L2 cache), and read and written once backward: 8 bytes an element each way at best.
 //
 // With the head's product: parts of some thousand tokens, whose logits are written by the product,
-// read twice, replaced by their gradient and read by two products more. Bound: the three products;
-// memory, 4 + 4 + 4 bytes an element and, in bf16, 2 + 2 + 2.
+// read into a block's shared memory, replaced by their gradient and read by two products more. Rows
+// that do not fit there are read twice. Bound: the three products; memory, 4 + 4 bytes an element
+// and, in bf16, 2 + 2 + 2.
 #include "elapse/backends/cuda/kernels.h"
 #include "elapse/backends/cuda/launch.cuh"
 #include "elapse/backends/cuda/linear.h"
@@ -14,7 +15,7 @@ namespace elapse::cuda {
 namespace {
 
 constexpr int kThreads = 512;
-constexpr int kHeadThreads = 1024;  // so that rows in hand, two a multiprocessor, stay in the L2 cache
+constexpr int kHeadThreads = 1024, kHeadAhead = 4;  // the head's, and loads of a thread at a time
 constexpr int64_t kLogitsOfPart = int64_t{1} << 26;  // of the head's parts
 
 __device__ float block_max(float value) {
@@ -108,27 +109,46 @@ __device__ void store_four(T* at, float4 v) {
   store_pair(at + 2, {v.z, v.w});
 }
 
-// `logits` and `dlogits` have rows of a multiple of eight; they may be the same. Without `dlogits`
-// the loss alone.
-template <class T>
-__global__ void head_kernel(Rows<const float> logits, const int64_t* targets, const double* count,
-                            int64_t vocab, double* losses, Rows<T> dlogits) {
-  const int64_t t = blockIdx.x, target = targets[t];
-  const float* row = logits.row(t);
+// The largest logit and the sum of a row, by all threads. `kept`, or null, gets the row.
+__device__ double log_sum_exp(const float* row, int64_t vocab, float* kept) {
   LogSumExp of_thread;
-  for (int64_t v = 4 * threadIdx.x; v < vocab; v += 4 * kHeadThreads) {
-    of_thread.add(logits_at(row, v, vocab));
+  for (int64_t first = 4 * threadIdx.x; first < vocab; first += 4 * kHeadThreads * kHeadAhead) {
+    float4 ahead[kHeadAhead];
+#pragma unroll
+    for (int k = 0; k < kHeadAhead; ++k) {
+      const int64_t v = first + k * 4 * kHeadThreads;
+      if (v < vocab) ahead[k] = logits_at(row, v, vocab);
+    }
+#pragma unroll
+    for (int k = 0; k < kHeadAhead; ++k) {
+      const int64_t v = first + k * 4 * kHeadThreads;
+      if (v >= vocab) break;
+      of_thread.add(ahead[k]);
+      if (kept != nullptr) *reinterpret_cast<float4*>(kept + v) = ahead[k];
+    }
   }
   const float largest = block_max(of_thread.largest);
   const double own = LogSumExp::term(of_thread.largest, largest);
-  const double lse = largest + log(block_sum(own * of_thread.sum));
+  return largest + log(block_sum(own * of_thread.sum));
+}
+
+// `logits` and `dlogits` have rows of a multiple of eight; they may be the same. Without `dlogits`
+// the loss alone.
+template <class T, bool kKeeps>
+__global__ void head_kernel(Rows<const float> logits, const int64_t* targets, const double* count,
+                            int64_t vocab, double* losses, Rows<T> dlogits) {
+  extern __shared__ float4 kept[];  // (vocab), where kKeeps
+  const int64_t t = blockIdx.x, target = targets[t];
+  const float* row = logits.row(t);
+  float* const kept_row = kKeeps ? reinterpret_cast<float*>(kept) : nullptr;
+  const double lse = log_sum_exp(row, vocab, kept_row);
   if (threadIdx.x == 0) losses[t] = target == kIgnoredTarget ? 0 : lse - row[target];
   if (dlogits.data == nullptr) return;
   __syncthreads();  // the target's logit has been read
   const float share = target == kIgnoredTarget ? 0.0f : static_cast<float>(1 / fmax(1.0, *count));
   const float shift = static_cast<float>(lse);
   for (int64_t v = 4 * threadIdx.x; v < vocab; v += 4 * kHeadThreads) {
-    const float4 x = logits_at(row, v, vocab);
+    const float4 x = logits_at(kKeeps ? kept_row : row, v, vocab);
     float4 slope = {__expf(x.x - shift), __expf(x.y - shift), __expf(x.z - shift),
                     __expf(x.w - shift)};
     if (target == v) slope.x -= 1.0f;
@@ -154,6 +174,25 @@ void count_targets(Device& device, Op op, const Tensor& targets, const Tensor& c
          targets.data<int64_t>(), targets.numel(), nullptr, count.data<double>());
 }
 
+// Shared memory for a row of a block, where it has that; else none.
+int bytes_kept(int64_t stride) {
+  int most = 0;
+  check(cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, 0),
+        "asking for the GPU");
+  constexpr int64_t kOfSums = 1024;  // block_max's and block_sum's
+  const int64_t bytes = stride * int64_t{sizeof(float)};
+  return bytes + kOfSums <= most ? static_cast<int>(bytes) : 0;
+}
+
+template <class T>
+auto head_kernel_for(int bytes) {
+  if (bytes == 0) return head_kernel<T, false>;
+  check(cudaFuncSetAttribute(head_kernel<T, true>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                             bytes),
+        name_of(Op::linear_cross_entropy_forward));
+  return head_kernel<T, true>;
+}
+
 }  // namespace
 
 template <class T>
@@ -167,6 +206,8 @@ void linear_cross_entropy_forward(Device& device, const LinearCrossEntropyForwar
   const Tensor all_dlogits = !a.dx                        ? Tensor()
                              : a.x.dtype() == DType::f32 ? all_logits
                                                          : device.empty(a.x.dtype(), all_logits.shape());
+  const int kept = a.dx ? bytes_kept(stride) : 0;
+  const auto kernel = head_kernel_for<T>(kept);
   count_targets(device, a.kOp, a.targets, count);
   if (a.dx && tokens == 0) fill_rows(device, {}, a.dweight);
   for (int64_t begin = 0; begin < tokens; begin += rows) {
@@ -176,7 +217,7 @@ void linear_cross_entropy_forward(Device& device, const LinearCrossEntropyForwar
     multiply(device, a.kOp, vocab, part, d_model, {CUBLAS_OP_T, weight}, {CUBLAS_OP_N, x}, 0,
              logits);
     const Tensor dlogits = a.dx ? all_dlogits.rows(0, part).columns(0, vocab) : Tensor();
-    launch(device, name_of(a.kOp), head_kernel<T>, grid_of(part), kHeadThreads, 0,
+    launch(device, name_of(a.kOp), kernel, grid_of(part), kHeadThreads, kept,
            Rows<const float>(logits), a.targets.data<int64_t>() + begin, count.data<double>(), vocab,
            losses.data<double>() + begin, Rows<T>(dlogits));
     if (!a.dx) continue;

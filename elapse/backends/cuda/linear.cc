@@ -47,9 +47,11 @@ void linear_forward(Device& device, const LinearForward& a) {
 
 void linear_backward_input(Device& device, const LinearBackwardInput& a) {
   const int64_t rows = a.dy.dim(0), in = a.weight.dim(1), out = a.weight.dim(0);
-  if (out == 0) return fill_rows(device, {}, a.dx);
+  if (out == 0 && !a.adds) return fill_rows(device, {}, a.dx);
+  if (out == 0) return;
   const Tensor weight = converted(device, a.weight, a.dy.dtype());
-  multiply(device, a.kOp, in, rows, out, {CUBLAS_OP_N, weight}, {CUBLAS_OP_N, a.dy}, 0, a.dx);
+  multiply(device, a.kOp, in, rows, out, {CUBLAS_OP_N, weight}, {CUBLAS_OP_N, a.dy}, a.adds ? 1 : 0,
+           a.dx);
 }
 
 void linear_backward_weight(Device& device, const LinearBackwardWeight& a) {

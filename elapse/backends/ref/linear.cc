@@ -29,7 +29,7 @@ void linear_backward_input(Device& device, const LinearBackwardInput& a) {
     for (int64_t i = 0; i < a.dx.dim(1); ++i) {
       double sum = 0;
       for (int64_t o = 0; o < a.dy.dim(1); ++o) sum += double(dy(r, o)) * weight(o, i);
-      dx(r, i) = static_cast<T>(sum);
+      dx(r, i) = static_cast<T>(a.adds ? dx(r, i) + sum : sum);
     }
   }
 }
