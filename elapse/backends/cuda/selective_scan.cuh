@@ -19,8 +19,8 @@
 // registers. It walks tokens four at a time: each lane computes what one token of the four has once
 // (dt, gate, out), and lanes pass dt on through shared memory. Nothing waits for another warp.
 //
-// Up to 16 states (kLanes = 4) what couples tokens, channels and states is left to the matrix unit:
-// selective_scan_products.cuh.
+// With T of 16 bits and up to 16 states (kLanes = 4), what couples tokens, channels and states is
+// left to the matrix unit: selective_scan_products.cuh.
 //
 // Long sequences are cut into chunks that are walked at the same time. What a chunk hands to the
 // next is P carry + tail: P = exp(A sum dt), and the tail is the state that the chunk ends in from
@@ -50,6 +50,7 @@ struct Inputs {
   int d_state;
   int64_t chunk;  // tokens; a multiple of those between checkpoints
   bool vectors;   // rows of states can be read four at a time
+  bool runs;      // rows of x and what goes with it can be read 16 bytes at a time
 };
 
 // Rows of a chunk, from its first token on, at one column: 32 bits count them and their bytes.
@@ -94,6 +95,36 @@ struct Stage {
   }
 };
 
+// Tokens of a block's channels of x, dt_raw and the like, copied likewise.
+template <class T, int kArrays, int kTokens, int kChannels>
+struct ChannelStage {
+  static constexpr int kRun =
+      kChannels * sizeof(T) < 16 ? kChannels : 16 / static_cast<int>(sizeof(T));
+  alignas(16) T of[kArrays][kTokens][kChannels + 8];  // rows apart in the banks
+
+  // As Stage::fetch, of the channels from `channel` on; Stage::fetch is to follow.
+  __device__ void fetch(int array, const Rows<const T>& rows, const Inputs<T>& a, int64_t channel,
+                        int64_t begin, int i, int last) {
+    if (a.runs) copy<kRun>(array, rows, a, channel, begin, i, last);
+    else copy<1>(array, rows, a, channel, begin, i, last);
+  }
+
+ private:
+  template <int kSize>
+  __device__ void copy(int array, const Rows<const T>& rows, const Inputs<T>& a, int64_t channel,
+                       int64_t begin, int i, int last) {
+    constexpr int kPieces = kChannels / kSize;
+    for (int k = static_cast<int>(threadIdx.x); k < kTokens * kPieces;
+         k += static_cast<int>(blockDim.x)) {
+      const int e = k % kPieces * kSize, j = k / kPieces;
+      if (channel + e >= a.d_inner) continue;
+      const T* from = rows.row(begin + min(i + j, last)) + channel + e;
+      if constexpr (kSize == 1) of[array][j][e] = *from;
+      else __pipeline_memcpy_async(&of[array][j][e], from, kSize * sizeof(T));
+    }
+  }
+};
+
 // A chunk of one sequence. Sequence s has its chunks in the rows from cu[s] / chunk + s on.
 struct Chunk {
   int64_t s, row, first, last;  // of the sequence
@@ -114,10 +145,10 @@ struct Chunk {
 };
 
 // Where a thread stands.
-template <int kLanes, int kStates>
+template <class T, int kLanes, int kStates>
 struct Lane {
   static constexpr int kChannels = 32 / kLanes;
-  static constexpr bool kProducts = kLanes == 4;  // by the matrix unit
+  static constexpr bool kProducts = kLanes == 4 && kIsNarrow<T>;  // by the matrix unit
   static_assert(!kProducts || kStates == 4);
 
   int lane, g, c;
@@ -125,12 +156,11 @@ struct Lane {
   int64_t e;
   bool active;
 
-  template <class T>
   __device__ Lane(const Inputs<T>& a, int64_t first_channel) {
     lane = static_cast<int>(threadIdx.x) % 32;
     g = lane % kLanes;
     c = lane / kLanes;
-    own = kProducts ? g % 2 * 2 + g / 2 : g % kGroup;
+    own = g % kGroup;
     e = first_channel + c;
     active = e < a.d_inner;
     if (!active) e = a.d_inner - 1;  // reads what is there, and writes nothing
@@ -166,14 +196,15 @@ __device__ inline float fast_softplus(float x) {
 
 // 1 / (1 + exp(-x)).
 __device__ inline float fast_sigmoid(float x) {
-  return __fdividef(1.0f, 1.0f + exp2_fast(-kLog2e * fmaxf(x, -80.0f)));
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(1.0f + exp2_fast(-kLog2e * x)));
+  return y;
 }
 
 // The lane's states of a row of B or C in shared memory, and of a table in the device's.
-template <class T, int kLanes, int kStates>
-__device__ inline void load_factors(const T* row, const Lane<kLanes, kStates>& at,
-                                    float (&out)[kStates]) {
-  constexpr int kRun = Lane<kLanes, kStates>::kProducts ? 2 : 4;
+template <class T, class At, int kStates>
+__device__ inline void load_factors(const T* row, const At& at, float (&out)[kStates]) {
+  constexpr int kRun = At::kProducts ? 2 : 4;
 #pragma unroll
   for (int i = 0; i < kStates; i += kRun) {
     struct alignas(kRun * sizeof(T)) Run {
@@ -185,9 +216,9 @@ __device__ inline void load_factors(const T* row, const Lane<kLanes, kStates>& a
   }
 }
 
-template <int kLanes, int kStates>
-__device__ inline void load_states(const float* row, const Lane<kLanes, kStates>& at, int d_state,
-                                   bool vectors, float (&out)[kStates]) {
+template <class At, int kStates>
+__device__ inline void load_states(const float* row, const At& at, int d_state, bool vectors,
+                                   float (&out)[kStates]) {
 #pragma unroll
   for (int i = 0; i < kStates; i += 2) {
     const int n = at.state(i);
@@ -200,9 +231,9 @@ __device__ inline void load_states(const float* row, const Lane<kLanes, kStates>
   }
 }
 
-template <int kLanes, int kStates>
-__device__ inline void store_states(float* row, const Lane<kLanes, kStates>& at, int d_state,
-                                    bool vectors, const float (&in)[kStates]) {
+template <class At, int kStates>
+__device__ inline void store_states(float* row, const At& at, int d_state, bool vectors,
+                                    const float (&in)[kStates]) {
 #pragma unroll
   for (int i = 0; i < kStates; i += 2) {
     const int n = at.state(i);
@@ -219,9 +250,8 @@ __device__ inline int64_t state_row(const Inputs<T>& a, int64_t row, int64_t e) 
 }
 
 // The lane's share of A, times log2(e).
-template <class T, int kLanes, int kStates>
-__device__ inline void load_A(const Inputs<T>& a, const Lane<kLanes, kStates>& at,
-                              float (&A2)[kStates]) {
+template <class T, class At, int kStates>
+__device__ inline void load_A(const Inputs<T>& a, const At& at, float (&A2)[kStates]) {
   load_states(a.A + at.e * a.d_state, at, a.d_state, a.vectors, A2);
 #pragma unroll
   for (int i = 0; i < kStates; ++i) A2[i] *= kLog2e;
@@ -301,10 +331,11 @@ int64_t chunk_for(const ScanInputs& in, int64_t warps);
 inline int64_t chunk_rows(const ScanInputs& in, int64_t chunk) {
   return in.seqs.count() == 0 ? 0 : in.seqs.tokens / chunk + in.seqs.count();
 }
-// `tables`, of states, are those that a kernel reads and writes.
+// `tables`, of states, are those that a kernel reads and writes; `more` stand beside x.
 template <class T>
 Inputs<T> inputs_of(const ScanInputs& in, const Factors& factors, int64_t chunk,
-                    std::initializer_list<Tensor> tables = {});
+                    std::initializer_list<Tensor> tables = {},
+                    std::initializer_list<Tensor> more = {});
 
 // What every chunk starts from, (chunk rows, d_inner, d_state), from the pool's states on.
 Tensor carry_forward(Device& device, const ScanInputs& in, const Factors& factors,

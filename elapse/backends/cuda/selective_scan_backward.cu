@@ -25,7 +25,7 @@ constexpr float kLn2 = 0.693147180559945309417f;
 
 template <class T, int kLanes, int kStates, bool kTaps>
 struct Walk {
-  using At = Lane<kLanes, kStates>;
+  using At = Lane<T, kLanes, kStates>;
   using Shared = Layout<T, kLanes, kStates>;
   // Of the loops over a tile; with taps nothing is gained by it.
   static constexpr int kUnroll = kTaps ? 1 : kTile, kUnrollStates = kTaps ? 1 : kStates;
@@ -34,12 +34,14 @@ struct Walk {
   const At& at;
   typename Shared::Block& block;
   typename Shared::Warp& shared;
+  const OwnMasks masks;
+  const ChannelSums channel_sums;
   float A2[kStates], dh[kStates] = {}, dA[kStates] = {};
   float dD = 0, dbias = 0, bias, skip;
   int stage = 0;  // which of the block's holds the tile at hand
 
   __device__ Walk(const Backward<T>& args, const At& lane, typename Shared::Block& memory, int warp)
-      : a(args), at(lane), block(memory), shared(memory.warps[warp]) {
+      : a(args), at(lane), block(memory), shared(memory.warps[warp]), masks(lane), channel_sums(lane) {
     load_A(a.in, at, A2);
     bias = a.in.dt_bias[at.e];
     skip = a.in.D[at.e];
@@ -68,27 +70,18 @@ struct Walk {
   __device__ void fetch(const Chunk& chunk, int tile) {
     const int last = static_cast<int>(chunk.end - chunk.begin) - 1, first = tile * kTile;
     const int64_t channel = blockIdx.y * int64_t{Shared::kBlockChannels};
-    const int run = a.runs ? Shared::kRun : 1, runs = Shared::kBlockChannels / run;
     auto& own = block.own[tile % 2];
-    for (int k = static_cast<int>(threadIdx.x); k < 4 * kTile * runs; k += Shared::kThreads) {
-      const int e = k % runs * run, place = k / runs % kTile, which = k / runs / kTile;
-      if (channel + e >= a.in.d_inner) continue;
-      const Rows<const T>& rows = which == 0   ? a.in.x
-                                  : which == 1 ? a.in.dt_raw
-                                  : which == 2 ? a.in.z
-                                               : a.dout;
-      const T* from = rows.row(chunk.begin + min(first + place, last)) + channel + e;
-      T* to = &own[which][place][e];
-      if (a.runs) __pipeline_memcpy_async(to, from, Shared::kRun * sizeof(T));
-      else *to = *from;
-    }
+    own.fetch(0, a.in.x, a.in, channel, chunk.begin, first, last);
+    own.fetch(1, a.in.dt_raw, a.in, channel, chunk.begin, first, last);
+    own.fetch(2, a.in.z, a.in, channel, chunk.begin, first, last);
+    own.fetch(3, a.dout, a.in, channel, chunk.begin, first, last);
     block.stages[tile % 2].fetch(a.in, chunk.begin, first, last);
   }
 
   // The lane's own token of group i.
   __device__ int own_place(int i) const { return i * kGroup + at.own; }
   __device__ Own own_of(int i) const {
-    const auto& own = block.own[stage];
+    const auto& own = block.own[stage].of;
     const int place = own_place(i),
               e = static_cast<int>(threadIdx.x) / 32 * Shared::kChannels + at.c;
     return {static_cast<float>(own[0][place][e]), static_cast<float>(own[1][place][e]),
@@ -138,18 +131,19 @@ struct Walk {
       float dts[kGroup];
       load_four(&shared.dt[at.c][i * kGroup], dts);
       const auto writes = outer(shared.dtx[at.c], staged.B, i);
+      float write[2][kStates];
 #pragma unroll kUnroll
       for (int j = 0; j < kGroup; ++j) {
         const int place = i * kGroup + j;
         const int64_t t = tile.begin + place;
         const bool real = is_real(tile, place);
-        float write[kStates], x = 0;
-        writes.at_token(j, write);
+        float x = 0;
+        if (j % 2 == 0) writes.at_tokens(j, write);
         if constexpr (kTaps) x = real ? static_cast<float>(a.in.x(t, at.e)) : 0.0f;
 #pragma unroll kUnrollStates
         for (int n = 0; n < kStates; ++n) {
           h_before[place][n] = h[n];
-          h[n] = state_after(h[n], real, t, n, dts[j], x, write[n], staged.B[place]);
+          h[n] = state_after(h[n], real, t, n, dts[j], x, write[j % 2][n], staged.B[place]);
         }
       }
     }
@@ -162,16 +156,19 @@ struct Walk {
     float values[kGroup];
     const T (*rows)[Shared::kPadded];
 
-    __device__ void at_token(int j, float (&out)[kStates]) const {
-      load_factors(rows[j], at, out);
+    __device__ void at_tokens(int j, float (&out)[2][kStates]) const {
 #pragma unroll
-      for (int n = 0; n < kStates; ++n) out[n] *= values[j];
+      for (int k = 0; k < 2; ++k) {
+        load_factors(rows[j + k], at, out[k]);
+#pragma unroll
+        for (int n = 0; n < kStates; ++n) out[k][n] *= values[j + k];
+      }
     }
   };
   __device__ auto outer(const float (&values)[Shared::kRow], const T (*rows)[Shared::kPadded],
                         int i) const {
     if constexpr (At::kProducts) {
-      return Writes<T>(at, values[own_place(i)], rows[own_place(i)]);
+      return Writes<T>(at, masks, values[own_place(i)], rows[own_place(i)]);
     } else {
       Outer outer = {at, {}, rows + i * kGroup};
       load_four(&values[i * kGroup], outer.values);
@@ -196,45 +193,46 @@ struct Walk {
     return through(ScanPoint::h, fmaf(decay, h, write), t, state);
   }
 
-  // What a token's states give on, backwards.
+  // What the states of two tokens that follow each other give on, backwards.
   struct Back {
-    float read[kStates];      // times dy, to C
-    float to_B[kStates];      // times dt x to B; through edits of B_bar times dt
-    float to_x[kStates];      // times B, to dt x; through edits whole, to x
-    float exponent[kStates];  // to dt, times ln 2
+    float read[2][kStates];      // times dy, to C
+    float to_B[2][kStates];      // times dt x to B; through edits of B_bar times dt
+    float to_x[2][kStates];      // times B, to dt x; through edits whole, to x
+    float exponent[2][kStates];  // to dt, times ln 2
   };
-  __device__ void state_back(bool real, int64_t t, int n, float dt, float x, float dread,
+  __device__ void state_back(bool real, int64_t t, int k, int n, float dt, float x, float dread,
                              const T* B, float before, float after, Back& out) {
     const float decay = exp2_fast(dt * A2[n]);
     float kept = decay, dexponent;
-    out.read[n] = after;
+    out.read[k][n] = after;
     if (is_tapped(real, n)) {
       const int state = at.state(n);
-      out.read[n] = through(ScanPoint::readout_h, after, t, state);
+      out.read[k][n] = through(ScanPoint::readout_h, after, t, state);
       dh[n] = back(ScanPoint::h, dh[n] + back(ScanPoint::readout_h, dread, t, state), t, state);
       const float dwrite = back(ScanPoint::write, dh[n], t, state);
       const float dB_bar = back(ScanPoint::B_bar, dwrite * x, t, state);
       const float ddecay = back(ScanPoint::decay, dh[n] * before, t, state);
       kept = through(ScanPoint::decay, decay, t, state);
-      out.to_B[n] = out.to_x[n] = dwrite;
+      out.to_B[k][n] = out.to_x[k][n] = dwrite;
       dexponent = dh[n] * (decay * before);
       if (a.taps.edited) {
         const float B_bar = dt * static_cast<float>(B[state]);
-        out.to_B[n] = dB_bar;
-        out.to_x[n] = dwrite * through(ScanPoint::B_bar, B_bar, t, state);
+        out.to_B[k][n] = dB_bar;
+        out.to_x[k][n] = dwrite * through(ScanPoint::B_bar, B_bar, t, state);
         dexponent = ddecay * decay;
       }
     } else {
       dh[n] += dread;
-      out.to_B[n] = out.to_x[n] = dh[n];
+      out.to_B[k][n] = out.to_x[k][n] = dh[n];
       dexponent = dh[n] * (decay * before);
     }
-    out.exponent[n] = dexponent * A2[n];
+    out.exponent[k][n] = dexponent * A2[n];
     dA[n] = fmaf(dexponent, dt, dA[n]);
     dh[n] *= kept;
   }
 
-  // Step 3, for one group of four tokens: calls take(j, place, Back) for each, the last first.
+  // Step 3, for one group of four tokens: calls take(j, Back) for tokens j and j + 1, the last
+  // first.
   template <class Take>
   __device__ void walk_back(const Tile<T>& tile, int i, const float (&h)[kStates],
                             const float (&h_before)[kTile][kStates], const Take& take) {
@@ -243,21 +241,25 @@ struct Walk {
     load_four(&shared.dt[at.c][i * kGroup], dts);
     const auto dreads = outer(shared.dy[at.c], staged.C, i);
 #pragma unroll kUnroll
-    for (int j = kGroup - 1; j >= 0; --j) {
-      const int place = i * kGroup + j;
-      const int64_t t = tile.begin + place;
-      const bool real = is_real(tile, place);
-      float dread[kStates], x = 0;
-      dreads.at_token(j, dread);
-      if constexpr (kTaps) x = real ? static_cast<float>(a.in.x(t, at.e)) : 0.0f;
+    for (int j = kGroup - 2; j >= 0; j -= 2) {
+      float dread[2][kStates];
+      dreads.at_tokens(j, dread);
       Back given;
+#pragma unroll kUnroll
+      for (int k = 1; k >= 0; --k) {
+        const int place = i * kGroup + j + k;
+        const int64_t t = tile.begin + place;
+        const bool real = is_real(tile, place);
+        float x = 0;
+        if constexpr (kTaps) x = real ? static_cast<float>(a.in.x(t, at.e)) : 0.0f;
 #pragma unroll kUnrollStates
-      for (int n = 0; n < kStates; ++n) {
-        const float after = place + 1 < kTile ? h_before[(place + 1) % kTile][n] : h[n];
-        state_back(real, t, n, dts[j], x, dread[n], staged.B[place], h_before[place][n], after,
-                   given);
+        for (int n = 0; n < kStates; ++n) {
+          const float after = place + 1 < kTile ? h_before[(place + 1) % kTile][n] : h[n];
+          state_back(real, t, k, n, dts[j + k], x, dread[k][n], staged.B[place],
+                     h_before[place][n], after, given);
+        }
       }
-      take(j, place, given);
+      take(j, given);
     }
   }
 
@@ -267,58 +269,48 @@ struct Walk {
     return edited() ? shared.dt : shared.dtx;
   }
 
-  // Two groups, whose sums over channels the matrix unit takes together.
-  __device__ void groups_back(const Tile<T>& tile, int first, const float (&h)[kStates],
-                              const float (&h_before)[kTile][kStates], int warp) {
+  // With sums by the matrix unit; `dys` and `to_B_values` are for those over channels.
+  __device__ void group_by_products(const Tile<T>& tile, int i, const float (&h)[kStates],
+                                    const float (&h_before)[kTile][kStates],
+                                    const float (&dys)[4], const float (&to_B_values)[4],
+                                    int warp) {
     const auto& staged = block.stages[stage];
-    ChannelSums<T> dC(at, shared.dy, first * kGroup), dB(at, to_B_factors(), first * kGroup);
-#pragma unroll kUnroll
-    for (int i = first + 1; i >= first; --i) {
-      Reads<T> y(at, &staged.C[i * kGroup]), to_x(at, &staged.B[i * kGroup]), to_B_bar = to_x;
-      if (edited()) to_x = Reads<T>(at);
-      Reads<T, true> to_dt(at);
-      walk_back(tile, i, h, h_before, [&](int j, int place, const Back& given) {
-        const StateParts<T> read(given.read), to_B(given.to_B);
-        y.add(j, read);
-        dC.add(place - first * kGroup, read);
-        dB.add(place - first * kGroup, to_B);
-        to_x.add(j, edited() ? StateParts<T>(given.to_x) : to_B);
-        if constexpr (kTaps) to_B_bar.add(j, to_B);
-        to_dt.add(j, StateParts<T>(given.exponent));
-      });
-      own_back(tile, i, y.own(at), to_x.own(at), to_dt.own(at) * kLn2,
-               kTaps ? to_B_bar.own(at) : 0.0f);
-      __syncwarp();  // loads of the next group stay behind it: there are no registers for them
-    }
-    dC.store(at, &block.sums[warp][0][first * kGroup]);
-    dB.store(at, &block.sums[warp][1][first * kGroup]);
+    Reads<T> y(at, masks, &staged.C[i * kGroup]), to_B_bar(at, masks, &staged.B[i * kGroup]),
+        to_x = edited() ? Reads<T>(masks) : to_B_bar, to_dt(masks);
+    walk_back(tile, i, h, h_before, [&](int j, const Back& given) {
+      y.add(j, given.read);
+      to_x.add(j, given.to_x);
+      if constexpr (kTaps) to_B_bar.add(j, given.to_B);
+      to_dt.add(j, given.exponent);
+      channel_sums.store(at, dys, i * kGroup + j, given.read, block.sums[warp][0]);
+      channel_sums.store(at, to_B_values, i * kGroup + j, given.to_B, block.sums[warp][1]);
+    });
+    own_back(tile, i, y.own(), to_x.own(), to_dt.own() * kLn2, kTaps ? to_B_bar.own() : 0.0f);
+    __syncwarp();  // loads of the next group stay behind it: there are no registers for them
   }
 
-  __device__ void group_back(const Tile<T>& tile, int i, const float (&h)[kStates],
-                             const float (&h_before)[kTile][kStates], int warp) {
+  __device__ void group_by_lanes(const Tile<T>& tile, int i, const float (&h)[kStates],
+                                 const float (&h_before)[kTile][kStates], int warp) {
     const auto& staged = block.stages[stage];
     float y[kGroup] = {}, to_x[kGroup] = {}, to_dt[kGroup] = {}, to_B_bar[kGroup] = {};
-    walk_back(tile, i, h, h_before, [&](int j, int place, const Back& given) {
-      float B[kStates], C[kStates], to_C[kStates], to_B[kStates];
-      load_factors(staged.B[place], at, B);
-      load_factors(staged.C[place], at, C);
-      const float dy = shared.dy[at.c][place], v = to_B_factors()[at.c][place];
+    walk_back(tile, i, h, h_before, [&](int first, const Back& given) {
 #pragma unroll
-      for (int n = 0; n < kStates; ++n) {
-        to_C[n] = dy * given.read[n];
-        to_B[n] = v * given.to_B[n];
-        y[j] = fmaf(C[n], given.read[n], y[j]);
-        to_x[j] = fmaf(edited() ? 1.0f : B[n], given.to_x[n], to_x[j]);
-        to_dt[j] += given.exponent[n];
-        if constexpr (kTaps) to_B_bar[j] = fmaf(B[n], given.to_B[n], to_B_bar[j]);
-      }
-      const int first = (at.c * kLanes + at.g) * kStates;
+      for (int k = 1; k >= 0; --k) {
+        const int j = first + k, place = i * kGroup + j;
+        float B[kStates], C[kStates], to_C[kStates], to_B[kStates];
+        load_factors(staged.B[place], at, B);
+        load_factors(staged.C[place], at, C);
+        const float dy = shared.dy[at.c][place], v = to_B_factors()[at.c][place];
 #pragma unroll
-      for (int n = 0; n < kStates; n += 4) {
-        *reinterpret_cast<float4*>(&shared.given[0][j][first + n]) = {to_C[n], to_C[n + 1],
-                                                                         to_C[n + 2], to_C[n + 3]};
-        *reinterpret_cast<float4*>(&shared.given[1][j][first + n]) = {to_B[n], to_B[n + 1],
-                                                                         to_B[n + 2], to_B[n + 3]};
+        for (int n = 0; n < kStates; ++n) {
+          to_C[n] = dy * given.read[k][n];
+          to_B[n] = v * given.to_B[k][n];
+          y[j] = fmaf(C[n], given.read[k][n], y[j]);
+          to_x[j] = fmaf(edited() ? 1.0f : B[n], given.to_x[k][n], to_x[j]);
+          to_dt[j] += given.exponent[k][n];
+          if constexpr (kTaps) to_B_bar[j] = fmaf(B[n], given.to_B[k][n], to_B_bar[j]);
+        }
+        give(j, to_C, to_B);
       }
     });
     __syncwarp();
@@ -328,6 +320,18 @@ struct Walk {
     if constexpr (kTaps) dB_bars = sum_lanes<kLanes>(to_B_bar, at.lane);
     own_back(tile, i, sum_lanes<kLanes>(y, at.lane), dx, ddt * kLn2, dB_bars);
     __syncwarp();
+  }
+
+  // To C and B from the lane's states at token j of a group.
+  __device__ void give(int j, const float (&to_C)[kStates], const float (&to_B)[kStates]) const {
+    const int first = (at.c * kLanes + at.g) * kStates;
+#pragma unroll
+    for (int n = 0; n < kStates; n += 4) {
+      *reinterpret_cast<float4*>(&shared.given[0][j][first + n]) = {to_C[n], to_C[n + 1],
+                                                                    to_C[n + 2], to_C[n + 3]};
+      *reinterpret_cast<float4*>(&shared.given[1][j][first + n]) = {to_B[n], to_B[n + 1],
+                                                                    to_B[n + 2], to_B[n + 3]};
+    }
   }
 
   __device__ void own_back(const Tile<T>& tile, int i, float y, float dx, float ddt,
@@ -399,11 +403,21 @@ struct Walk {
     load(a.checkpoints, checkpoint, h);
     steps(tile);
     states_again(tile, h, h_before);
+    if constexpr (At::kProducts) {
+      float dys[4], to_B_values[4];
+      channel_sums.load(at, shared.dy, dys);
+      channel_sums.load(at, to_B_factors(), to_B_values);
 #pragma unroll kUnroll
-    for (int i = kGroups - 1; i >= 0; --i) {
-      if constexpr (!At::kProducts) group_back(tile, i, h, h_before, warp);
-      else if (i % 2 == 0) groups_back(tile, i, h, h_before, warp);
-      if (i % Shared::kSummedGroups == 0) sum_warps(tile.begin, tile.last, i);
+      for (int i = kGroups - 1; i >= 0; --i) {
+        group_by_products(tile, i, h, h_before, dys, to_B_values, warp);
+      }
+      sum_warps(tile.begin, tile.last, 0);
+    } else {
+#pragma unroll kUnroll
+      for (int i = kGroups - 1; i >= 0; --i) {
+        group_by_lanes(tile, i, h, h_before, warp);
+        if (i % Shared::kSummedGroups == 0) sum_warps(tile.begin, tile.last, i);
+      }
     }
   }
 
@@ -445,7 +459,7 @@ __global__ void __launch_bounds__((Layout<T, kLanes, kStates>::kThreads),
   const int warp = static_cast<int>(threadIdx.x) / 32;
   const int64_t first_channel =
       (blockIdx.y * int64_t{Shared::kBlockWarps} + warp) * Shared::kChannels;
-  const Lane<kLanes, kStates> at(a.in, first_channel);
+  const Lane<T, kLanes, kStates> at(a.in, first_channel);
   Walk<T, kLanes, kStates, kTaps> walk(a, at, block, warp);
   int64_t row = blockIdx.x, first_row = row;
   if (kTaps && a.taps.edited) {
@@ -478,16 +492,6 @@ __global__ void sum_blocks_kernel(const float* dBC, int64_t blocks, int64_t toke
   (i / padded % 2 == 0 ? dC : dB)(t, n) = static_cast<T>(sum);
 }
 
-// Whether rows of x, dt_raw, z and dout can be read `run` channels at a time.
-bool can_copy_runs(const ScanBackward& args, int run) {
-  for (const Tensor* t : {&args.in.x, &args.in.dt_raw, &args.in.z, &args.dout}) {
-    const auto address = reinterpret_cast<uintptr_t>(t->raw());
-    const auto bytes = static_cast<uintptr_t>(run * size_of(t->dtype()));
-    if (address % bytes != 0 || t->stride(0) % run != 0 || t->dim(1) % run != 0) return false;
-  }
-  return true;
-}
-
 template <int kLanes, int kStates, class T>
 void run(Device& device, const ScanBackward& args, Backward<T> a, bool active, int64_t parts) {
   using Shared = Layout<T, kLanes, kStates>;
@@ -496,7 +500,6 @@ void run(Device& device, const ScanBackward& args, Backward<T> a, bool active, i
   const Shape shape = {blocks, a.tokens, 2, int64_t{Shared::kPadded}};
   const Tensor dBC = device.empty(DType::f32, shape);
   a.dBC = dBC.data<float>();
-  a.runs = can_copy_runs(args, Shared::kRun);
   const auto kernel = active ? backward_kernel<T, kLanes, kStates, true>
                              : backward_kernel<T, kLanes, kStates, false>;
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes),
@@ -530,7 +533,7 @@ void selective_scan_backward(Device& device, const ScanBackward& args) {
   float* dbias = dD + parts * d_inner;
   with_type(args.in.x.dtype(), [&](auto element) {
     using T = decltype(element);
-    const Backward<T> a = {.in = inputs_of<T>(args.in, factors, chunk, {args.checkpoints}),
+    const Backward<T> a = {.in = inputs_of<T>(args.in, factors, chunk, {args.checkpoints}, {args.dout}),
                            .dout = Rows<const T>(args.dout),
                            .checkpoints = args.checkpoints.data<float>(),
                            .carries = carries.data<float>(),
@@ -543,7 +546,6 @@ void selective_scan_backward(Device& device, const ScanBackward& args) {
                            .dbias = dbias,
                            .dstart = starts,
                            .tokens = args.in.seqs.tokens,
-                           .runs = false,
                            .taps = taps};
     with_layout(d_state, [&](auto lanes, auto states) {
       run<decltype(lanes)::value, decltype(states)::value>(device, args, a, active, parts);

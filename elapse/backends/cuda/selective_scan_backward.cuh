@@ -21,7 +21,6 @@ struct Backward {
   float* dbias;   // (parts, d_inner)
   float* dstart;  // (n_seqs, d_inner, d_state), or null
   int64_t tokens;
-  bool runs;  // a block's channels of x, dt_raw, z and dout can be copied as Layout::Run
   Taps taps;
 };
 
@@ -31,13 +30,11 @@ struct Layout {
   static constexpr int kBlockWarps = 4, kThreads = 32 * kBlockWarps;
   static constexpr int kChannels = 32 / kLanes, kBlockChannels = kBlockWarps * kChannels;
   static constexpr int kPadded = kLanes * kStates;
-  static constexpr bool kProducts = kLanes == 4;
+  static constexpr bool kProducts = Lane<T, kLanes, kStates>::kProducts;
   static constexpr int kSummedGroups = kPadded > 16 ? 1 : kGroups;  // between sums over warps
   // Rows apart in the banks.
-  static constexpr int kRow = kTile + 4, kToken = 32 * kStates + 16, kOwn = kBlockChannels + 8,
+  static constexpr int kRow = kTile + 4, kToken = 32 * kStates + 16,
                        kSums = kProducts ? kPadded + 4 : kPadded;
-  static constexpr int kRun =
-      kBlockChannels * sizeof(T) < 16 ? kBlockChannels : 16 / static_cast<int>(sizeof(T));
 
   struct Given {
     float given[2][kGroup][kToken];  // to C and to B, by channel and state
@@ -50,8 +47,7 @@ struct Layout {
   };
   struct Block {
     Stage<T, kPadded, kTile> stages[2];
-    // x, dt_raw, z and dout of the block's channels, copied ahead of time.
-    alignas(16) T own[2][4][kTile][kOwn];
+    ChannelStage<T, 4, kTile, kBlockChannels> own[2];  // x, dt_raw, z, dout
     Warp warps[kBlockWarps];
     alignas(16) float sums[kBlockWarps][2][kSummedGroups * kGroup][kSums];  // to C and to B
   };

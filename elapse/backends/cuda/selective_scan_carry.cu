@@ -27,14 +27,18 @@ __device__ bool needs_tail(const Chunk& chunk) {
 
 template <class T, int kLanes, int kStates, bool kBackward>
 __global__ void __launch_bounds__(kThreads) tails_kernel(const __grid_constant__ Tails<T> a) {
-  using At = Lane<kLanes, kStates>;
+  using At = Lane<T, kLanes, kStates>;
   using Staged = Stage<T, kLanes * kStates>;
+  constexpr int kBlockChannels = kWarps * At::kChannels;
   __shared__ Staged stages[2];
+  __shared__ ChannelStage<T, 3, Staged::kTokens, kBlockChannels> own_stages[2];
   __shared__ float2 shared[kWarps][2][At::kChannels][kGroup];
   const Chunk chunk(a.in, blockIdx.x);
   if (!needs_tail<kBackward>(chunk)) return;
   const int warp = static_cast<int>(threadIdx.x) / 32;
-  const At at(a.in, (blockIdx.y * int64_t{kWarps} + warp) * At::kChannels);
+  const int64_t first_channel = blockIdx.y * int64_t{kBlockChannels};
+  const At at(a.in, first_channel + warp * At::kChannels);
+  const OwnMasks masks(at);
   float A2[kStates], tail[kStates] = {}, slowest = -INFINITY;
   load_A(a.in, at, A2);
 #pragma unroll
@@ -42,30 +46,21 @@ __global__ void __launch_bounds__(kThreads) tails_kernel(const __grid_constant__
     if (at.state(i) < a.in.d_state) slowest = fmaxf(slowest, A2[i]);
   }
   const float bias = a.in.dt_bias[at.e];
-  const int len = static_cast<int>(chunk.end - chunk.begin);
-  const Column dt_raw(a.in.dt_raw, chunk.begin, at.e);
-  const Column source(kBackward ? a.dout : a.in.x, chunk.begin, at.e), z(a.in.z, chunk.begin, at.e);
-  // Stages, and the tokens of each, from the first on backward, from the last on forward: the
-  // walk's place w. Its first places may be beyond the last token.
-  const int count = (len + Staged::kTokens - 1) / Staged::kTokens, places = count * Staged::kTokens;
-  const auto token = [&](int w) { return kBackward ? w : places - 1 - w; };
+  const int len = static_cast<int>(chunk.end - chunk.begin), channel = warp * At::kChannels + at.c;
+  // Stages, and the tokens of each, from the first on backward, from the last on forward. Of those
+  // places the first may be beyond the last token.
+  const int count = (len + Staged::kTokens - 1) / Staged::kTokens;
+  const auto first_of = [&](int stage) {
+    return (kBackward ? stage : count - 1 - stage) * Staged::kTokens;
+  };
   const auto fetch = [&](int stage) {
-    const int first = (kBackward ? stage : count - 1 - stage) * Staged::kTokens;
+    auto& own = own_stages[stage % 2];
+    const int first = first_of(stage);
+    own.fetch(0, a.in.dt_raw, a.in, first_channel, chunk.begin, first, len - 1);
+    own.fetch(1, kBackward ? a.dout : a.in.x, a.in, first_channel, chunk.begin, first, len - 1);
+    if (kBackward) own.fetch(2, a.in.z, a.in, first_channel, chunk.begin, first, len - 1);
     stages[stage % 2].fetch(a.in, chunk.begin, first, len - 1);
   };
-  const auto load = [&](int w) -> float3 {
-    const int t = max(0, min(token(w), len - 1));
-    return {static_cast<float>(dt_raw[t]), static_cast<float>(source[t]),
-            kBackward ? static_cast<float>(z[t]) : 0.0f};
-  };
-  // A step, and what it writes into each state, but for B; backward, what it reads, but for C.
-  const auto step_of = [&](int w, const float3& v) -> float2 {
-    if (token(w) >= len) return {0, 0};
-    const float dt = fast_softplus(v.x + bias);
-    return {dt, kBackward ? v.y * (v.z * fast_sigmoid(v.z)) : dt * v.y};
-  };
-  const int g = at.own;
-  float3 next = load(g), after_next = load(kGroup + g);
   float steps = 0;
   bool decayed = false;
   fetch(0);
@@ -74,17 +69,24 @@ __global__ void __launch_bounds__(kThreads) tails_kernel(const __grid_constant__
     __pipeline_wait_prior(stage + 1 < count ? 1 : 0);
     __syncthreads();
     const Staged& staged = stages[stage % 2];
+    const auto& own = own_stages[stage % 2].of;
+    const auto place_of = [](int i) { return kBackward ? i : Staged::kTokens - 1 - i; };
+    // A step, and what it writes into each state, but for B; backward, what it reads, but for C.
+    const auto step_of = [&](int place) -> float2 {
+      if (first_of(stage) + place >= len) return {0, 0};
+      const float dt = fast_softplus(static_cast<float>(own[0][place][channel]) + bias);
+      const float v = static_cast<float>(own[1][place][channel]);
+      if (!kBackward) return {dt, dt * v};
+      const float z = static_cast<float>(own[2][place][channel]);
+      return {dt, v * (z * fast_sigmoid(z))};
+    };
     for (int i = 0; i < Staged::kTokens && !decayed; i += kGroup) {
       float2* values = shared[warp][i / kGroup % 2][at.c];
-      const int w = stage * Staged::kTokens + i;
-      const float2 own = step_of(w + g, next);
-      next = after_next;
-      after_next = load(w + 2 * kGroup + g);
-      if (at.g < kGroup) values[at.own] = own;
+      const float2 step = step_of(place_of(i + at.own));
+      if (at.g < kGroup) values[at.own] = step;
       __syncwarp();
       const auto row = [&](int j) {
-        const int place = kBackward ? i + j : Staged::kTokens - 1 - i - j;
-        return kBackward ? staged.C[place] : staged.B[place];
+        return kBackward ? staged.C[place_of(i + j)] : staged.B[place_of(i + j)];
       };
       const auto take = [&](float dt, const float(&write)[kStates]) {
         const float after = kBackward ? steps + dt : steps;
@@ -94,17 +96,19 @@ __global__ void __launch_bounds__(kThreads) tails_kernel(const __grid_constant__
         }
         steps += dt;
       };
-      float write[kStates];
       if constexpr (At::kProducts) {
-        const Writes<T> writes(at, own.y, row(at.own));
+        const Writes<T> writes(at, masks, step.y, row(at.own));
 #pragma unroll
-        for (int j = 0; j < kGroup; ++j) {
-          writes.at_token(j, write);
-          take(values[j].x, write);
+        for (int j = 0; j < kGroup; j += 2) {
+          float write[2][kStates];
+          writes.at_tokens(j, write);
+          take(values[j].x, write[0]);
+          take(values[j + 1].x, write[1]);
         }
       } else {
 #pragma unroll
         for (int j = 0; j < kGroup; ++j) {
+          float write[kStates];
           load_factors(row(j), at, write);
 #pragma unroll
           for (int n = 0; n < kStates; ++n) write[n] *= values[j].y;
@@ -211,10 +215,15 @@ struct Sizes {
   }
 };
 
+// Whether its rows can be read 16 bytes at a time.
+bool has_runs(const Tensor& t) {
+  const int64_t size = size_of(t.dtype());
+  return is_aligned(t) && t.stride(0) * size % 16 == 0 && t.dim(1) * size % 16 == 0;
+}
+
 Tensor padded(Device& device, const Tensor& factors) {
   const int64_t tokens = factors.dim(0), width = Sizes(factors.dim(1)).padded;
-  const bool steps_aligned = factors.stride(0) * size_of(factors.dtype()) % 16 == 0;
-  if (factors.dim(1) == width && is_aligned(factors) && steps_aligned) return factors;
+  if (factors.dim(1) == width && has_runs(factors)) return factors;
   const Tensor out = device.empty(factors.dtype(), {tokens, width});
   with_type(factors.dtype(), [&](auto element) {
     using T = decltype(element);
@@ -247,9 +256,11 @@ int64_t chunk_for(const ScanInputs& in, int64_t warps) {
 
 template <class T>
 Inputs<T> inputs_of(const ScanInputs& in, const Factors& factors, int64_t chunk,
-                    std::initializer_list<Tensor> tables) {
+                    std::initializer_list<Tensor> tables, std::initializer_list<Tensor> more) {
   bool vectors = in.A.dim(1) % 4 == 0 && is_aligned(in.A);
   for (const Tensor& table : tables) vectors = vectors && is_aligned(table);
+  bool runs = has_runs(in.x) && has_runs(in.dt_raw) && has_runs(in.z);
+  for (const Tensor& rows : more) runs = runs && has_runs(rows);
   return {.x = rows_of<T>(in.x),
           .dt_raw = rows_of<T>(in.dt_raw),
           .z = rows_of<T>(in.z),
@@ -265,13 +276,15 @@ Inputs<T> inputs_of(const ScanInputs& in, const Factors& factors, int64_t chunk,
           .d_inner = in.A.dim(0),
           .d_state = static_cast<int>(in.A.dim(1)),
           .chunk = chunk,
-          .vectors = vectors};
+          .vectors = vectors,
+          .runs = runs};
 }
 template Inputs<float> inputs_of(const ScanInputs&, const Factors&, int64_t,
-                                 std::initializer_list<Tensor>);
+                                 std::initializer_list<Tensor>, std::initializer_list<Tensor>);
 template Inputs<__half> inputs_of(const ScanInputs&, const Factors&, int64_t,
-                                  std::initializer_list<Tensor>);
+                                  std::initializer_list<Tensor>, std::initializer_list<Tensor>);
 template Inputs<__nv_bfloat16> inputs_of(const ScanInputs&, const Factors&, int64_t,
+                                         std::initializer_list<Tensor>,
                                          std::initializer_list<Tensor>);
 
 Tensor carry_forward(Device& device, const ScanInputs& in, const Factors& factors,
@@ -298,7 +311,7 @@ Tensor carry_backward(Device& device, const ScanBackward& args, const Factors& f
   const Tensor steps = device.empty(DType::f32, {rows, d_inner});
   with_type(in.x.dtype(), [&](auto element) {
     using T = decltype(element);
-    const Inputs<T> inputs = inputs_of<T>(in, factors, chunk);
+    const Inputs<T> inputs = inputs_of<T>(in, factors, chunk, {}, {args.dout});
     if (in.seqs.max_len > chunk && !edited) {
       tails<true>(
           device,

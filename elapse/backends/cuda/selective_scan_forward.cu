@@ -28,46 +28,78 @@ struct Forward {
   Taps taps;
 };
 
-// What a lane holds of its own of four tokens before they are walked.
-struct Own {
-  float x, dt_raw, z;
+template <class T, int kLanes, int kStates>
+struct Shared {
+  using Staged = Stage<T, kLanes * kStates>;
+  static constexpr int kChannels = 32 / kLanes;
+  static constexpr int kCheckpointEvery = static_cast<int>(ScanForward::kCheckpointEvery);
+  static constexpr int kTile =
+      Staged::kTokens < kCheckpointEvery ? Staged::kTokens : kCheckpointEvery;
+
+  static constexpr int kPadded = kLanes * kStates;
+  using Own = ChannelStage<T, 3, Staged::kTokens, kWarps * kChannels>;
+
+  Staged stages[2];
+  Own own[2];  // x, dt_raw, z
+  // Rows apart in the banks.
+  alignas(16) float dt[kWarps][kChannels][kTile + 4];
+  alignas(16) float dtx[kWarps][kChannels][kTile + 4];
 };
 
-// Where a lane reads and writes a chunk's rows.
-template <class T>
-struct Columns {
-  Column<const T> x, dt_raw, z;
+// A tile, where a lane finds it, and where its results go.
+template <class T, int kLanes, int kStates>
+struct Tile {
+  using Memory = Shared<T, kLanes, kStates>;
+
+  int64_t begin;  // token
+  int limit;      // the last place that has one; below 0 for a lane without a channel
+  const T (*B)[Memory::kPadded];
+  const T (*C)[Memory::kPadded];
+  float* dt;   // of the lane's channel, by place; so too
+  float* dtx;
   Column<T> out;
-  int last;  // token
 
-  template <class Lane>
-  __device__ Columns(const Forward<T>& a, const Chunk& chunk, const Lane& at)
-      : x(a.in.x, chunk.begin, at.e),
-        dt_raw(a.in.dt_raw, chunk.begin, at.e),
-        z(a.in.z, chunk.begin, at.e),
-        out(a.out, chunk.begin, at.e),
-        last(static_cast<int>(chunk.end - chunk.begin) - 1) {}
+  __device__ Tile(const Forward<T>& a, const Lane<T, kLanes, kStates>& at, Memory& shared, int stage,
+                  int place, int64_t token, int last)
+      : begin(token),
+        limit(at.active ? last : -1),
+        B(&shared.stages[stage].B[place]),
+        C(&shared.stages[stage].C[place]),
+        dt(shared.dt[threadIdx.x / 32][at.c]),
+        dtx(shared.dtx[threadIdx.x / 32][at.c]),
+        out(a.out, token, at.e),
+        own_(shared.own[stage]),
+        first_(place),
+        channel_(static_cast<int>(threadIdx.x) / 32 * Memory::kChannels + at.c) {}
 
-  // The last token stands for those beyond it.
-  __device__ Own at(int i) const {
-    i = min(i, last);
-    return {static_cast<float>(x[i]), static_cast<float>(dt_raw[i]), static_cast<float>(z[i])};
+  __device__ float x(int place) const { return own(0, place); }
+  __device__ float dt_raw(int place) const { return own(1, place); }
+  __device__ float z(int place) const { return own(2, place); }
+
+ private:
+  __device__ float own(int array, int place) const {
+    return static_cast<float>(own_.of[array][first_ + place][channel_]);
   }
+
+  const typename Memory::Own& own_;
+  int first_, channel_;
 };
 
 // A warp's walk.
 template <class T, int kLanes, int kStates, bool kTaps>
 struct Walk {
-  using At = Lane<kLanes, kStates>;
+  using At = Lane<T, kLanes, kStates>;
+  using Tile = cuda::Tile<T, kLanes, kStates>;
 
   const Forward<T>& a;
   const At& at;
+  const OwnMasks masks;
   float A2[kStates], h[kStates] = {};
   float bias, skip;
   static constexpr int kUnroll = kTaps ? 1 : kGroup, kUnrollStates = kTaps ? 1 : kStates;
   bool changed = false;  // by an edit, some state so far
 
-  __device__ Walk(const Forward<T>& args, const At& lane) : a(args), at(lane) {
+  __device__ Walk(const Forward<T>& args, const At& lane) : a(args), at(lane), masks(lane) {
     load_A(a.in, at, A2);
     bias = a.in.dt_bias[at.e];
     skip = a.in.D[at.e];
@@ -117,67 +149,70 @@ struct Walk {
     }
   }
 
-  // The lane's own step of four tokens, for all lanes of its channel; returns dt x, which they get
-  // too where the matrix unit does not take it from here.
-  __device__ float pass_step(const Chunk& chunk, const Columns<T>& rows, int own, const Own& v,
-                             float4* values) {
-    const bool real = own <= rows.last;
-    const float dt = step_size(v.dt_raw + bias, chunk.begin + own, real);
-    const float dtx = real ? dt * v.x : 0.0f;
-    if (at.g < kGroup) {
-      reinterpret_cast<float*>(values)[at.own] = real ? dt : 0.0f;
-      if constexpr (!At::kProducts) reinterpret_cast<float*>(values + 1)[at.own] = dtx;
+  // dt and dt x of a tile's tokens that are the lane's own; all lanes of its channel get what they
+  // need of them.
+  template <int kOwn>
+  __device__ void steps(const Tile& tile, float (&dtx)[kOwn]) {
+#pragma unroll
+    for (int k = 0; k < kOwn; ++k) {
+      const int place = k * kGroup + at.own;
+      const bool real = place <= tile.limit;
+      const float dt = step_size(tile.dt_raw(place) + bias, tile.begin + place, real);
+      dtx[k] = real ? dt * tile.x(place) : 0.0f;
+      if (at.g >= kGroup) continue;
+      tile.dt[place] = real ? dt : 0.0f;
+      if constexpr (!At::kProducts) tile.dtx[place] = dtx[k];
     }
-    return dtx;
+    __syncwarp();
   }
 
-  // The four tokens from place i on, whose B and C the stage holds from its place j0 on. `v` and
-  // `dtx` are the lane's own.
-  template <class Staged>
-  __device__ void walk(const Chunk& chunk, const Columns<T>& rows, int i, const Own& v, float dtx,
-                       const Staged& staged, int j0, const float4* values) {
-    const float4 dts = values[0];
+  // The four tokens from place i on; `dtx` is the lane's own.
+  __device__ void walk(const Tile& tile, int i, float dtx) {
+    const float4 dts = *reinterpret_cast<const float4*>(&tile.dt[i]);
     const float dt_of[kGroup] = {dts.x, dts.y, dts.z, dts.w};
-    const float gate = v.z * fast_sigmoid(v.z);
     float y;
     if constexpr (At::kProducts) {
-      const Writes<T> writes(at, dtx, staged.B[j0 + at.own]);
-      Reads<T> reads(at, &staged.C[j0]);
+      const Writes<T> writes(at, masks, dtx, tile.B[i + at.own]);
+      Reads<T> reads(at, masks, tile.C + i);
 #pragma unroll kUnroll
-      for (int j = 0; j < kGroup; ++j) {
-        float write[kStates], read[kStates];
-        writes.at_token(j, write);
-        advance_all(chunk, rows, i + j, dt_of[j], staged.B[j0 + j], write, read);
-        reads.add(j, StateParts<T>(read));
+      for (int j = 0; j < kGroup; j += 2) {
+        float write[2][kStates], read[2][kStates];
+        writes.at_tokens(j, write);
+#pragma unroll
+        for (int k = 0; k < 2; ++k) {
+          advance_all(tile, i + j + k, dt_of[j + k], tile.B[i + j + k], write[k], read[k]);
+        }
+        reads.add(j, read);
       }
-      y = reads.own(at);
+      y = reads.own();
     } else {
-      const float4 dtxs = values[1];
+      const float4 dtxs = *reinterpret_cast<const float4*>(&tile.dtx[i]);
       const float dtx_of[kGroup] = {dtxs.x, dtxs.y, dtxs.z, dtxs.w};
       float sums[kGroup] = {};
 #pragma unroll kUnroll
       for (int j = 0; j < kGroup; ++j) {
         float B[kStates], C[kStates], read[kStates];
-        load_factors(staged.B[j0 + j], at, B);
-        load_factors(staged.C[j0 + j], at, C);
+        load_factors(tile.B[i + j], at, B);
+        load_factors(tile.C[i + j], at, C);
 #pragma unroll
         for (int n = 0; n < kStates; ++n) B[n] *= dtx_of[j];
-        advance_all(chunk, rows, i + j, dt_of[j], staged.B[j0 + j], B, read);
+        advance_all(tile, i + j, dt_of[j], tile.B[i + j], B, read);
 #pragma unroll
         for (int n = 0; n < kStates; ++n) sums[j] = fmaf(C[n], read[n], sums[j]);
       }
       y = sum_lanes<kLanes>(sums, at.lane);
     }
     const int own = i + at.own;
-    if (own <= rows.last && at.active && at.g < kGroup) {
-      rows.out[own] = static_cast<T>(finish(chunk.begin + own, v.x, gate, y));
+    const float z = tile.z(own), gate = z * fast_sigmoid(z);
+    if (own <= tile.limit && at.g < kGroup) {
+      tile.out[own] = static_cast<T>(finish(tile.begin + own, tile.x(own), gate, y));
     }
   }
 
-  __device__ void advance_all(const Chunk& chunk, const Columns<T>& rows, int i, float dt,
-                              const T* B, const float (&write)[kStates], float (&read)[kStates]) {
-    const int64_t t = chunk.begin + i;
-    const bool exists = i <= rows.last && at.active;
+  __device__ void advance_all(const Tile& tile, int i, float dt, const T* B,
+                              const float (&write)[kStates], float (&read)[kStates]) {
+    const int64_t t = tile.begin + i;
+    const bool exists = i <= tile.limit;
     float x = 0;
     if constexpr (kTaps) x = exists ? static_cast<float>(a.in.x(t, at.e)) : 0.0f;
 #pragma unroll kUnrollStates
@@ -185,7 +220,7 @@ struct Walk {
   }
 
   __device__ float step_size(float raw, int64_t t, bool real) {
-    if (kTaps && !(real && at.active)) return 0;
+    if (kTaps && !real) return 0;
     return tapped(ScanPoint::dt, fast_softplus(tapped(ScanPoint::dt_pre, raw, t)), t);
   }
 
@@ -196,57 +231,42 @@ struct Walk {
   }
 };
 
-template <class T, int kLanes, int kStates>
-struct Shared {
-  Stage<T, kLanes * kStates> stages[2];
-  float4 values[kWarps][2][32 / kLanes][2];  // dt and dt x of four tokens
-};
-
-// Loads run a tile of 16 tokens ahead of the walk, steps one group: nothing in a group waits for
-// them.
+// Copies run a stage ahead of the walk.
 template <class T, int kLanes, int kStates, bool kTaps>
 __device__ void walk_chunk(Walk<T, kLanes, kStates, kTaps>& walk, const Chunk& chunk,
                            Shared<T, kLanes, kStates>& shared) {
-  using Staged = Stage<T, kLanes * kStates>;
-  constexpr int kTile = ScanForward::kCheckpointEvery;
-  constexpr int kGroups = (Staged::kTokens < kTile ? Staged::kTokens : kTile) / kGroup;
+  using Memory = Shared<T, kLanes, kStates>;
+  constexpr int kStage = Memory::Staged::kTokens, kTile = Memory::kTile;
   const Forward<T>& a = walk.a;
-  const Columns<T> rows(a, chunk, walk.at);
-  if (rows.last < 0) return;
-  auto& values = shared.values[threadIdx.x / 32];
-  const int c = walk.at.c, g = walk.at.own;
-  int64_t checkpoint = checkpoint_begin(chunk.first, chunk.s) + (chunk.begin - chunk.first) / kTile;
-  Own now[kGroups], next[kGroups];
-#pragma unroll
-  for (int k = 0; k < kGroups; ++k) now[k] = rows.at(k * kGroup + g);
-  float dtx = walk.pass_step(chunk, rows, g, now[0], values[0][c]);
-  shared.stages[0].fetch(a.in, chunk.begin, 0, rows.last);
-  int group = 0;
-  for (int begin = 0, stage = 0; begin <= rows.last; begin += Staged::kTokens, ++stage) {
-    shared.stages[(stage + 1) % 2].fetch(a.in, chunk.begin, begin + Staged::kTokens, rows.last);
+  const int last = static_cast<int>(chunk.end - chunk.begin) - 1;
+  if (last < 0) return;
+  const int64_t first_channel = blockIdx.y * int64_t{kWarps * Memory::kChannels};
+  const auto fetch = [&](int stage) {
+    auto& own = shared.own[stage % 2];
+    const int first = stage * kStage;
+    own.fetch(0, a.in.x, a.in, first_channel, chunk.begin, first, last);
+    own.fetch(1, a.in.dt_raw, a.in, first_channel, chunk.begin, first, last);
+    own.fetch(2, a.in.z, a.in, first_channel, chunk.begin, first, last);
+    shared.stages[stage % 2].fetch(a.in, chunk.begin, first, last);
+  };
+  int64_t checkpoint = checkpoint_begin(chunk.first, chunk.s) +
+                       (chunk.begin - chunk.first) / ScanForward::kCheckpointEvery;
+  fetch(0);
+  for (int begin = 0, stage = 0; begin <= last; begin += kStage, ++stage) {
+    fetch(stage + 1);
     __pipeline_wait_prior(1);
     __syncthreads();
-    const Staged& staged = shared.stages[stage % 2];
-    for (int tile = 0; tile < Staged::kTokens && begin + tile <= rows.last;
-         tile += kGroups * kGroup) {
-      if (a.checkpoints != nullptr && (begin + tile) % kTile == 0) {
+    for (int tile = 0; tile < kStage && begin + tile <= last; tile += kTile) {
+      if (a.checkpoints != nullptr && (begin + tile) % ScanForward::kCheckpointEvery == 0) {
         walk.store(a.checkpoints, checkpoint++);
       }
-      const int ahead = begin + tile + kGroups * kGroup + g;
+      const Tile<T, kLanes, kStates> at_hand(a, walk.at, shared, stage % 2, tile,
+                                             chunk.begin + begin + tile, last - begin - tile);
+      float dtx[kTile / kGroup];
+      walk.steps(at_hand, dtx);
 #pragma unroll
-      for (int k = 0; k < kGroups; ++k) next[k] = rows.at(ahead + k * kGroup);
-#pragma unroll
-      for (int k = 0; k < kGroups; ++k, ++group) {
-        const int j = tile + k * kGroup, i = begin + j;
-        __syncwarp();
-        const float dtx_after = walk.pass_step(chunk, rows, i + kGroup + g,
-                                               k + 1 < kGroups ? now[(k + 1) % kGroups] : next[0],
-                                               values[(group + 1) % 2][c]);
-        walk.walk(chunk, rows, i, now[k], dtx, staged, j, values[group % 2][c]);
-        dtx = dtx_after;
-      }
-#pragma unroll
-      for (int k = 0; k < kGroups; ++k) now[k] = next[k];
+      for (int k = 0; k < kTile / kGroup; ++k) walk.walk(at_hand, k * kGroup, dtx[k]);
+      __syncwarp();
     }
     __syncthreads();
   }
@@ -261,7 +281,7 @@ __global__ void __launch_bounds__(kThreads, kTaps || kStates > 4 ? 1 : 4)
   const Chunk chunk(a.in, blockIdx.x);
   if (!chunk.exists()) return;
   const int warp = static_cast<int>(threadIdx.x) / 32;
-  const Lane<kLanes, kStates> at(a.in, (blockIdx.y * int64_t{kWarps} + warp) * kChannels);
+  const Lane<T, kLanes, kStates> at(a.in, (blockIdx.y * int64_t{kWarps} + warp) * kChannels);
   Walk<T, kLanes, kStates, kTaps> walk(a, at);
   walk.start(chunk);
   walk_chunk(walk, chunk, shared);
@@ -276,7 +296,7 @@ __global__ void __launch_bounds__(kThreads) edited_kernel(const __grid_constant_
   __shared__ Shared<T, kLanes, kStates> shared;
   const int warp = static_cast<int>(threadIdx.x) / 32;
   const int64_t s = blockIdx.x;
-  const Lane<kLanes, kStates> at(a.in, (blockIdx.y * int64_t{kWarps} + warp) * kChannels);
+  const Lane<T, kLanes, kStates> at(a.in, (blockIdx.y * int64_t{kWarps} + warp) * kChannels);
   Walk<T, kLanes, kStates, true> walk(a, at);
   for (int64_t row = a.in.cu[s] / a.in.chunk + s;; ++row) {
     const Chunk chunk(a.in, row);
