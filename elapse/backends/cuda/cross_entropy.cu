@@ -16,7 +16,8 @@ namespace {
 
 constexpr int kThreads = 512;
 constexpr int kHeadThreads = 1024, kHeadAhead = 4;  // the head's, and loads of a thread at a time
-constexpr int64_t kLogitsOfPart = int64_t{1} << 26;  // of the head's parts
+// Of the head's parts: the fewer there are, the less often all of dweight is read and written.
+constexpr int64_t kLogitsOfPart = int64_t{1} << 27;
 
 __device__ float block_max(float value) {
   __shared__ float of_warp[32];
@@ -132,8 +133,8 @@ __device__ double log_sum_exp(const float* row, int64_t vocab, float* kept) {
   return largest + log(block_sum(own * of_thread.sum));
 }
 
-// `logits` and `dlogits` have rows of a multiple of eight; they may be the same. Without `dlogits`
-// the loss alone.
+// `logits` and `dlogits` have rows of a multiple of eight. Where a row is kept its gradient may take
+// its place in memory, and float32 may in any case. Without `dlogits` the loss alone.
 template <class T, bool kKeeps>
 __global__ void head_kernel(Rows<const float> logits, const int64_t* targets, const double* count,
                             int64_t vocab, double* losses, Rows<T> dlogits) {
@@ -184,6 +185,15 @@ int bytes_kept(int64_t stride) {
   return bytes + kOfSums <= most ? static_cast<int>(bytes) : 0;
 }
 
+// In the memory of the logits, whose rows T needs no more of, or in its own.
+template <class T>
+Tensor place_of_dlogits(Device& device, const Tensor& logits, bool kept) {
+  constexpr DType dtype = std::is_same_v<T, float> ? DType::f32 : DType::bf16;
+  constexpr int64_t kShare = sizeof(float) / sizeof(T);
+  if (!kept && kShare > 1) return device.empty(dtype, logits.shape());
+  return Tensor::wrap(logits.raw(), dtype, {logits.dim(0), kShare * logits.dim(1)});
+}
+
 template <class T>
 auto head_kernel_for(int bytes) {
   if (bytes == 0) return head_kernel<T, false>;
@@ -203,11 +213,9 @@ void linear_cross_entropy_forward(Device& device, const LinearCrossEntropyForwar
   const Tensor losses = device.empty(DType::f64, {tokens}), count = device.empty(DType::f64, {1});
   const Tensor weight = converted(device, a.weight, a.x.dtype());
   const Tensor all_logits = device.empty(DType::f32, {std::min(rows, tokens), stride});
-  const Tensor all_dlogits = !a.dx                        ? Tensor()
-                             : a.x.dtype() == DType::f32 ? all_logits
-                                                         : device.empty(a.x.dtype(), all_logits.shape());
   const int kept = a.dx ? bytes_kept(stride) : 0;
   const auto kernel = head_kernel_for<T>(kept);
+  const Tensor all_dlogits = a.dx ? place_of_dlogits<T>(device, all_logits, kept > 0) : Tensor();
   count_targets(device, a.kOp, a.targets, count);
   if (a.dx && tokens == 0) fill_rows(device, {}, a.dweight);
   for (int64_t begin = 0; begin < tokens; begin += rows) {
