@@ -5,6 +5,7 @@
 #include <cstring>
 #include <memory>
 
+#include "elapse/model/by_tokens.h"
 #include "elapse/model/state_file.h"
 
 namespace elapse {
@@ -39,13 +40,40 @@ void Session::prefill(std::span<const int64_t> tokens) {
     const auto chunk = tokens.first(static_cast<size_t>(length));
     tokens = tokens.subspan(chunk.size());
     if (length == 1) {
-      forward({token_tensor(device, chunk), one_token_, {}});
+      read_one(chunk.front());
     } else {
       const int64_t last = length - 1;
       forward({token_tensor(device, chunk), one_sequence(device, length),
                token_tensor(device, {&last, 1})});
     }
   }
+}
+
+void Session::read_one(int64_t token) {
+  Device& device = model_->device();
+  const bool is_watched = points_ != nullptr && !points_->empty();
+  const bool repeats = device.has_graphs() && !is_watched && verify_mode() == VerifyMode::none;
+  if (repeats && has_stepped_) return repeat_step(token);
+  has_stepped_ = true;  // and has had every kernel loaded, which a graph could not
+  forward({token_tensor(device, {&token, 1}), one_token_, {}});
+}
+
+void Session::repeat_step(int64_t token) {
+  Device& device = model_->device();
+  if (step_) {
+    state_.set_position(0, state_.position() + 1);
+  } else {
+    auto step = std::make_unique<Step>();
+    step->token = device.empty(DType::i64, {1});
+    step->graph = std::make_unique<DeviceGraph>(device, [&] {
+      Tape tape(device, false);
+      step->logits = model_->forward(tape, {step->token, one_token_, {}}, &state_).value();
+    });
+    step_ = std::move(step);
+  }
+  device.upload_into(step_->token, &token);
+  step_->graph->replay();
+  keep_logits(step_->logits);
 }
 
 void Session::check_tokens(std::span<const int64_t> tokens) const {

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "elapse/model/language_model.h"
+#include "elapse/ops/device_graph.h"
 
 namespace elapse {
 
@@ -51,6 +53,8 @@ class Session {
 
   void check_tokens(std::span<const int64_t> tokens) const;
   void forward(const Batch& batch);
+  void read_one(int64_t token);
+  void repeat_step(int64_t token);
   void keep_logits(const Tensor& row);
 
   const LanguageModel* model_;
@@ -58,6 +62,15 @@ class Session {
   State state_;                 // one slot
   std::vector<double> logits_;  // (vocab_size), empty before the first token
   Sequences one_token_;         // what make_sequences gives for a step
+
+  // A step as a graph, where the device has those and nobody looks: from the second step on.
+  struct Step {
+    Tensor token;   // (1) i64
+    Tensor logits;  // (1, vocab)
+    std::unique_ptr<DeviceGraph> graph;
+  };
+  std::unique_ptr<Step> step_;
+  bool has_stepped_ = false;
 };
 
 }  // namespace elapse

@@ -152,8 +152,13 @@ Tensor Device::zeros(DType dtype, Shape shape) {
 
 Tensor Device::upload_bytes(const void* host, DType dtype, Shape shape) {
   Tensor t = empty(dtype, shape);
-  backend_->upload(stream_, t.raw(), host, t.bytes());
+  upload_into(t, host);
   return t;
+}
+
+void Device::upload_into(const Tensor& contiguous, const void* host) {
+  ELAPSE_CHECK(contiguous.is_contiguous(), "upload: the tensor is not contiguous");
+  backend_->upload(stream_, contiguous.raw(), host, contiguous.bytes());
 }
 
 void Device::download_bytes(const Tensor& contiguous, void* host) {

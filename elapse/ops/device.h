@@ -82,6 +82,12 @@ struct Backend {
   void (*upload)(void* stream, void* device, const void* host, int64_t bytes);
   void (*download)(void* stream, void* host, const void* device, int64_t bytes);
   std::string (*describe)();  // e.g. the instruction set chosen on this machine
+  // DeviceGraph's (device_graph.h); null where there are none. What is launched after begin_graph
+  // does not run, and is what end_graph returns.
+  void (*begin_graph)(void* stream) = nullptr;
+  void* (*end_graph)(void* stream) = nullptr;
+  void (*launch_graph)(void* stream, void* graph) = nullptr;
+  void (*destroy_graph)(void* graph) = nullptr;
 };
 
 // The backends built into this program, from a list the build generates.
@@ -115,10 +121,12 @@ class Device {
     return upload_bytes(values.data(), dtype_of<T>(), shape);
   }
   Tensor upload_bytes(const void* host, DType dtype, Shape shape);
+  void upload_into(const Tensor& contiguous, const void* host);
   void download_bytes(const Tensor& contiguous, void* host);  // waits for the stream
   void synchronize() { backend_->synchronize(stream_); }
 
   bool has(DType compute, Op op) const { return table(compute).has(op); }
+  bool has_graphs() const { return backend_->launch_graph != nullptr; }
 
   // Runs the operation's kernel and counts it. Throws Error where there is none.
   template <class Args>
@@ -135,6 +143,7 @@ class Device {
   int64_t calls(Op op) const { return calls_[static_cast<size_t>(op)]; }
 
  private:
+  friend class DeviceGraph;
   const KernelTable& table(DType compute) const;
 
   const Backend* backend_;

@@ -185,5 +185,42 @@ TEST_P(SessionTest, EditsWorkWhileDecoding) {
 
 INSTANTIATE_TEST_SUITE_P(Kinds, SessionTest, testing::ValuesIn(every_kind()), KindName());
 
+// Steps that are replayed, with what may come between them, beside passes that are not.
+TEST(SessionOnCuda, RepeatedStepsHaveTheBitsOfTheFirst) {
+  std::unique_ptr<Device> device;
+  try {
+    device = std::make_unique<Device>("cuda");
+  } catch (const Error& error) {
+    GTEST_SKIP() << error.what();
+  }
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    const LanguageModel model(*device, tiny_config(), dtype, 3);
+    Session session(model);
+    State state = model.make_state(1);
+    const auto expect_next = [&](const std::vector<int64_t>& tokens) {
+      session.prefill(tokens);
+      Tape tape(*device, false);
+      const auto count = static_cast<int64_t>(tokens.size());
+      const Batch batch = {device->upload(tokens, {count}),
+                           make_sequences(*device, {count}, {0}, {0}),
+                           device->upload(std::vector<int64_t>{count - 1}, {1})};
+      const Tensor logits = model.forward(tape, batch, &state).value();
+      std::vector<float> row(static_cast<size_t>(logits.numel()));
+      device->download_bytes(logits, row.data());
+      row.resize(session.logits().size());
+      EXPECT_TRUE(std::equal(row.begin(), row.end(), session.logits().begin()));
+      EXPECT_EQ(session.position(), state.position());
+    };
+    expect_next({1, 2, 3});
+    for (const int64_t token : random_tokens(12)) expect_next({token});
+    expect_next({4, 5});
+    for (const int64_t token : random_tokens(5, 2)) expect_next({token});
+    Session moved = std::move(session);
+    session = moved.fork();  // and leaves the other as it is
+    for (const int64_t token : random_tokens(5, 3)) expect_next({token});
+    EXPECT_EQ(moved.position() + 5, session.position());
+  }
+}
+
 }  // namespace
 }  // namespace elapse

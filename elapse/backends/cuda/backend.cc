@@ -82,12 +82,19 @@ const KernelTable* kernels(DType compute) {
 
 cudaStream_t stream_of(void* context) { return static_cast<cuda::Context*>(context)->stream; }
 
+void check_runs(void* context) {
+  ELAPSE_CHECK(!static_cast<cuda::Context*>(context)->records,
+               "device cuda: a graph can neither wait nor copy from the host or to it");
+}
+
 void synchronize(void* context) {
+  check_runs(context);
   cuda::check(cudaStreamSynchronize(stream_of(context)), "waiting for the GPU");
 }
 
 void upload(void* context, void* device, const void* host, int64_t bytes) {
   if (bytes == 0) return;
+  check_runs(context);
   cuda::check(cudaMemcpyAsync(device, host, static_cast<size_t>(bytes), cudaMemcpyDefault,
                               stream_of(context)),
               "copying to the GPU");
@@ -95,10 +102,36 @@ void upload(void* context, void* device, const void* host, int64_t bytes) {
 
 void download(void* context, void* host, const void* device, int64_t bytes) {
   if (bytes == 0) return;
+  check_runs(context);
   cuda::check(cudaMemcpyAsync(host, device, static_cast<size_t>(bytes), cudaMemcpyDefault,
                               stream_of(context)),
               "copying from the GPU");
 }
+
+// Relaxed: memory may be asked for meanwhile.
+void begin_graph(void* context) {
+  cuda::check(cudaStreamBeginCapture(stream_of(context), cudaStreamCaptureModeRelaxed),
+              "beginning a graph");
+  static_cast<cuda::Context*>(context)->records = true;
+}
+
+void* end_graph(void* context) {
+  static_cast<cuda::Context*>(context)->records = false;
+  cudaGraph_t graph = nullptr;
+  cuda::check(cudaStreamEndCapture(stream_of(context), &graph), "ending a graph");
+  cudaGraphExec_t executable = nullptr;
+  const cudaError_t status = cudaGraphInstantiate(&executable, graph, 0);
+  cudaGraphDestroy(graph);
+  cuda::check(status, "making a graph");
+  return executable;
+}
+
+void launch_graph(void* context, void* graph) {
+  cuda::check(cudaGraphLaunch(static_cast<cudaGraphExec_t>(graph), stream_of(context)),
+              "starting a graph");
+}
+
+void destroy_graph(void* graph) { cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(graph)); }
 
 }  // namespace
 
@@ -115,6 +148,10 @@ const Backend& cuda_backend() {
       .upload = upload,
       .download = download,
       .describe = cuda::describe,
+      .begin_graph = begin_graph,
+      .end_graph = end_graph,
+      .launch_graph = launch_graph,
+      .destroy_graph = destroy_graph,
   };
   return backend;
 }

@@ -18,6 +18,7 @@ struct Context {
   cudaStream_t stream = nullptr;
   cublasHandle_t blas = nullptr;
   void* blas_workspace = nullptr;  // fixed: cuBLAS repeats its bits only with one of our own
+  bool records = false;            // a graph: nothing runs
 };
 
 inline Context& context_of(const Device& device) { return *static_cast<Context*>(device.stream()); }
