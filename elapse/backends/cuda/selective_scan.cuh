@@ -169,10 +169,10 @@ __device__ inline int state_of_products(int place) {
 }
 
 // Where a thread stands.
-template <class T, int kLanes, int kStates>
+template <class T, int kLanes, int kStates, bool kMatrix = true>
 struct Lane {
   static constexpr int kChannels = 32 / kLanes;
-  static constexpr bool kProducts = kLanes == 4 && kIsNarrow<T>;  // by the matrix unit
+  static constexpr bool kProducts = kMatrix && kLanes == 4 && kIsNarrow<T>;  // by the matrix unit
   static_assert(!kProducts || kStates == 4);
 
   int lane, g, c;

@@ -25,7 +25,7 @@ constexpr float kLn2 = 0.693147180559945309417f;
 
 template <class T, int kLanes, int kStates, bool kTaps>
 struct Walk {
-  using At = Lane<T, kLanes, kStates>;
+  using At = Lane<T, kLanes, kStates, false>;
   using Shared = Layout<T, kLanes, kStates>;
   // Of the loops over a tile; with taps nothing is gained by it.
   static constexpr int kUnroll = kTaps ? 1 : kTile, kUnrollStates = kTaps ? 1 : kStates;
@@ -126,8 +126,9 @@ struct Walk {
       dt[i] = real ? through(ScanPoint::dt, fast_softplus(dt_pre), t) : 0.0f;
       const float dssm = real ? dssm_of(own, t) : 0.0f;
       dy[i] = back(ScanPoint::y, dssm, t);
-      dtx[i] = real ? dt[i] * own.x : 0.0f;
-      dD = fmaf(dssm, own.x, dD);
+      const float x = real ? own.x : 0.0f;
+      dtx[i] = dt[i] * x;
+      dD = fmaf(dssm, x, dD);
     }
     if (at.g < kGroup) {
 #pragma unroll kUnroll
@@ -503,7 +504,7 @@ __global__ void __launch_bounds__(kThreads, kTaps || kStates > 4 ? 1 : 3)
   auto& block = *reinterpret_cast<typename Shared::Block*>(memory);
   const int warp = static_cast<int>(threadIdx.x) / 32;
   const int64_t first_channel = (blockIdx.y * int64_t{kWarps} + warp) * Shared::kChannels;
-  const Lane<T, kLanes, kStates> at(a.in, first_channel);
+  const Lane<T, kLanes, kStates, false> at(a.in, first_channel);
   Walk<T, kLanes, kStates, kTaps> walk(a, at, block, warp);
   int64_t row = blockIdx.x, earliest = row;
   if (kTaps && a.taps.edited) {
@@ -552,7 +553,7 @@ void run(Device& device, const ScanBackward& args, Backward<T> a, bool active, i
   const int64_t sums = a.tokens * 2 * Shared::kPadded;
   launch(device, name_of(args.kOp), sum_blocks_kernel<T>, grid_of(divide_up(sums, 256)), 256, 0,
          a.dBC, blocks, a.tokens, Shared::kPadded, a.in.d_state,
-         Lane<T, kLanes, kStates>::kProducts, Rows<T>(args.dB), Rows<T>(args.dC));
+         Lane<T, kLanes, kStates, false>::kProducts, Rows<T>(args.dB), Rows<T>(args.dC));
 }
 
 }  // namespace
