@@ -29,7 +29,8 @@
 // that a chunk hands to the one before, from its first token on.
 namespace elapse::cuda::scan {
 
-inline constexpr int kGroup = 4;  // tokens
+inline constexpr int kGroup = 4;                          // tokens
+inline constexpr int kWarps = 4, kThreads = 32 * kWarps;  // a block; its warps share B and C
 inline constexpr float kLog2e = 1.44269504088896340736f;
 inline constexpr float kNegligible = -64;  // as a power of two
 
@@ -49,6 +50,7 @@ struct Inputs {
   int64_t n_seqs, d_inner;
   int d_state;
   int64_t chunk;  // tokens; a multiple of those between checkpoints
+  bool whole;     // no sequence is cut
   bool vectors;   // rows of states can be read four at a time
   bool runs;      // rows of x and what goes with it can be read 16 bytes at a time
 };
@@ -68,6 +70,16 @@ struct Column {
   }
 };
 
+// Calls body(k) for k = 0 ... kCount - 1, shared by a block's threads.
+template <int kCount, class Body>
+__device__ inline void for_each_of(const Body& body) {
+  const int first = static_cast<int>(threadIdx.x);
+#pragma unroll
+  for (int k = 0; k < kCount; k += kThreads) {
+    if (kCount % kThreads == 0 || first + k < kCount) body(first + k);
+  }
+}
+
 // Tokens of B and C that a block's threads copy into shared memory at a time, while they walk those
 // before.
 template <class T, int kPadded,
@@ -83,14 +95,13 @@ struct Stage {
   // tokens stands for those beyond.
   __device__ void fetch(const Inputs<T>& a, int64_t begin, int i, int last) {
     constexpr int kPart = 16 / sizeof(T), kParts = kPadded / kPart;
-    for (int k = static_cast<int>(threadIdx.x); k < 2 * kTokens * kParts;
-         k += static_cast<int>(blockDim.x)) {
+    for_each_of<2 * kTokens * kParts>([&](int k) {
       const int part = k % kParts * kPart, j = k / kParts % kTokens;
       const bool is_B = k < kTokens * kParts;
       const Rows<const T>& from = is_B ? a.B : a.C;
       __pipeline_memcpy_async(is_B ? &B[j][part] : &C[j][part],
                               from.row(begin + min(i + j, last)) + part, 16);
-    }
+    });
     __pipeline_commit();
   }
 };
@@ -102,7 +113,8 @@ struct ChannelStage {
       kChannels * sizeof(T) < 16 ? kChannels : 16 / static_cast<int>(sizeof(T));
   alignas(16) T of[kArrays][kTokens][kChannels + 8];  // rows apart in the banks
 
-  // As Stage::fetch, of the channels from `channel` on; Stage::fetch is to follow.
+  // As Stage::fetch, which is to follow, of the channels from `channel` on; tokens beyond the last
+  // are left as they are.
   __device__ void fetch(int array, const Rows<const T>& rows, const Inputs<T>& a, int64_t channel,
                         int64_t begin, int i, int last) {
     if (a.runs) copy<kRun>(array, rows, a, channel, begin, i, last);
@@ -114,28 +126,34 @@ struct ChannelStage {
   __device__ void copy(int array, const Rows<const T>& rows, const Inputs<T>& a, int64_t channel,
                        int64_t begin, int i, int last) {
     constexpr int kPieces = kChannels / kSize;
-    for (int k = static_cast<int>(threadIdx.x); k < kTokens * kPieces;
-         k += static_cast<int>(blockDim.x)) {
+    const int channels = static_cast<int>(min(a.d_inner - channel, int64_t{kChannels}));
+    for_each_of<kTokens * kPieces>([&](int k) {
       const int e = k % kPieces * kSize, j = k / kPieces;
-      if (channel + e >= a.d_inner) continue;
-      const T* from = rows.row(begin + min(i + j, last)) + channel + e;
+      if (i + j > last || e >= channels) return;
+      const T* from = rows.row(begin + i + j) + channel + e;
       if constexpr (kSize == 1) of[array][j][e] = *from;
       else __pipeline_memcpy_async(&of[array][j][e], from, kSize * sizeof(T));
-    }
+    });
   }
 };
 
-// A chunk of one sequence. Sequence s has its chunks in the rows from cu[s] / chunk + s on.
+// The row of sequence s's first chunk; the others follow.
+template <class T>
+__device__ inline int64_t first_row(const Inputs<T>& a, int64_t s) {
+  return a.whole ? s : a.cu[s] / a.chunk + s;
+}
+
+// A chunk of one sequence.
 struct Chunk {
   int64_t s, row, first, last;  // of the sequence
   int64_t begin, end;           // of the chunk
 
   template <class T>
   __device__ Chunk(const Inputs<T>& a, int64_t r) : row(r) {
-    s = sequence_of_row(a.cu, a.n_seqs, a.chunk, row);
+    s = a.whole ? row : sequence_of_row(a.cu, a.n_seqs, a.chunk, row);
     first = a.cu[s];
     last = a.cu[s + 1];
-    begin = first + (row - (first / a.chunk + s)) * a.chunk;
+    begin = first + (row - first_row(a, s)) * a.chunk;
     end = begin + a.chunk < last ? begin + a.chunk : last;
   }
   // Rows that no chunk needs; an empty sequence has one chunk, which hands its state on.
@@ -144,11 +162,17 @@ struct Chunk {
   __device__ bool is_last() const { return end >= last; }
 };
 
+// The state at a place among those of four lanes, four each, as the matrix unit's products have
+// them.
+__device__ inline int state_of_products(int place) {
+  return place % 4 / 2 * 8 + place / 4 * 2 + place % 2;
+}
+
 // Where a thread stands.
-template <class T, int kLanes, int kStates>
+template <class T, int kLanes, int kStates, bool kMatrix = true>
 struct Lane {
   static constexpr int kChannels = 32 / kLanes;
-  static constexpr bool kProducts = kLanes == 4 && kIsNarrow<T>;  // by the matrix unit
+  static constexpr bool kProducts = kMatrix && kLanes == 4 && kIsNarrow<T>;  // by the matrix unit
   static_assert(!kProducts || kStates == 4);
 
   int lane, g, c;
@@ -167,7 +191,7 @@ struct Lane {
   }
   // The lane's i-th state.
   __device__ int state(int i) const {
-    return kProducts ? i / 2 * 8 + g * 2 + i % 2 : g * kStates + i;
+    return kProducts ? state_of_products(g * kStates + i) : g * kStates + i;
   }
 };
 
@@ -294,9 +318,6 @@ inline Taps view_taps(TapViews& views, const ScanTaps& taps, int64_t d_inner, in
   return out;
 }
 
-// Four warps a block: rows of B and C then come from the L1 cache for three of them.
-inline constexpr int kWarps = 4;
-
 // Calls body with a number of the type that x and what goes with it have.
 template <class Body>
 void with_type(DType dtype, Body&& body) {
@@ -328,8 +349,9 @@ struct Factors {
 // Tokens of a chunk, as shapes alone say: a sequence is cut where there are too few for `warps`
 // warps, about what a large GPU runs at a time.
 int64_t chunk_for(const ScanInputs& in, int64_t warps);
+inline bool is_whole(const ScanInputs& in, int64_t chunk) { return in.seqs.max_len <= chunk; }
 inline int64_t chunk_rows(const ScanInputs& in, int64_t chunk) {
-  return in.seqs.count() == 0 ? 0 : in.seqs.tokens / chunk + in.seqs.count();
+  return (is_whole(in, chunk) ? 0 : in.seqs.tokens / chunk) + in.seqs.count();
 }
 // `tables`, of states, are those that a kernel reads and writes; `more` stand beside x.
 template <class T>

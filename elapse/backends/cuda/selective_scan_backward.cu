@@ -25,7 +25,7 @@ constexpr float kLn2 = 0.693147180559945309417f;
 
 template <class T, int kLanes, int kStates, bool kTaps>
 struct Walk {
-  using At = Lane<T, kLanes, kStates>;
+  using At = Lane<T, kLanes, kStates, false>;
   using Shared = Layout<T, kLanes, kStates>;
   // Of the loops over a tile; with taps nothing is gained by it.
   static constexpr int kUnroll = kTaps ? 1 : kTile, kUnrollStates = kTaps ? 1 : kStates;
@@ -35,16 +35,17 @@ struct Walk {
   typename Shared::Block& block;
   typename Shared::Warp& shared;
   const OwnMasks masks;
-  const ChannelSums channel_sums;
   float A2[kStates], dh[kStates] = {}, dA[kStates] = {};
   float dD = 0, dbias = 0, bias, skip;
+  int channel;    // of the block's
   int stage = 0;  // which of the block's holds the tile at hand
 
   __device__ Walk(const Backward<T>& args, const At& lane, typename Shared::Block& memory, int warp)
-      : a(args), at(lane), block(memory), shared(memory.warps[warp]), masks(lane), channel_sums(lane) {
+      : a(args), at(lane), block(memory), shared(memory.warps[warp]), masks(lane) {
     load_A(a.in, at, A2);
     bias = a.in.dt_bias[at.e];
     skip = a.in.D[at.e];
+    channel = warp * Shared::kChannels + at.c;
   }
 
   __device__ void load(const float* table, int64_t row, float (&states)[kStates]) const {
@@ -67,14 +68,25 @@ struct Walk {
 
   // Copies a tile's factors, and its tokens of the block's channels, into shared memory; the last
   // token stands for those beyond.
-  __device__ void fetch(const Chunk& chunk, int tile) {
+  __device__ void fetch(const Chunk& chunk, int64_t checkpoint, int tile) {
     const int last = static_cast<int>(chunk.end - chunk.begin) - 1, first = tile * kTile;
-    const int64_t channel = blockIdx.y * int64_t{Shared::kBlockChannels};
+    const int64_t first_channel = blockIdx.y * int64_t{Shared::kBlockChannels};
     auto& own = block.own[tile % 2];
-    own.fetch(0, a.in.x, a.in, channel, chunk.begin, first, last);
-    own.fetch(1, a.in.dt_raw, a.in, channel, chunk.begin, first, last);
-    own.fetch(2, a.in.z, a.in, channel, chunk.begin, first, last);
-    own.fetch(3, a.dout, a.in, channel, chunk.begin, first, last);
+    own.fetch(0, a.in.x, a.in, first_channel, chunk.begin, first, last);
+    own.fetch(1, a.in.dt_raw, a.in, first_channel, chunk.begin, first, last);
+    own.fetch(2, a.in.z, a.in, first_channel, chunk.begin, first, last);
+    own.fetch(3, a.dout, a.in, first_channel, chunk.begin, first, last);
+    const float* from = a.checkpoints + state_row(a.in, checkpoint + tile, at.e);
+    float* to = block.starts[tile % 2][threadIdx.x];
+#pragma unroll
+    for (int n = 0; n < kStates; n += 2) {
+      if (a.in.vectors && at.state(n) < a.in.d_state) {
+        __pipeline_memcpy_async(to + n, from + at.state(n), sizeof(float2));
+      } else {
+        to[n] = at.state(n) < a.in.d_state ? from[at.state(n)] : 0.0f;
+        to[n + 1] = at.state(n + 1) < a.in.d_state ? from[at.state(n + 1)] : 0.0f;
+      }
+    }
     block.stages[tile % 2].fetch(a.in, chunk.begin, first, last);
   }
 
@@ -82,10 +94,9 @@ struct Walk {
   __device__ int own_place(int i) const { return i * kGroup + at.own; }
   __device__ Own own_of(int i) const {
     const auto& own = block.own[stage].of;
-    const int place = own_place(i),
-              e = static_cast<int>(threadIdx.x) / 32 * Shared::kChannels + at.c;
-    return {static_cast<float>(own[0][place][e]), static_cast<float>(own[1][place][e]),
-            static_cast<float>(own[2][place][e]), static_cast<float>(own[3][place][e])};
+    const int place = own_place(i);
+    return {static_cast<float>(own[0][place][channel]), static_cast<float>(own[1][place][channel]),
+            static_cast<float>(own[2][place][channel]), static_cast<float>(own[3][place][channel])};
   }
   __device__ bool is_real(const Tile<T>& tile, int place) const {
     return place <= tile.last && at.active;
@@ -97,34 +108,41 @@ struct Walk {
     return back(ScanPoint::ssm_out, own.dout * gate, t);
   }
 
-  // Step 1. Tokens that are not there take steps of 0 and have no gradient.
+  // Step 1. Tokens that are not there take steps of 0 and have no gradient. Values are read before
+  // any is written, so that their chains run side by side.
   __device__ void steps(const Tile<T>& tile) {
+    Own owns[kGroups];
+    float dt[kGroups] = {}, dtx[kGroups] = {}, dy[kGroups] = {};
+#pragma unroll kUnroll
+    for (int i = 0; i < kGroups; ++i) owns[i] = own_of(i);
 #pragma unroll kUnroll
     for (int i = 0; i < kGroups; ++i) {
+      const Own& own = owns[i];
       const int place = own_place(i);
       const int64_t t = tile.begin + place;
-      const Own own = own_of(i);
-      float dt = 0, dtx = 0, dy = 0;
-      if (is_real(tile, place)) {
-        const float dt_pre = through(ScanPoint::dt_pre, own.dt_raw + bias, t);
-        dt = through(ScanPoint::dt, fast_softplus(dt_pre), t);
-        const float dssm = dssm_of(own, t);
-        dy = back(ScanPoint::y, dssm, t);
-        dtx = dt * own.x;
-        dD = fmaf(dssm, own.x, dD);
-      }
-      if (at.g < kGroup) {
-        shared.dt[at.c][place] = dt;
-        shared.dtx[at.c][place] = dtx;
-        shared.dy[at.c][place] = dy;
+      const bool real = is_real(tile, place);
+      if (kTaps && !real) continue;
+      const float dt_pre = through(ScanPoint::dt_pre, own.dt_raw + bias, t);
+      dt[i] = real ? through(ScanPoint::dt, fast_softplus(dt_pre), t) : 0.0f;
+      const float dssm = real ? dssm_of(own, t) : 0.0f;
+      dy[i] = back(ScanPoint::y, dssm, t);
+      const float x = real ? own.x : 0.0f;
+      dtx[i] = dt[i] * x;
+      dD = fmaf(dssm, x, dD);
+    }
+    if (at.g < kGroup) {
+#pragma unroll kUnroll
+      for (int i = 0; i < kGroups; ++i) {
+        shared.dt[at.c][own_place(i)] = dt[i];
+        shared.dtx[at.c][own_place(i)] = dtx[i];
+        shared.dy[at.c][own_place(i)] = dy[i];
       }
     }
     __syncwarp();
   }
 
-  // Step 2: h becomes the last state, h_before those before each token.
-  __device__ void states_again(const Tile<T>& tile, float (&h)[kStates],
-                               float (&h_before)[kTile][kStates]) {
+  // Step 2, from the state h on.
+  __device__ void states_again(const Tile<T>& tile, float (&h)[kStates], States<kStates>& states) {
     const auto& staged = block.stages[stage];
 #pragma unroll kUnroll
     for (int i = 0; i < kGroups; ++i) {
@@ -142,15 +160,18 @@ struct Walk {
         if constexpr (kTaps) x = real ? static_cast<float>(a.in.x(t, at.e)) : 0.0f;
 #pragma unroll kUnrollStates
         for (int n = 0; n < kStates; ++n) {
-          h_before[place][n] = h[n];
+          states.before[place][n] = h[n];
           h[n] = state_after(h[n], real, t, n, dts[j], x, write[j % 2][n], staged.B[place]);
         }
       }
     }
+#pragma unroll
+    for (int n = 0; n < kStates; ++n) states.last[n] = h[n];
     __syncwarp();  // or the compiler would keep all decays for step 3, in memory
   }
 
-  // The products of a channel's four values with a factor's rows, for the lane's states.
+  // The products of a channel's four values with a factor's rows, for the lane's states, and each
+  // as two factors, where products come from the matrix unit the second of them 1.
   struct Outer {
     const At& at;
     float values[kGroup];
@@ -162,6 +183,13 @@ struct Walk {
         load_factors(rows[j + k], at, out[k]);
 #pragma unroll
         for (int n = 0; n < kStates; ++n) out[k][n] *= values[j + k];
+      }
+    }
+    __device__ void factors_at_tokens(int j, float (&out)[2][kStates], float (&by)[2]) const {
+#pragma unroll
+      for (int k = 0; k < 2; ++k) {
+        load_factors(rows[j + k], at, out[k]);
+        by[k] = values[j + k];
       }
     }
   };
@@ -195,26 +223,28 @@ struct Walk {
 
   // What the states of two tokens that follow each other give on, backwards.
   struct Back {
-    float read[2][kStates];      // times dy, to C
-    float to_B[2][kStates];      // times dt x to B; through edits of B_bar times dt
-    float to_x[2][kStates];      // times B, to dt x; through edits whole, to x
-    float exponent[2][kStates];  // to dt, times ln 2
+    float read[2][kStates];       // times dy, to C
+    float to_B[2][kStates];       // times dt x to B; through edits of B_bar times dt
+    float to_x[2][kStates];       // times B, to dt x; through edits whole, to x
+    float dexponent[2][kStates];  // times A, to dt
   };
-  __device__ void state_back(bool real, int64_t t, int k, int n, float dt, float x, float dread,
-                             const T* B, float before, float after, Back& out) {
+  __device__ void state_back(bool real, int64_t t, int k, int n, float dt, float x, float C,
+                             float dy, const T* B, float before, float after, Back& out) {
     const float decay = exp2_fast(dt * A2[n]);
-    float kept = decay, dexponent;
+    float passed, dexponent;
     out.read[k][n] = after;
     if (is_tapped(real, n)) {
       const int state = at.state(n);
       out.read[k][n] = through(ScanPoint::readout_h, after, t, state);
-      dh[n] = back(ScanPoint::h, dh[n] + back(ScanPoint::readout_h, dread, t, state), t, state);
+      const float dread = back(ScanPoint::readout_h, C * dy, t, state);
+      const float sum = a.taps.edited ? dh[n] + dread : fmaf(C, dy, dh[n]);
+      dh[n] = back(ScanPoint::h, sum, t, state);
       const float dwrite = back(ScanPoint::write, dh[n], t, state);
       const float dB_bar = back(ScanPoint::B_bar, dwrite * x, t, state);
       const float ddecay = back(ScanPoint::decay, dh[n] * before, t, state);
-      kept = through(ScanPoint::decay, decay, t, state);
+      passed = dh[n] * through(ScanPoint::decay, decay, t, state);
       out.to_B[k][n] = out.to_x[k][n] = dwrite;
-      dexponent = dh[n] * (decay * before);
+      dexponent = passed * before;
       if (a.taps.edited) {
         const float B_bar = dt * static_cast<float>(B[state]);
         out.to_B[k][n] = dB_bar;
@@ -222,28 +252,31 @@ struct Walk {
         dexponent = ddecay * decay;
       }
     } else {
-      dh[n] += dread;
+      dh[n] = fmaf(C, dy, dh[n]);
       out.to_B[k][n] = out.to_x[k][n] = dh[n];
-      dexponent = dh[n] * (decay * before);
+      passed = dh[n] * decay;
+      dexponent = passed * before;
     }
-    out.exponent[k][n] = dexponent * A2[n];
+    out.dexponent[k][n] = dexponent;
     dA[n] = fmaf(dexponent, dt, dA[n]);
-    dh[n] *= kept;
+    dh[n] = passed;
   }
 
   // Step 3, for one group of four tokens: calls take(j, Back) for tokens j and j + 1, the last
   // first.
   template <class Take>
-  __device__ void walk_back(const Tile<T>& tile, int i, const float (&h)[kStates],
-                            const float (&h_before)[kTile][kStates], const Take& take) {
+  __device__ void walk_back(const Tile<T>& tile, int i, const States<kStates>& states,
+                            const Take& take) {
     const auto& staged = block.stages[stage];
     float dts[kGroup];
     load_four(&shared.dt[at.c][i * kGroup], dts);
     const auto dreads = outer(shared.dy[at.c], staged.C, i);
 #pragma unroll kUnroll
     for (int j = kGroup - 2; j >= 0; j -= 2) {
-      float dread[2][kStates];
-      dreads.at_tokens(j, dread);
+      float C[2][kStates], dy[2] = {1, 1}, before[2][kStates], after[2][kStates];
+      if constexpr (At::kProducts) dreads.at_tokens(j, C);
+      else dreads.factors_at_tokens(j, C, dy);
+      states.get(i * kGroup + j, before, after);
       Back given;
 #pragma unroll kUnroll
       for (int k = 1; k >= 0; --k) {
@@ -254,9 +287,8 @@ struct Walk {
         if constexpr (kTaps) x = real ? static_cast<float>(a.in.x(t, at.e)) : 0.0f;
 #pragma unroll kUnrollStates
         for (int n = 0; n < kStates; ++n) {
-          const float after = place + 1 < kTile ? h_before[(place + 1) % kTile][n] : h[n];
-          state_back(real, t, k, n, dts[j + k], x, dread[k][n], staged.B[place],
-                     h_before[place][n], after, given);
+          state_back(real, t, k, n, dts[j + k], x, C[k][n], dy[k], staged.B[place], before[k][n],
+                     after[k][n], given);
         }
       }
       take(j, given);
@@ -269,68 +301,90 @@ struct Walk {
     return edited() ? shared.dt : shared.dtx;
   }
 
-  // With sums by the matrix unit; `dys` and `to_B_values` are for those over channels.
-  __device__ void group_by_products(const Tile<T>& tile, int i, const float (&h)[kStates],
-                                    const float (&h_before)[kTile][kStates],
-                                    const float (&dys)[4], const float (&to_B_values)[4],
-                                    int warp) {
-    const auto& staged = block.stages[stage];
-    Reads<T> y(at, masks, &staged.C[i * kGroup]), to_B_bar(at, masks, &staged.B[i * kGroup]),
-        to_x = edited() ? Reads<T>(masks) : to_B_bar, to_dt(masks);
-    walk_back(tile, i, h, h_before, [&](int j, const Back& given) {
+  // What four tokens get from a channel's states, each lane its own of them: y, dx, ddt and,
+  // through edits, what dt gets through B_bar. By the matrix unit, ...
+  struct ProductSums {
+    const Walk& walk;
+    Reads<T> y, to_B_bar, to_x, to_dt;
+
+    __device__ ProductSums(const Walk& w, int i)
+        : walk(w),
+          y(w.at, w.masks, &w.block.stages[w.stage].C[i * kGroup]),
+          to_B_bar(w.at, w.masks, &w.block.stages[w.stage].B[i * kGroup]),
+          to_x(w.edited() ? Reads<T>(w.masks) : to_B_bar),
+          to_dt(w.masks) {}
+    __device__ void add(int j, const Back& given) {
+      float to_step[2][kStates];
+#pragma unroll
+      for (int n = 0; n < kStates; ++n) {
+        to_step[0][n] = given.dexponent[0][n] * walk.A2[n];
+        to_step[1][n] = given.dexponent[1][n] * walk.A2[n];
+      }
       y.add(j, given.read);
       to_x.add(j, given.to_x);
+      to_dt.add(j, to_step);
       if constexpr (kTaps) to_B_bar.add(j, given.to_B);
-      to_dt.add(j, given.exponent);
-      channel_sums.store(at, dys, i * kGroup + j, given.read, block.sums[warp][0]);
-      channel_sums.store(at, to_B_values, i * kGroup + j, given.to_B, block.sums[warp][1]);
-    });
-    own_back(tile, i, y.own(), to_x.own(), to_dt.own() * kLn2, kTaps ? to_B_bar.own() : 0.0f);
-    __syncwarp();  // loads of the next group stay behind it: there are no registers for them
-  }
+    }
+    __device__ float own(const Reads<T>& sum) const { return sum.own(); }
+  };
 
-  __device__ void group_by_lanes(const Tile<T>& tile, int i, const float (&h)[kStates],
-                                 const float (&h_before)[kTile][kStates], int warp) {
-    const auto& staged = block.stages[stage];
-    float y[kGroup] = {}, to_x[kGroup] = {}, to_dt[kGroup] = {}, to_B_bar[kGroup] = {};
-    walk_back(tile, i, h, h_before, [&](int first, const Back& given) {
+  // ... or lane by lane.
+  struct LaneSums {
+    const Walk& walk;
+    int first;
+    float y[kGroup] = {}, to_B_bar[kGroup] = {}, to_x[kGroup] = {}, to_dt[kGroup] = {};
+
+    __device__ LaneSums(const Walk& w, int i) : walk(w), first(i * kGroup) {}
+    __device__ void add(int j, const Back& given) {
+      const auto& staged = walk.block.stages[walk.stage];
 #pragma unroll
       for (int k = 1; k >= 0; --k) {
-        const int j = first + k, place = i * kGroup + j;
-        float B[kStates], C[kStates], to_C[kStates], to_B[kStates];
-        load_factors(staged.B[place], at, B);
-        load_factors(staged.C[place], at, C);
-        const float dy = shared.dy[at.c][place], v = to_B_factors()[at.c][place];
+        float B[kStates], C[kStates];
+        load_factors(staged.B[first + j + k], walk.at, B);
+        load_factors(staged.C[first + j + k], walk.at, C);
 #pragma unroll
         for (int n = 0; n < kStates; ++n) {
-          to_C[n] = dy * given.read[k][n];
-          to_B[n] = v * given.to_B[k][n];
-          y[j] = fmaf(C[n], given.read[k][n], y[j]);
-          to_x[j] = fmaf(edited() ? 1.0f : B[n], given.to_x[k][n], to_x[j]);
-          to_dt[j] += given.exponent[k][n];
-          if constexpr (kTaps) to_B_bar[j] = fmaf(B[n], given.to_B[k][n], to_B_bar[j]);
+          y[j + k] = fmaf(C[n], given.read[k][n], y[j + k]);
+          to_x[j + k] = fmaf(walk.edited() ? 1.0f : B[n], given.to_x[k][n], to_x[j + k]);
+          to_dt[j + k] = fmaf(walk.A2[n], given.dexponent[k][n], to_dt[j + k]);
+          if constexpr (kTaps) to_B_bar[j + k] = fmaf(B[n], given.to_B[k][n], to_B_bar[j + k]);
         }
-        give(j, to_C, to_B);
+      }
+    }
+    __device__ float own(const float (&sums)[kGroup]) const {
+      return sum_lanes<kLanes>(sums, walk.at.lane);
+    }
+  };
+
+  __device__ void group_back(const Tile<T>& tile, int i, const States<kStates>& states, int warp) {
+    std::conditional_t<At::kProducts, ProductSums, LaneSums> sums(*this, i);
+    float dys[kGroup], to_B_values[kGroup];
+    load_four(&shared.dy[at.c][i * kGroup], dys);
+    load_four(&to_B_factors()[at.c][i * kGroup], to_B_values);
+    walk_back(tile, i, states, [&](int j, const Back& given) {
+      sums.add(j, given);
+#pragma unroll
+      for (int k = 1; k >= 0; --k) {
+        give(j + k, dys[j + k], given.read[k], to_B_values[j + k], given.to_B[k]);
       }
     });
     __syncwarp();
     sum_channels(block.sums[warp], i % Shared::kSummedGroups * kGroup);
-    const float dx = sum_lanes<kLanes>(to_x, at.lane), ddt = sum_lanes<kLanes>(to_dt, at.lane);
-    float dB_bars = 0;
-    if constexpr (kTaps) dB_bars = sum_lanes<kLanes>(to_B_bar, at.lane);
-    own_back(tile, i, sum_lanes<kLanes>(y, at.lane), dx, ddt * kLn2, dB_bars);
+    own_back(tile, i, sums.own(sums.y), sums.own(sums.to_x), sums.own(sums.to_dt) * kLn2,
+             kTaps ? sums.own(sums.to_B_bar) : 0.0f);
     __syncwarp();
   }
 
   // To C and B from the lane's states at token j of a group.
-  __device__ void give(int j, const float (&to_C)[kStates], const float (&to_B)[kStates]) const {
-    const int first = (at.c * kLanes + at.g) * kStates;
+  __device__ void give(int j, float dy, const float (&read)[kStates], float v,
+                       const float (&to_B)[kStates]) const {
+    float* given = &shared.given[0][j][(at.c * kLanes + at.g) * kStates];
 #pragma unroll
     for (int n = 0; n < kStates; n += 4) {
-      *reinterpret_cast<float4*>(&shared.given[0][j][first + n]) = {to_C[n], to_C[n + 1],
-                                                                    to_C[n + 2], to_C[n + 3]};
-      *reinterpret_cast<float4*>(&shared.given[1][j][first + n]) = {to_B[n], to_B[n + 1],
-                                                                    to_B[n + 2], to_B[n + 3]};
+      *reinterpret_cast<float4*>(given + n) = {dy * read[n], dy * read[n + 1], dy * read[n + 2],
+                                               dy * read[n + 3]};
+      *reinterpret_cast<float4*>(given + kGroup * Shared::kToken + n) = {
+          v * to_B[n], v * to_B[n + 1], v * to_B[n + 2], v * to_B[n + 3]};
     }
   }
 
@@ -360,7 +414,7 @@ struct Walk {
 
   // The warp's channels, summed for C and B of four tokens: four states a lane at a time.
   template <int kTokens>
-  __device__ void sum_channels(float (&sums)[2][kTokens][Shared::kSums], int first) {
+  __device__ void sum_channels(float (&sums)[2][kTokens][Shared::kPadded], int first) {
     constexpr int kFours = Shared::kPadded / 4;
 #pragma unroll
     for (int k = 0; k < 2 * kGroup * kFours; k += 32) {
@@ -382,11 +436,13 @@ struct Walk {
     constexpr int kFours = Shared::kPadded / 4, kTokens = Shared::kSummedGroups * kGroup;
     constexpr int kCount = 2 * kTokens * kFours;
     __syncthreads();
-    for (int k = static_cast<int>(threadIdx.x); k < kCount; k += Shared::kThreads) {
+#pragma unroll
+    for (int k = static_cast<int>(threadIdx.x); k < kCount; k += kThreads) {
       const int four = k % kFours, j = k / kFours % kTokens, which = k / kFours / kTokens;
       const int place = first_group * kGroup + j;
       float4 sum = {0, 0, 0, 0};
-      for (int w = 0; w < Shared::kBlockWarps; ++w) {
+#pragma unroll
+      for (int w = 0; w < kWarps; ++w) {
         const float4 v = *reinterpret_cast<const float4*>(&block.sums[w][which][j][four * 4]);
         sum = {sum.x + v.x, sum.y + v.y, sum.z + v.z, sum.w + v.w};
       }
@@ -394,30 +450,21 @@ struct Walk {
       float* into = a.dBC + ((blockIdx.y * a.tokens + begin + place) * 2 + which) * Shared::kPadded;
       *reinterpret_cast<float4*>(into + four * 4) = sum;
     }
-    __syncthreads();
+    if (Shared::kSummedGroups < kGroups) __syncthreads();  // else the next tile's comes in between
   }
 
   // The tokens from a checkpoint on.
-  __device__ void run(const Tile<T>& tile, int64_t checkpoint, int warp) {
-    float h[kStates], h_before[kTile][kStates];
-    load(a.checkpoints, checkpoint, h);
+  __device__ void run(const Tile<T>& tile, int warp) {
+    float h[kStates];
+    States<kStates> states;
+#pragma unroll
+    for (int n = 0; n < kStates; ++n) h[n] = block.starts[stage][threadIdx.x][n];
     steps(tile);
-    states_again(tile, h, h_before);
-    if constexpr (At::kProducts) {
-      float dys[4], to_B_values[4];
-      channel_sums.load(at, shared.dy, dys);
-      channel_sums.load(at, to_B_factors(), to_B_values);
+    states_again(tile, h, states);
 #pragma unroll kUnroll
-      for (int i = kGroups - 1; i >= 0; --i) {
-        group_by_products(tile, i, h, h_before, dys, to_B_values, warp);
-      }
-      sum_warps(tile.begin, tile.last, 0);
-    } else {
-#pragma unroll kUnroll
-      for (int i = kGroups - 1; i >= 0; --i) {
-        group_by_lanes(tile, i, h, h_before, warp);
-        if (i % Shared::kSummedGroups == 0) sum_warps(tile.begin, tile.last, i);
-      }
+    for (int i = kGroups - 1; i >= 0; --i) {
+      group_back(tile, i, states, warp);
+      if (i % Shared::kSummedGroups == 0) sum_warps(tile.begin, tile.last, i);
     }
   }
 
@@ -426,13 +473,13 @@ struct Walk {
     const int tiles = (len + kTile - 1) / kTile;
     const int64_t first =
         checkpoint_begin(chunk.first, chunk.s) + (chunk.begin - chunk.first) / kTile;
-    if (tiles > 0) fetch(chunk, tiles - 1);
+    if (tiles > 0) fetch(chunk, first, tiles - 1);
     for (int i = tiles - 1; i >= 0; --i) {
-      if (i > 0) fetch(chunk, i - 1);
+      if (i > 0) fetch(chunk, first, i - 1);
       __pipeline_wait_prior(i > 0 ? 1 : 0);
       __syncthreads();
       stage = i % 2;
-      run(Tile<T>(a, chunk.begin + i * kTile, chunk.end, at.e), first + i, warp);
+      run(Tile<T>(a, chunk.begin + i * kTile, chunk.end, at.e), warp);
     }
   }
 
@@ -450,29 +497,27 @@ struct Walk {
 
 // With edits a block walks all chunks of its sequence, the last first; else one chunk.
 template <class T, int kLanes, int kStates, bool kTaps>
-__global__ void __launch_bounds__((Layout<T, kLanes, kStates>::kThreads),
-                                  (kTaps || kStates > 4 ? 1 : 3))
+__global__ void __launch_bounds__(kThreads, kTaps || kStates > 4 ? 1 : 3)
     backward_kernel(const __grid_constant__ Backward<T> a) {
   using Shared = Layout<T, kLanes, kStates>;
   extern __shared__ float4 memory[];
   auto& block = *reinterpret_cast<typename Shared::Block*>(memory);
   const int warp = static_cast<int>(threadIdx.x) / 32;
-  const int64_t first_channel =
-      (blockIdx.y * int64_t{Shared::kBlockWarps} + warp) * Shared::kChannels;
-  const Lane<T, kLanes, kStates> at(a.in, first_channel);
+  const int64_t first_channel = (blockIdx.y * int64_t{kWarps} + warp) * Shared::kChannels;
+  const Lane<T, kLanes, kStates, false> at(a.in, first_channel);
   Walk<T, kLanes, kStates, kTaps> walk(a, at, block, warp);
-  int64_t row = blockIdx.x, first_row = row;
+  int64_t row = blockIdx.x, earliest = row;
   if (kTaps && a.taps.edited) {
     const int64_t s = blockIdx.x, len = a.in.cu[s + 1] - a.in.cu[s];
-    first_row = a.in.cu[s] / a.in.chunk + s;
-    row = first_row + (len > 0 ? (len - 1) / a.in.chunk : 0);
+    earliest = first_row(a.in, s);
+    row = earliest + (len > 0 ? (len - 1) / a.in.chunk : 0);
   }
   Chunk chunk(a.in, row);
   const bool any = chunk.begin < chunk.last;
   if (any && at.active) walk.load(a.carries, row, walk.dh);
   for (;; chunk = Chunk(a.in, --row)) {
     walk.chunk(chunk, warp);
-    if (row == first_row) break;
+    if (row == earliest) break;
   }
   if (any && chunk.is_first() && a.dstart != nullptr) walk.store(a.dstart, chunk.s, walk.dh);
   walk.finish(blockIdx.x);
@@ -481,10 +526,10 @@ __global__ void __launch_bounds__((Layout<T, kLanes, kStates>::kThreads),
 // Sums over blocks: dB and dC of a token.
 template <class T>
 __global__ void sum_blocks_kernel(const float* dBC, int64_t blocks, int64_t tokens, int padded,
-                                  int d_state, Rows<T> dB, Rows<T> dC) {
+                                  int d_state, bool products, Rows<T> dB, Rows<T> dC) {
   const int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x, size = tokens * 2 * padded;
   if (i >= size) return;
-  const int n = static_cast<int>(i % padded);
+  const int at = static_cast<int>(i % padded), n = products ? state_of_products(at) : at;
   if (n >= d_state) return;
   float sum = 0;
   for (int64_t block = 0; block < blocks; ++block) sum += dBC[block * size + i];
@@ -496,7 +541,7 @@ template <int kLanes, int kStates, class T>
 void run(Device& device, const ScanBackward& args, Backward<T> a, bool active, int64_t parts) {
   using Shared = Layout<T, kLanes, kStates>;
   constexpr int kBytes = sizeof(typename Shared::Block);
-  const int64_t blocks = divide_up(a.in.d_inner, Shared::kBlockWarps * Shared::kChannels);
+  const int64_t blocks = divide_up(a.in.d_inner, kWarps * Shared::kChannels);
   const Shape shape = {blocks, a.tokens, 2, int64_t{Shared::kPadded}};
   const Tensor dBC = device.empty(DType::f32, shape);
   a.dBC = dBC.data<float>();
@@ -504,11 +549,11 @@ void run(Device& device, const ScanBackward& args, Backward<T> a, bool active, i
                              : backward_kernel<T, kLanes, kStates, false>;
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes),
         name_of(args.kOp));
-  launch(device, name_of(args.kOp), kernel, grid_of(parts, blocks), Shared::kThreads, kBytes, a);
+  launch(device, name_of(args.kOp), kernel, grid_of(parts, blocks), kThreads, kBytes, a);
   const int64_t sums = a.tokens * 2 * Shared::kPadded;
   launch(device, name_of(args.kOp), sum_blocks_kernel<T>, grid_of(divide_up(sums, 256)), 256, 0,
-         a.dBC, blocks, a.tokens, Shared::kPadded, a.in.d_state, Rows<T>(args.dB),
-         Rows<T>(args.dC));
+         a.dBC, blocks, a.tokens, Shared::kPadded, a.in.d_state,
+         Lane<T, kLanes, kStates, false>::kProducts, Rows<T>(args.dB), Rows<T>(args.dC));
 }
 
 }  // namespace
@@ -533,20 +578,21 @@ void selective_scan_backward(Device& device, const ScanBackward& args) {
   float* dbias = dD + parts * d_inner;
   with_type(args.in.x.dtype(), [&](auto element) {
     using T = decltype(element);
-    const Backward<T> a = {.in = inputs_of<T>(args.in, factors, chunk, {args.checkpoints}, {args.dout}),
-                           .dout = Rows<const T>(args.dout),
-                           .checkpoints = args.checkpoints.data<float>(),
-                           .carries = carries.data<float>(),
-                           .dx = Rows<T>(args.dx),
-                           .ddt_raw = Rows<T>(args.ddt_raw),
-                           .dz = Rows<T>(args.dz),
-                           .dBC = nullptr,
-                           .dA = dA,
-                           .dD = dD,
-                           .dbias = dbias,
-                           .dstart = starts,
-                           .tokens = args.in.seqs.tokens,
-                           .taps = taps};
+    const Backward<T> a = {
+        .in = inputs_of<T>(args.in, factors, chunk, {args.checkpoints}, {args.dout}),
+        .dout = Rows<const T>(args.dout),
+        .checkpoints = args.checkpoints.data<float>(),
+        .carries = carries.data<float>(),
+        .dx = Rows<T>(args.dx),
+        .ddt_raw = Rows<T>(args.ddt_raw),
+        .dz = Rows<T>(args.dz),
+        .dBC = nullptr,
+        .dA = dA,
+        .dD = dD,
+        .dbias = dbias,
+        .dstart = starts,
+        .tokens = args.in.seqs.tokens,
+        .taps = taps};
     with_layout(d_state, [&](auto lanes, auto states) {
       run<decltype(lanes)::value, decltype(states)::value>(device, args, a, active, parts);
     });

@@ -27,29 +27,24 @@ struct Backward {
 // Shared memory of a block.
 template <class T, int kLanes, int kStates>
 struct Layout {
-  static constexpr int kBlockWarps = 4, kThreads = 32 * kBlockWarps;
-  static constexpr int kChannels = 32 / kLanes, kBlockChannels = kBlockWarps * kChannels;
+  static constexpr int kChannels = 32 / kLanes, kBlockChannels = kWarps * kChannels;
   static constexpr int kPadded = kLanes * kStates;
-  static constexpr bool kProducts = Lane<T, kLanes, kStates>::kProducts;
   static constexpr int kSummedGroups = kPadded > 16 ? 1 : kGroups;  // between sums over warps
   // Rows apart in the banks.
-  static constexpr int kRow = kTile + 4, kToken = 32 * kStates + 16,
-                       kSums = kProducts ? kPadded + 4 : kPadded;
+  static constexpr int kRow = kTile + 4, kToken = 32 * kStates + 16;
 
-  struct Given {
-    float given[2][kGroup][kToken];  // to C and to B, by channel and state
-  };
-  struct Nothing {};
-  struct Warp : std::conditional_t<kProducts, Nothing, Given> {
+  struct Warp {
     alignas(16) float dt[kChannels][kRow];
     alignas(16) float dtx[kChannels][kRow];
     alignas(16) float dy[kChannels][kRow];
+    alignas(16) float given[2][kGroup][kToken];  // to C and to B, by channel and a lane's states
   };
   struct Block {
     Stage<T, kPadded, kTile> stages[2];
     ChannelStage<T, 4, kTile, kBlockChannels> own[2];  // x, dt_raw, z, dout
-    Warp warps[kBlockWarps];
-    alignas(16) float sums[kBlockWarps][2][kSummedGroups * kGroup][kSums];  // to C and to B
+    Warp warps[kWarps];
+    alignas(16) float starts[2][kThreads][kStates];  // each lane's at the checkpoint
+    alignas(16) float sums[kWarps][2][kSummedGroups * kGroup][kPadded];  // to C and to B
   };
 };
 
@@ -80,6 +75,23 @@ __device__ inline void load_four(const float* from, float (&out)[kGroup]) {
 // What a lane has of a token of its own.
 struct Own {
   float x, dt_raw, z, dout;
+};
+
+// The states before and after each token of a tile.
+template <int kStates>
+struct States {
+  float before[kTile][kStates], last[kStates];
+
+  // Before and after tokens `place` and `place` + 1; asked for from the last pair on.
+  __device__ void get(int place, float (&h_before)[2][kStates],
+                      float (&h_after)[2][kStates]) const {
+#pragma unroll
+    for (int n = 0; n < kStates; ++n) {
+      h_before[0][n] = before[place][n];
+      h_before[1][n] = h_after[0][n] = before[place + 1][n];
+      h_after[1][n] = place + 2 < kTile ? before[(place + 2) % kTile][n] : last[n];
+    }
+  }
 };
 
 }  // namespace elapse::cuda::scan

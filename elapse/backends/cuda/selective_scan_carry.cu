@@ -8,8 +8,6 @@
 namespace elapse::cuda::scan {
 namespace {
 
-constexpr int kThreads = 32 * kWarps;
-
 // Where a chunk's tail is taken: of the state that it ends in, or of the gradient of the state that
 // it starts from.
 template <class T>
@@ -140,9 +138,9 @@ __global__ void carry_forward_kernel(Inputs<T> a, const float* pool, const float
   const int64_t width = a.d_inner * a.d_state, s = blockIdx.x;
   const int64_t i = blockIdx.y * int64_t{kThreads} + threadIdx.x;
   if (i >= width) return;
-  const int64_t slot = a.start_slots[s], first = a.cu[s], len = a.cu[s + 1] - first;
+  const int64_t slot = a.start_slots[s], len = a.cu[s + 1] - a.cu[s];
   float carry = slot < 0 ? 0.0f : pool[slot * width + i];
-  const int64_t row = first / a.chunk + s, chunks = len > 0 ? (len - 1) / a.chunk + 1 : 1;
+  const int64_t row = first_row(a, s), chunks = len > 0 ? (len - 1) / a.chunk + 1 : 1;
   for (int64_t c = row; c < row + chunks; ++c) {
     const float tail = c + 1 < row + chunks ? carries[c * width + i] : 0.0f;
     carries[c * width + i] = carry;
@@ -158,14 +156,14 @@ __global__ void carry_backward_kernel(Inputs<T> a, float* dpool, const float* st
   const int64_t width = a.d_inner * a.d_state, s = blockIdx.x;
   const int64_t i = blockIdx.y * int64_t{kThreads} + threadIdx.x;
   if (i >= width) return;
-  const int64_t slot = a.end_slots[s], first = a.cu[s], len = a.cu[s + 1] - first;
+  const int64_t slot = a.end_slots[s], len = a.cu[s + 1] - a.cu[s];
   float carry = 0;
   if (dpool != nullptr && slot >= 0) {
     carry = dpool[slot * width + i];
     dpool[slot * width + i] = 0;
   }
   if (len == 0 && dstart != nullptr) dstart[s * width + i] = carry;
-  const int64_t row = first / a.chunk + s, chunks = len > 0 ? (len - 1) / a.chunk + 1 : 0;
+  const int64_t row = first_row(a, s), chunks = len > 0 ? (len - 1) / a.chunk + 1 : 0;
   for (int64_t c = row + chunks - 1; c >= row; --c) {
     const bool more = c > row && !edited;
     const float tail = more ? carries[c * width + i] : 0.0f;
@@ -276,6 +274,7 @@ Inputs<T> inputs_of(const ScanInputs& in, const Factors& factors, int64_t chunk,
           .d_inner = in.A.dim(0),
           .d_state = static_cast<int>(in.A.dim(1)),
           .chunk = chunk,
+          .whole = is_whole(in, chunk),
           .vectors = vectors,
           .runs = runs};
 }

@@ -15,7 +15,6 @@ namespace {
 
 using namespace scan;
 
-constexpr int kThreads = 32 * kWarps;
 constexpr int64_t kWarpsAtATime = 132 * 16;
 
 template <class T>
@@ -55,12 +54,12 @@ struct Tile {
   int limit;      // the last place that has one; below 0 for a lane without a channel
   const T (*B)[Memory::kPadded];
   const T (*C)[Memory::kPadded];
-  float* dt;   // of the lane's channel, by place; so too
+  float* dt;  // of the lane's channel, by place; so too
   float* dtx;
   Column<T> out;
 
-  __device__ Tile(const Forward<T>& a, const Lane<T, kLanes, kStates>& at, Memory& shared, int stage,
-                  int place, int64_t token, int last)
+  __device__ Tile(const Forward<T>& a, const Lane<T, kLanes, kStates>& at, Memory& shared,
+                  int stage, int place, int64_t token, int last)
       : begin(token),
         limit(at.active ? last : -1),
         B(&shared.stages[stage].B[place]),
@@ -149,30 +148,48 @@ struct Walk {
     }
   }
 
-  // dt and dt x of a tile's tokens that are the lane's own; all lanes of its channel get what they
-  // need of them.
-  template <int kOwn>
-  __device__ void steps(const Tile& tile, float (&dtx)[kOwn]) {
+  // What a lane has of its own tokens of a tile.
+  static constexpr int kOwn = Tile::Memory::kTile / kGroup;
+  struct Own {
+    float x[kOwn], dtx[kOwn], gate[kOwn];
+  };
+
+  // Once a token; dt, and what else they need, goes to all lanes of the channel. Values are read
+  // before any is written, so that their chains run side by side.
+  __device__ void steps(const Tile& tile, Own& own) {
+    float dt[kOwn], z[kOwn];
+#pragma unroll
+    for (int k = 0; k < kOwn; ++k) {
+      const int place = k * kGroup + at.own;
+      dt[k] = tile.dt_raw(place) + bias;
+      own.x[k] = tile.x(place);
+      z[k] = tile.z(place);
+    }
 #pragma unroll
     for (int k = 0; k < kOwn; ++k) {
       const int place = k * kGroup + at.own;
       const bool real = place <= tile.limit;
-      const float dt = step_size(tile.dt_raw(place) + bias, tile.begin + place, real);
-      dtx[k] = real ? dt * tile.x(place) : 0.0f;
-      if (at.g >= kGroup) continue;
-      tile.dt[place] = real ? dt : 0.0f;
-      if constexpr (!At::kProducts) tile.dtx[place] = dtx[k];
+      dt[k] = real ? step_size(dt[k], tile.begin + place) : 0.0f;
+      own.dtx[k] = real ? dt[k] * own.x[k] : 0.0f;
+      own.gate[k] = z[k] * fast_sigmoid(z[k]);
+    }
+    if (at.g < kGroup) {
+#pragma unroll
+      for (int k = 0; k < kOwn; ++k) {
+        tile.dt[k * kGroup + at.own] = dt[k];
+        if constexpr (!At::kProducts) tile.dtx[k * kGroup + at.own] = own.dtx[k];
+      }
     }
     __syncwarp();
   }
 
-  // The four tokens from place i on; `dtx` is the lane's own.
-  __device__ void walk(const Tile& tile, int i, float dtx) {
+  // The four tokens from place i on.
+  __device__ void walk(const Tile& tile, int i, const Own& mine) {
     const float4 dts = *reinterpret_cast<const float4*>(&tile.dt[i]);
     const float dt_of[kGroup] = {dts.x, dts.y, dts.z, dts.w};
     float y;
     if constexpr (At::kProducts) {
-      const Writes<T> writes(at, masks, dtx, tile.B[i + at.own]);
+      const Writes<T> writes(at, masks, mine.dtx[i / kGroup], tile.B[i + at.own]);
       Reads<T> reads(at, masks, tile.C + i);
 #pragma unroll kUnroll
       for (int j = 0; j < kGroup; j += 2) {
@@ -203,10 +220,10 @@ struct Walk {
       y = sum_lanes<kLanes>(sums, at.lane);
     }
     const int own = i + at.own;
-    const float z = tile.z(own), gate = z * fast_sigmoid(z);
-    if (own <= tile.limit && at.g < kGroup) {
-      tile.out[own] = static_cast<T>(finish(tile.begin + own, tile.x(own), gate, y));
-    }
+    if (kTaps && own > tile.limit) return;
+    const T out =
+        static_cast<T>(finish(tile.begin + own, mine.x[i / kGroup], mine.gate[i / kGroup], y));
+    if (own <= tile.limit && at.g < kGroup) tile.out[own] = out;
   }
 
   __device__ void advance_all(const Tile& tile, int i, float dt, const T* B,
@@ -219,8 +236,7 @@ struct Walk {
     for (int n = 0; n < kStates; ++n) read[n] = advance(t, exists, n, dt, x, write[n], B);
   }
 
-  __device__ float step_size(float raw, int64_t t, bool real) {
-    if (kTaps && !real) return 0;
+  __device__ float step_size(float raw, int64_t t) {
     return tapped(ScanPoint::dt, fast_softplus(tapped(ScanPoint::dt_pre, raw, t)), t);
   }
 
@@ -262,10 +278,10 @@ __device__ void walk_chunk(Walk<T, kLanes, kStates, kTaps>& walk, const Chunk& c
       }
       const Tile<T, kLanes, kStates> at_hand(a, walk.at, shared, stage % 2, tile,
                                              chunk.begin + begin + tile, last - begin - tile);
-      float dtx[kTile / kGroup];
-      walk.steps(at_hand, dtx);
+      typename Walk<T, kLanes, kStates, kTaps>::Own own;
+      walk.steps(at_hand, own);
 #pragma unroll
-      for (int k = 0; k < kTile / kGroup; ++k) walk.walk(at_hand, k * kGroup, dtx[k]);
+      for (int i = 0; i < kTile; i += kGroup) walk.walk(at_hand, i, own);
       __syncwarp();
     }
     __syncthreads();
@@ -274,7 +290,7 @@ __device__ void walk_chunk(Walk<T, kLanes, kStates, kTaps>& walk, const Chunk& c
 }
 
 template <class T, int kLanes, int kStates, bool kTaps>
-__global__ void __launch_bounds__(kThreads, kTaps || kStates > 4 ? 1 : 4)
+__global__ void __launch_bounds__(kThreads, kTaps || kStates > 4 ? 1 : 3)
     forward_kernel(const __grid_constant__ Forward<T> a) {
   constexpr int kChannels = 32 / kLanes;
   __shared__ Shared<T, kLanes, kStates> shared;
@@ -298,7 +314,7 @@ __global__ void __launch_bounds__(kThreads) edited_kernel(const __grid_constant_
   const int64_t s = blockIdx.x;
   const Lane<T, kLanes, kStates> at(a.in, (blockIdx.y * int64_t{kWarps} + warp) * kChannels);
   Walk<T, kLanes, kStates, true> walk(a, at);
-  for (int64_t row = a.in.cu[s] / a.in.chunk + s;; ++row) {
+  for (int64_t row = first_row(a.in, s);; ++row) {
     const Chunk chunk(a.in, row);
     // All lanes of a channel: an edit of dt, seen by one, changes the states of all.
     bool changed = walk.changed;

@@ -3,9 +3,9 @@
 #include "elapse/backends/cuda/selective_scan.cuh"
 
 // With activations of 16 bits and up to 16 states, what couples tokens, channels and states is left
-// to the matrix unit: products v B into the states of a warp's eight channels, sums over states,
-// sums over channels. Each lane brings the v of its own channel and token, or its states; no number
-// is passed from lane to lane. Two tokens share a product: one in its upper rows, one in its lower.
+// to the matrix unit: products v B into the states of a warp's eight channels, and sums over
+// states. Each lane brings the v of its own channel and token, or its states; no number is passed
+// from lane to lane. Two tokens share a product: one in its upper rows, one in its lower.
 //
 // Factors have 11 bits (tf32). B and C, of 16 bits, are exact, and what is written into the state
 // takes two parts, so that it has 22; what is read of the state, or of its gradient, is cut off
@@ -114,51 +114,6 @@ struct Reads {
 
   // That of the lane's own channel and token.
   __device__ float own() const { return __uint_as_float(sum) * kCutOff; }
-};
-
-// Sums over a warp's eight channels, for each of 16 states at each of a tile's tokens: sum_e v h.
-// A product with ones turns states about, so that what was its rows, channels, can be summed over.
-// Then rows are tokens, all of which are tried.
-struct ChannelSums {
-  float even[4], odd[4];  // ones where the lane's channel, as a state, is its first or its second
-
-  template <class At>
-  __device__ explicit ChannelSums(const At& at) {
-    const float is_even = at.c == at.g * 2 ? 1.0f : 0.0f, is_odd = at.c == at.g * 2 + 1 ? 1.0f : 0.0f;
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      even[i] = kept(i % 3 == 0 ? is_even : 0.0f, at.lane);
-      odd[i] = kept(i % 3 == 0 ? is_odd : 0.0f, at.lane);
-    }
-  }
-
-  // v by place of a tile (rows of A) and channel, from rows[channel][place]; makes up for what
-  // states lose.
-  template <class At, int kRow>
-  __device__ void load(const At& at, const float (*rows)[kRow], float (&v)[4]) const {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) v[i] = nearest(rows[at.g * 2 + i / 2][at.c + i % 2 * 8] * kCutOff);
-  }
-
-  // The sums of the lane's states at places `place` and `place` + 1 into rows of 16 states.
-  template <class At, int kRow>
-  __device__ void store(const At& at, const float (&v)[4], int place, const float (&h)[2][4],
-                        float (*rows)[kRow]) const {
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      float turned[4] = {};
-      multiply(turned, even, {h[0][half * 2], h[1][half * 2]});
-      multiply(turned, odd, {h[0][half * 2 + 1], h[1][half * 2 + 1]});
-#pragma unroll
-      for (int k = 0; k < 2; ++k) {
-        float d[4] = {};
-        multiply(d, v, {turned[k * 2], turned[k * 2 + 1]});
-        const int upper = (place + k) / 8 * 2;
-        if (at.c != (place + k) % 8) continue;
-        *reinterpret_cast<float2*>(&rows[place + k][half * 8 + at.g * 2]) = {d[upper], d[upper + 1]};
-      }
-    }
-  }
 };
 
 }  // namespace elapse::cuda::scan
