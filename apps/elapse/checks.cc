@@ -105,8 +105,9 @@ CLI::Validator byte_size() {
 }
 
 void add_dtype_option(CLI::App& verb, std::string& name) {
-  verb.add_option("--dtype", name,
-                  "What it computes in: f32, or bf16 (on cuda; parameters, states and sums are f32)")
+  verb.add_option(
+          "--dtype", name,
+          "What it computes in: f32, or bf16 (on cuda; parameters, states and sums are f32)")
       ->check(CLI::IsMember({"f32", "bf16"}));
 }
 

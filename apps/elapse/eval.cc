@@ -191,7 +191,8 @@ void measure_lambada(const Arguments& args, const LanguageModel& model, Measures
 void run_eval(const Arguments& args) {
   if (!args.json.empty()) check_writable(args.json);
   Device device(args.device, args.threads);
-  const auto model = load_model(device, args.model, compute_dtype(args.dtype), WeightMemory::mapped);
+  const auto model =
+      load_model(device, args.model, compute_dtype(args.dtype), WeightMemory::mapped);
   Measures measures;
   measures.note("model", args.model);
   if (args.text.empty()) {

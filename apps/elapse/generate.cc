@@ -156,7 +156,8 @@ void run_generate(const Arguments& args) {
   const std::string prompt =
       args.prompt_file ? open_input(*args.prompt_file).read_all() : args.prompt.value_or("");
   Device device(args.device, args.threads);
-  const auto model = load_model(device, args.model, compute_dtype(args.dtype), WeightMemory::mapped);
+  const auto model =
+      load_model(device, args.model, compute_dtype(args.dtype), WeightMemory::mapped);
   ModelText text;
   if (!args.prompt_tokens) {
     text = open_text(args, model->config().vocab_size);

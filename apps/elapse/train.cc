@@ -276,7 +276,8 @@ Subject subject_from_checkpoint(const TrainArguments& args, const TrainConfig& t
   const ModelConfig config = open_checkpoint(args.model).config;
   check_memory(config, train);
   auto source = open_source(args, &config);
-  return {std::move(source), load_model(device, args.model, compute_dtype(args.dtype), WeightMemory::trained)};
+  return {std::move(source),
+          load_model(device, args.model, compute_dtype(args.dtype), WeightMemory::trained)};
 }
 
 void run_train(const CLI::App& verb, const TrainArguments& args) {

@@ -415,9 +415,10 @@ Var causal_conv(Tape& tape, const Var& x, const Var& weight, const Var& bias, co
   const int64_t d_inner = weight.dim(0), d_conv = weight.dim(1);
   const Var y =
       tape.result(device.empty(x.dtype(), {seqs.tokens, d_inner}), {&x, &weight, &bias, &pool});
-  const Tensor saved_start = y.needs_grad() && pool
-                                 ? device.empty(wide_dtype(x.dtype()), {seqs.count(), d_conv - 1, d_inner})
-                                 : Tensor();
+  const Tensor saved_start =
+      y.needs_grad() && pool
+          ? device.empty(wide_dtype(x.dtype()), {seqs.count(), d_conv - 1, d_inner})
+          : Tensor();
   const Tensor bias_value = bias ? bias.value() : Tensor();
   causal_conv_forward(device, {.x = x.value(),
                                .weight = weight.value(),
@@ -495,9 +496,8 @@ Var selective_scan(Tape& tape, const ScanVars& in, const Sequences& seqs, const 
       tape.result(device.empty(dtype, {seqs.tokens, d_inner}),
                   {&in.x, &in.dt_raw, &in.dt_bias, &in.A, &in.B, &in.C, &in.D, &in.z, &pool});
   const Tensor checkpoints =
-      out.needs_grad()
-          ? device.empty(wide_dtype(dtype), {checkpoint_count(seqs), d_inner, d_state})
-          : Tensor();
+      out.needs_grad() ? device.empty(wide_dtype(dtype), {checkpoint_count(seqs), d_inner, d_state})
+                       : Tensor();
   selective_scan_forward(device, {.in = scan_inputs(in, seqs),
                                   .pool = pool ? pool.value() : Tensor(),
                                   .checkpoints = checkpoints,
@@ -676,9 +676,9 @@ Var linear_cross_entropy(Tape& tape, const Var& x, const Var& weight, const Tens
       device, {x.value(), weight.value(), targets, loss.value(), unit_dx, unit_dweight});
   tape.record(loss, [&tape, x, weight, loss, unit_dx, unit_dweight] {
     AssignedGrad dx(tape, x);
-    linear_cross_entropy_backward(
-        tape.device(), {loss.grad(), unit_dx, unit_dweight, dx.tensor(),
-                        weight.needs_grad() ? tape.accumulated_grad(weight) : Tensor()});
+    linear_cross_entropy_backward(tape.device(),
+                                  {loss.grad(), unit_dx, unit_dweight, dx.tensor(),
+                                   weight.needs_grad() ? tape.accumulated_grad(weight) : Tensor()});
     dx.commit();
   });
   return loss;

@@ -91,8 +91,8 @@ Var Mamba::forward(Tape& tape, const Var& u, const Sequences& seqs, const LayerS
   std::vector<Var> halves = {in, Var()};
   if (config_.gate) halves = split(tape, in, {config_.d_inner, config_.d_inner});
   const Var in_x = points.pass(tape, "in_x", halves[0]);
-  const Var in_z =
-      config_.gate ? points.pass(tape, "in_z", halves[1]) : open_gate(tape, seqs.tokens, in.dtype());
+  const Var in_z = config_.gate ? points.pass(tape, "in_z", halves[1])
+                                : open_gate(tape, seqs.tokens, in.dtype());
   const Var x = points.pass(
       tape, "x", convolve(tape, *this, in_x, conv_weight_, conv_bias_, seqs, state, points));
   const Var gated = points.pass(tape, "gated", scan(tape, x, in_z, seqs, state, points));

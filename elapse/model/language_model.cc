@@ -121,8 +121,7 @@ Var LanguageModel::forward(Tape& tape, const Batch& batch, State* state, Points*
   return pass(tape, {}, batch, state, points);
 }
 
-Var LanguageModel::loss(Tape& tape, const Batch& batch, const Tensor& targets,
-                        State* state) const {
+Var LanguageModel::loss(Tape& tape, const Batch& batch, const Tensor& targets, State* state) const {
   ELAPSE_CHECK(batch.tokens.numel() == batch.seqs.tokens,
                "the sequences have {} tokens together, but {} are given", batch.seqs.tokens,
                batch.tokens.numel());

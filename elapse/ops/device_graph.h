@@ -11,8 +11,8 @@ namespace elapse {
 // those that the caller has kept hold the last replay's results.
 class DeviceGraph {
  public:
-  // Records without running. The device has_graphs(). Work that waits for the device, or copies from
-  // the host or to it, is an Error: what it reads stands in tensors that were there before.
+  // Records without running. The device has_graphs(). Work that waits for the device, or copies
+  // from the host or to it, is an Error: what it reads stands in tensors that were there before.
   DeviceGraph(Device& device, const std::function<void()>& work);
   ~DeviceGraph();
   DeviceGraph(const DeviceGraph&) = delete;

@@ -6,9 +6,9 @@ namespace elapse {
 
 // y = x W^T + b. Rows of x, y, dx, dy may be strided; W is contiguous. Where the others are f32, W
 // may be f16 or bf16: sums are of f32. A backend may then round the factors x to bf16 for a W of
-// bf16, which is what processors multiply fast; ref does not. Where x and dy are bf16 (which ref and
-// cpu do not compute in), W is rounded to that and may be f32, as b and what is accumulated are, and
-// y may be f32.
+// bf16, which is what processors multiply fast; ref does not. Where x and dy are bf16 (which ref
+// and cpu do not compute in), W is rounded to that and may be f32, as b and what is accumulated
+// are, and y may be f32.
 struct LinearForward {
   static constexpr Op kOp = Op::linear_forward;
   Tensor x;       // (rows, in)

@@ -28,8 +28,7 @@ bool can_compute_in(DType dtype) {
 }  // namespace
 
 void fill(Device& device, const Fill& args) {
-  ELAPSE_CHECK(can_compute_in(args.out.dtype()), "fill: cannot fill {}",
-               name_of(args.out.dtype()));
+  ELAPSE_CHECK(can_compute_in(args.out.dtype()), "fill: cannot fill {}", name_of(args.out.dtype()));
   device.launch(args.out.dtype(), args);
 }
 

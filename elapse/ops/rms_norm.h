@@ -32,9 +32,9 @@ struct RmsNormBackward {
   double eps = 1e-5;
   Tap scale_tap;      // forward's
   Tensor dsum_total;  // (tokens, d_model), assigned; may be dsum
-  Tensor dx;          // (tokens, d_model), assigned: dsum_total for an x of dy's dtype where sum has
-                      // another; or empty
-  Tensor dweight;     // (d_model), accumulated
+  Tensor dx;       // (tokens, d_model), assigned: dsum_total for an x of dy's dtype where sum has
+                   // another; or empty
+  Tensor dweight;  // (d_model), accumulated
 };
 
 void rms_norm_forward(Device& device, const RmsNormForward& args);

@@ -59,7 +59,8 @@ TEST(Bf16, CudaAgreesWithFloat32) {
     for (const int64_t token : tokens) {
       Tape tape(*device, false);
       const Batch batch = {device->upload(std::vector<int64_t>{token}, {1}),
-                           make_sequences(*device, {1}, {0}, {0}), {}};
+                           make_sequences(*device, {1}, {0}, {0}),
+                           {}};
       const Tensor logits = narrow->forward(tape, batch, &state).value();
       ASSERT_EQ(logits.dtype(), DType::f32);
       std::vector<float> row(static_cast<size_t>(logits.numel()));
@@ -81,8 +82,8 @@ TEST(Bf16, PointsCannotBeLookedAt) {
   Points points;
   points.watch("layers.0.mixer.x");
   Tape tape(*device, false);
-  const Batch batch = {device->upload(std::vector<int64_t>{1}, {1}),
-                       make_sequences(*device, {1}), {}};
+  const Batch batch = {
+      device->upload(std::vector<int64_t>{1}, {1}), make_sequences(*device, {1}), {}};
   EXPECT_THROW(model->forward(tape, batch, nullptr, &points), Error);
 }
 

@@ -38,6 +38,10 @@ const Case kCases[] = {
     {5, 9, 1100},           // more than one tile across
     {20, 3, 1100, true},
     {300, 1030, 9},
+    {1, 768, 100, true},
+    {3, 264, 70, true},
+    {4, 1032, 9},
+    {5, 256, 40},
 };
 
 struct Call {
@@ -72,7 +76,22 @@ TEST(Linear, AgreesWithRef) {
     const auto longest = static_cast<double>(std::max({c.rows, c.in, c.out}));
     const auto call = [&](Device& device, Operands& o) { run(device, make_call(o, c)); };
     expect_backends_agree(call, kEpsilon * (longest + 2));
+    expect_cuda_agrees(call, kEpsilon * (longest + 2), 1, DType::f32, Guarded::kAligned);
     expect_cuda_agrees_in_bf16(call, kEpsilon * (longest + 2));
+  }
+}
+
+TEST(Linear, CudaTakesWeightsOf16BitsInFloat) {
+  for (const DType narrow : {DType::bf16, DType::f16}) {
+    for (const Case& c : kCases) {
+      SCOPED_TRACE(::testing::Message() << c.rows << " rows, " << c.in << " to " << c.out);
+      const auto call = [&](Device& device, Operands& o) {
+        const Tensor x = o.input({c.rows, c.in}), weight = o.activation({c.out, c.in});
+        linear_forward(device, {x, weight, {}, o.assigned({c.rows, c.out})});
+      };
+      const double tolerance = kEpsilon * static_cast<double>(c.in + 2);
+      expect_cuda_agrees(call, tolerance, 1, narrow, Guarded::kAligned);
+    }
   }
 }
 
@@ -96,9 +115,9 @@ TEST(Linear, GradientsOfInputsAreAddedWhereAsked) {
   for (const Case& c : kCases) {
     SCOPED_TRACE(::testing::Message() << c.rows << " rows, " << c.in << " to " << c.out);
     const auto call = [&](Device& device, Operands& o) {
-      linear_backward_input(device, {o.input({c.rows, c.out}, -1, 1, c.row_padding),
-                                     o.input({c.out, c.in}),
-                                     o.accumulated({c.rows, c.in}, c.row_padding), true});
+      linear_backward_input(device,
+                            {o.input({c.rows, c.out}, -1, 1, c.row_padding), o.input({c.out, c.in}),
+                             o.accumulated({c.rows, c.in}, c.row_padding), true});
     };
     expect_backends_agree(call, kEpsilon * static_cast<double>(c.out + 2));
   }

@@ -80,8 +80,8 @@ TEST(AdamW, AgreesWithRefOnManyTensors) {
     SumOfSquares sum;
     for (int64_t i = 0; i < 1001; ++i) {
       const int64_t n = i % 7;
-      args.tensors.push_back({o.accumulated({n}), o.input({n}), o.accumulated({n}),
-                              o.accumulated({n}), i % 2 == 1});
+      args.tensors.push_back(
+          {o.accumulated({n}), o.input({n}), o.accumulated({n}), o.accumulated({n}), i % 2 == 1});
       const Tensor& v = args.tensors.back().v;
       for_each_offset(v, [&](int64_t at) { put(v, at, std::abs(get(v, at))); });
       sum.tensors.push_back(args.tensors.back().grad);

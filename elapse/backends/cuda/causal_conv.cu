@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // A thread two channels, over a span of tokens, with the last inputs in registers. Bound: memory,
 // 8 bytes an element forward and 12 backward, half of that in bf16; neighbouring spans meet in
-// three tokens, which come from the L2 cache. That is for four taps of a filter, as published models
-// have, and where nobody looks inside: else a thread goes over one channel and reads the d_conv
-// inputs of a token anew, 20 bytes backward (dconv is written and read between its two passes).
+// three tokens, which come from the L2 cache. That is for four taps of a filter, as published
+// models have, and where nobody looks inside: else a thread goes over one channel and reads the
+// d_conv inputs of a token anew, 20 bytes backward (dconv is written and read between its two
+// passes).
 #include "elapse/backends/cuda/kernels.h"
 #include "elapse/backends/cuda/matrix_parts.h"
 #include "elapse/backends/cuda/tap.cuh"
@@ -12,10 +13,10 @@ namespace elapse::cuda {
 namespace {
 
 constexpr int kThreads = 128;
-constexpr int64_t kSpan = 32;         // tokens of a sequence that a thread walks
+constexpr int64_t kSpan = 32;          // tokens of a sequence that a thread walks
 constexpr int64_t kGradientSpan = 64;  // the same, backward with the window in registers
-constexpr int kWindow = 4;            // inputs of a token, where they are in registers
-constexpr int kAhead = 4;             // tokens that a thread reads before it uses them
+constexpr int kWindow = 4;             // inputs of a token, where they are in registers
+constexpr int kAhead = 4;              // tokens that a thread reads before it uses them
 
 template <class T>
 struct Conv {

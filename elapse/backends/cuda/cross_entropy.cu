@@ -133,8 +133,8 @@ __device__ double log_sum_exp(const float* row, int64_t vocab, float* kept) {
   return largest + log(block_sum(own * of_thread.sum));
 }
 
-// `logits` and `dlogits` have rows of a multiple of eight. Where a row is kept its gradient may take
-// its place in memory, and float32 may in any case. Without `dlogits` the loss alone.
+// `logits` and `dlogits` have rows of a multiple of eight. Where a row is kept its gradient may
+// take its place in memory, and float32 may in any case. Without `dlogits` the loss alone.
 template <class T, bool kKeeps>
 __global__ void head_kernel(Rows<const float> logits, const int64_t* targets, const double* count,
                             int64_t vocab, double* losses, Rows<T> dlogits) {
@@ -226,8 +226,8 @@ void linear_cross_entropy_forward(Device& device, const LinearCrossEntropyForwar
              logits);
     const Tensor dlogits = a.dx ? all_dlogits.rows(0, part).columns(0, vocab) : Tensor();
     launch(device, name_of(a.kOp), kernel, grid_of(part), kHeadThreads, kept,
-           Rows<const float>(logits), a.targets.data<int64_t>() + begin, count.data<double>(), vocab,
-           losses.data<double>() + begin, Rows<T>(dlogits));
+           Rows<const float>(logits), a.targets.data<int64_t>() + begin, count.data<double>(),
+           vocab, losses.data<double>() + begin, Rows<T>(dlogits));
     if (!a.dx) continue;
     multiply(device, a.kOp, d_model, part, vocab, {CUBLAS_OP_N, weight}, {CUBLAS_OP_N, dlogits}, 0,
              a.dx.rows(begin, begin + part));

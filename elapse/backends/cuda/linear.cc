@@ -2,7 +2,8 @@
 // Matrix products by cuBLAS: of float32 without tf32, of bf16 with sums of float32. cuBLAS counts
 // columns first: it is given the transposes. Weights come in whatever dtype they are kept in and
 // are converted to that of the activations each time: 6 bytes a weight beside a product of
-// thousands of tokens, and no second copy of the weights to keep in step.
+// thousands of tokens, and no second copy of the weights to keep in step. A few rows go their own
+// way (few_rows.cu).
 #include "elapse/backends/cuda/linear.h"
 
 #include <algorithm>
@@ -36,6 +37,7 @@ void multiply(Device& device, Op op, int64_t m, int64_t n, int64_t k, const Fact
 }
 
 void linear_forward(Device& device, const LinearForward& a) {
+  if (linear_of_few_rows(device, a)) return;
   const int64_t rows = a.x.dim(0), in = a.x.dim(1), out = a.weight.dim(0);
   const bool starts = a.bias || in == 0;
   if (starts) fill_rows(device, a.bias, a.y);

@@ -28,9 +28,9 @@ __global__ void convert_kernel(const From* from, To* to, int64_t n) {
 
 template <class From, class To>
 void convert(Device& device, const Tensor& from, const Tensor& to) {
-  launch(device, "converting a weight", convert_kernel<From, To>,
-         grid_for(from.numel(), kThreads), kThreads, 0, static_cast<const From*>(from.raw()),
-         static_cast<To*>(to.raw()), from.numel());
+  launch(device, "converting a weight", convert_kernel<From, To>, grid_for(from.numel(), kThreads),
+         kThreads, 0, static_cast<const From*>(from.raw()), static_cast<To*>(to.raw()),
+         from.numel());
 }
 
 template <class From>
@@ -106,8 +106,8 @@ void add_column_sums(Device& device, const Tensor& matrix, float* sums) {
   const Tensor partial = device.empty(DType::f32, {parts, columns});
   const dim3 grid = grid_of(parts, divide_up(columns, kThreads));
   const auto sum = [&]<class T>(T*) {
-    launch(device, "column_sums", column_parts_kernel<T>, grid, kThreads, 0,
-           Rows<const T>(matrix), rows, columns, partial.data<float>());
+    launch(device, "column_sums", column_parts_kernel<T>, grid, kThreads, 0, Rows<const T>(matrix),
+           rows, columns, partial.data<float>());
   };
   if (matrix.dtype() == DType::bf16) sum(static_cast<bf16*>(nullptr));
   else sum(static_cast<float*>(nullptr));
@@ -116,8 +116,7 @@ void add_column_sums(Device& device, const Tensor& matrix, float* sums) {
 
 void add_parts(Device& device, const float* partial, int64_t parts, int64_t columns, float* sums) {
   launch(device, "add_parts", add_parts_kernel, grid_of(divide_up(columns, 32)), 32 * kAddingRows,
-         0, partial,
-         parts, columns, sums);
+         0, partial, parts, columns, sums);
 }
 
 }  // namespace elapse::cuda

@@ -141,7 +141,10 @@ void sum_of_squares(Device& device, const SumOfSquares& a) {
   const Tensor partial = device.empty(DType::f64, {count});
   double* next = partial.data<double>();
   for_each_launch<Values>(
-      a.tensors, [](const Tensor& t) { return Values{t.data<float>(), t.numel()}; },
+      a.tensors,
+      [](const Tensor& t) {
+        return Values{t.data<float>(), t.numel()};
+      },
       [&](const Parts<Values>& parts) {
         launch(device, name_of(a.kOp), squares_kernel, grid_of(parts.blocks()), kThreads, 0, parts,
                next);

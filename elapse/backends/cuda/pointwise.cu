@@ -233,8 +233,8 @@ __global__ void flat_binary_kernel(BinaryValue<T> args, int64_t pairs) {
   for (int k = 0; k < kPairsOfThread; ++k) {
     const int64_t pair = first + k * kThreads;
     if (pair >= pairs) continue;
-    store_pair(args.out + 2 * pair, {value_of(args.function, x[k].x, y[k].x),
-                                     value_of(args.function, x[k].y, y[k].y)});
+    store_pair(args.out + 2 * pair,
+               {value_of(args.function, x[k].x, y[k].x), value_of(args.function, x[k].y, y[k].y)});
   }
 }
 

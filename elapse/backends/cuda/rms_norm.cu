@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // A warp a token, whose channels are in its registers, where rows are aligned for pairs and not too
-// long; else a block. Bound: memory, 16 bytes an element forward with a residual, 16 backward, and 8
-// more for the sum over tokens; with x and y in bf16, whose sum is float32, 12, 16 and 6. Sums are kept in double, of which memory leaves time for one an
-// element.
+// long; else a block. Bound: memory, 16 bytes an element forward with a residual, 16 backward, and
+// 8 more for the sum over tokens; with x and y in bf16, whose sum is float32, 12, 16 and 6. Sums
+// are kept in double, of which memory leaves time for one an element.
 #include "elapse/backends/cuda/kernels.h"
 #include "elapse/backends/cuda/matrix_parts.h"
 #include "elapse/backends/cuda/tap.cuh"

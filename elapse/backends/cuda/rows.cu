@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Rows of a table. Bound: memory, 8 bytes an element. Adding in the order of i without atomics: the
-// indices are sorted, equal ones in their order, and the blocks of a row's first, one for some of its
-// columns each, add them all. A row that most indices name is added by those alone.
+// indices are sorted, equal ones in their order, and the blocks of a row's first, one for some of
+// its columns each, add them all. A row that most indices name is added by those alone.
 #include <cuda_fp16.h>
 
 #include <cub/device/device_radix_sort.cuh>
@@ -113,9 +113,9 @@ void scatter_add_rows(Device& device, const ScatterAddRows& a) {
   launch(device, name_of(a.kOp), number_kernel, grid_of(divide_up(count, kThreads)), kThreads, 0,
          a.index.data<int64_t>(), count, places);
   sort(device, places, count, a.dtable.dim(0));
-  launch(device, name_of(a.kOp), scatter_kernel,
-         grid_of(count, divide_up(a.dout.dim(1), kThreads)), kThreads, 0, Rows<const float>(a.dout),
-         places, count, Rows<float>(a.dtable), a.dout.dim(1));
+  launch(device, name_of(a.kOp), scatter_kernel, grid_of(count, divide_up(a.dout.dim(1), kThreads)),
+         kThreads, 0, Rows<const float>(a.dout), places, count, Rows<float>(a.dtable),
+         a.dout.dim(1));
 }
 
 }  // namespace elapse::cuda
