@@ -19,9 +19,6 @@
 // registers. It walks tokens four at a time: each lane computes what one token of the four has once
 // (dt, gate, out), and lanes pass dt on through shared memory. Nothing waits for another warp.
 //
-// With T of 16 bits and up to 16 states (kLanes = 4), what couples tokens, channels and states is
-// left to the matrix unit: selective_scan_products.cuh.
-//
 // Long sequences are cut into chunks that are walked at the same time. What a chunk hands to the
 // next is P carry + tail: P = exp(A sum dt), and the tail is the state that the chunk ends in from
 // zeros. As a sum, tail = sum_t exp(A (dt after t)) write_t, it is taken from the chunk's last
@@ -33,9 +30,6 @@ inline constexpr int kGroup = 4;                          // tokens
 inline constexpr int kWarps = 4, kThreads = 32 * kWarps;  // a block; its warps share B and C
 inline constexpr float kLog2e = 1.44269504088896340736f;
 inline constexpr float kNegligible = -64;  // as a power of two
-
-template <class T>
-inline constexpr bool kIsNarrow = sizeof(T) == 2;
 
 template <class T>
 struct Inputs {
@@ -162,24 +156,17 @@ struct Chunk {
   __device__ bool is_last() const { return end >= last; }
 };
 
-// The state at a place among those of four lanes, four each, as the matrix unit's products have
-// them.
-__device__ inline int state_of_products(int place) {
-  return place % 4 / 2 * 8 + place / 4 * 2 + place % 2;
-}
-
 // Where a thread stands.
-template <class T, int kLanes, int kStates, bool kMatrix = true>
+template <int kLanes, int kStates>
 struct Lane {
   static constexpr int kChannels = 32 / kLanes;
-  static constexpr bool kProducts = kMatrix && kLanes == 4 && kIsNarrow<T>;  // by the matrix unit
-  static_assert(!kProducts || kStates == 4);
 
   int lane, g, c;
   int own;  // token of a group of four that the lane computes for
   int64_t e;
   bool active;
 
+  template <class T>
   __device__ Lane(const Inputs<T>& a, int64_t first_channel) {
     lane = static_cast<int>(threadIdx.x) % 32;
     g = lane % kLanes;
@@ -190,9 +177,7 @@ struct Lane {
     if (!active) e = a.d_inner - 1;  // reads what is there, and writes nothing
   }
   // The lane's i-th state.
-  __device__ int state(int i) const {
-    return kProducts ? state_of_products(g * kStates + i) : g * kStates + i;
-  }
+  __device__ int state(int i) const { return g * kStates + i; }
 };
 
 __device__ inline float exp2_fast(float x) {
@@ -228,42 +213,50 @@ __device__ inline float fast_sigmoid(float x) {
 // The lane's states of a row of B or C in shared memory, and of a table in the device's.
 template <class T, class At, int kStates>
 __device__ inline void load_factors(const T* row, const At& at, float (&out)[kStates]) {
-  constexpr int kRun = At::kProducts ? 2 : 4;
+  struct alignas(4 * sizeof(T)) Four {
+    T of[4];
+  };
 #pragma unroll
-  for (int i = 0; i < kStates; i += kRun) {
-    struct alignas(kRun * sizeof(T)) Run {
-      T of[kRun];
-    };
-    const Run run = *reinterpret_cast<const Run*>(row + at.state(i));
+  for (int i = 0; i < kStates; i += 4) {
+    const Four four = *reinterpret_cast<const Four*>(row + at.state(i));
 #pragma unroll
-    for (int k = 0; k < kRun; ++k) out[i + k] = static_cast<float>(run.of[k]);
+    for (int k = 0; k < 4; ++k) out[i + k] = static_cast<float>(four.of[k]);
   }
 }
 
 template <class At, int kStates>
 __device__ inline void load_states(const float* row, const At& at, int d_state, bool vectors,
                                    float (&out)[kStates]) {
+  if (vectors) {
 #pragma unroll
-  for (int i = 0; i < kStates; i += 2) {
-    const int n = at.state(i);
-    float2 v = {0, 0};
-    if (vectors && n < d_state) v = *reinterpret_cast<const float2*>(row + n);
-    if (!vectors && n < d_state) v.x = row[n];
-    if (!vectors && n + 1 < d_state) v.y = row[n + 1];
-    out[i] = v.x;
-    out[i + 1] = v.y;
+    for (int i = 0; i < kStates; i += 4) {
+      float4 v = {0, 0, 0, 0};
+      if (at.state(i) < d_state) v = *reinterpret_cast<const float4*>(row + at.state(i));
+      out[i] = v.x;
+      out[i + 1] = v.y;
+      out[i + 2] = v.z;
+      out[i + 3] = v.w;
+    }
+  } else {
+#pragma unroll
+    for (int i = 0; i < kStates; ++i) out[i] = at.state(i) < d_state ? row[at.state(i)] : 0.0f;
   }
 }
 
 template <class At, int kStates>
 __device__ inline void store_states(float* row, const At& at, int d_state, bool vectors,
                                     const float (&in)[kStates]) {
+  if (vectors) {
 #pragma unroll
-  for (int i = 0; i < kStates; i += 2) {
-    const int n = at.state(i);
-    if (vectors && n < d_state) *reinterpret_cast<float2*>(row + n) = {in[i], in[i + 1]};
-    if (!vectors && n < d_state) row[n] = in[i];
-    if (!vectors && n + 1 < d_state) row[n + 1] = in[i + 1];
+    for (int i = 0; i < kStates; i += 4) {
+      const float4 v = {in[i], in[i + 1], in[i + 2], in[i + 3]};
+      if (at.state(i) < d_state) *reinterpret_cast<float4*>(row + at.state(i)) = v;
+    }
+  } else {
+#pragma unroll
+    for (int i = 0; i < kStates; ++i) {
+      if (at.state(i) < d_state) row[at.state(i)] = in[i];
+    }
   }
 }
 

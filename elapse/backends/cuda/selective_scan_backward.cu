@@ -25,7 +25,7 @@ constexpr float kLn2 = 0.693147180559945309417f;
 
 template <class T, int kLanes, int kStates, bool kTaps>
 struct Walk {
-  using At = Lane<T, kLanes, kStates, false>;
+  using At = Lane<kLanes, kStates>;
   using Shared = Layout<T, kLanes, kStates>;
   // Of the loops over a tile; with taps nothing is gained by it.
   static constexpr int kUnroll = kTaps ? 1 : kTile, kUnrollStates = kTaps ? 1 : kStates;
@@ -34,14 +34,13 @@ struct Walk {
   const At& at;
   typename Shared::Block& block;
   typename Shared::Warp& shared;
-  const OwnMasks masks;
   float A2[kStates], dh[kStates] = {}, dA[kStates] = {};
   float dD = 0, dbias = 0, bias, skip;
   int channel;    // of the block's
   int stage = 0;  // which of the block's holds the tile at hand
 
   __device__ Walk(const Backward<T>& args, const At& lane, typename Shared::Block& memory, int warp)
-      : a(args), at(lane), block(memory), shared(memory.warps[warp]), masks(lane) {
+      : a(args), at(lane), block(memory), shared(memory.warps[warp]) {
     load_A(a.in, at, A2);
     bias = a.in.dt_bias[at.e];
     skip = a.in.D[at.e];
@@ -146,22 +145,21 @@ struct Walk {
     const auto& staged = block.stages[stage];
 #pragma unroll kUnroll
     for (int i = 0; i < kGroups; ++i) {
-      float dts[kGroup];
+      float dts[kGroup], dtxs[kGroup];
       load_four(&shared.dt[at.c][i * kGroup], dts);
-      const auto writes = outer(shared.dtx[at.c], staged.B, i);
-      float write[2][kStates];
+      load_four(&shared.dtx[at.c][i * kGroup], dtxs);
 #pragma unroll kUnroll
       for (int j = 0; j < kGroup; ++j) {
         const int place = i * kGroup + j;
         const int64_t t = tile.begin + place;
         const bool real = is_real(tile, place);
-        float x = 0;
-        if (j % 2 == 0) writes.at_tokens(j, write);
+        float B[kStates], x = 0;
+        load_factors(staged.B[place], at, B);
         if constexpr (kTaps) x = real ? static_cast<float>(a.in.x(t, at.e)) : 0.0f;
 #pragma unroll kUnrollStates
         for (int n = 0; n < kStates; ++n) {
           states.before[place][n] = h[n];
-          h[n] = state_after(h[n], real, t, n, dts[j], x, write[j % 2][n], staged.B[place]);
+          h[n] = state_after(h[n], real, t, n, dts[j], dtxs[j], x, B[n]);
         }
       }
     }
@@ -170,50 +168,16 @@ struct Walk {
     __syncwarp();  // or the compiler would keep all decays for step 3, in memory
   }
 
-  // The products of a channel's four values with a factor's rows, for the lane's states, and each
-  // as two factors, where products come from the matrix unit the second of them 1.
-  struct Outer {
-    const At& at;
-    float values[kGroup];
-    const T (*rows)[Shared::kPadded];
-
-    __device__ void at_tokens(int j, float (&out)[2][kStates]) const {
-#pragma unroll
-      for (int k = 0; k < 2; ++k) {
-        load_factors(rows[j + k], at, out[k]);
-#pragma unroll
-        for (int n = 0; n < kStates; ++n) out[k][n] *= values[j + k];
-      }
-    }
-    __device__ void factors_at_tokens(int j, float (&out)[2][kStates], float (&by)[2]) const {
-#pragma unroll
-      for (int k = 0; k < 2; ++k) {
-        load_factors(rows[j + k], at, out[k]);
-        by[k] = values[j + k];
-      }
-    }
-  };
-  __device__ auto outer(const float (&values)[Shared::kRow], const T (*rows)[Shared::kPadded],
-                        int i) const {
-    if constexpr (At::kProducts) {
-      return Writes<T>(at, masks, values[own_place(i)], rows[own_place(i)]);
-    } else {
-      Outer outer = {at, {}, rows + i * kGroup};
-      load_four(&values[i * kGroup], outer.values);
-      return outer;
-    }
-  }
-
   __device__ bool is_tapped(bool real, int n) const {
     return kTaps && real && at.state(n) < a.in.d_state;
   }
 
-  __device__ float state_after(float h, bool real, int64_t t, int n, float dt, float x, float write,
-                               const T* B) const {
-    float decay = exp2_fast(dt * A2[n]);
+  __device__ float state_after(float h, bool real, int64_t t, int n, float dt, float dtx, float x,
+                               float B) const {
+    float decay = exp2_fast(dt * A2[n]), write = dtx * B;
     if (!is_tapped(real, n)) return fmaf(decay, h, write);
     const int state = at.state(n);
-    const float plain = dt * static_cast<float>(B[state]);
+    const float plain = dt * B;
     const float B_bar = through(ScanPoint::B_bar, plain, t, state);
     if (B_bar != plain) write = B_bar * x;
     decay = through(ScanPoint::decay, decay, t, state);
@@ -268,14 +232,12 @@ struct Walk {
   __device__ void walk_back(const Tile<T>& tile, int i, const States<kStates>& states,
                             const Take& take) {
     const auto& staged = block.stages[stage];
-    float dts[kGroup];
+    float dts[kGroup], dys[kGroup];
     load_four(&shared.dt[at.c][i * kGroup], dts);
-    const auto dreads = outer(shared.dy[at.c], staged.C, i);
+    load_four(&shared.dy[at.c][i * kGroup], dys);
 #pragma unroll kUnroll
     for (int j = kGroup - 2; j >= 0; j -= 2) {
-      float C[2][kStates], dy[2] = {1, 1}, before[2][kStates], after[2][kStates];
-      if constexpr (At::kProducts) dreads.at_tokens(j, C);
-      else dreads.factors_at_tokens(j, C, dy);
+      float before[2][kStates], after[2][kStates];
       states.get(i * kGroup + j, before, after);
       Back given;
 #pragma unroll kUnroll
@@ -283,11 +245,12 @@ struct Walk {
         const int place = i * kGroup + j + k;
         const int64_t t = tile.begin + place;
         const bool real = is_real(tile, place);
-        float x = 0;
+        float C[kStates], x = 0;
+        load_factors(staged.C[place], at, C);
         if constexpr (kTaps) x = real ? static_cast<float>(a.in.x(t, at.e)) : 0.0f;
 #pragma unroll kUnrollStates
         for (int n = 0; n < kStates; ++n) {
-          state_back(real, t, k, n, dts[j + k], x, C[k][n], dy[k], staged.B[place], before[k][n],
+          state_back(real, t, k, n, dts[j + k], x, C[n], dys[j + k], staged.B[place], before[k][n],
                      after[k][n], given);
         }
       }
@@ -301,40 +264,13 @@ struct Walk {
     return edited() ? shared.dt : shared.dtx;
   }
 
-  // What four tokens get from a channel's states, each lane its own of them: y, dx, ddt and,
-  // through edits, what dt gets through B_bar. By the matrix unit, ...
-  struct ProductSums {
-    const Walk& walk;
-    Reads<T> y, to_B_bar, to_x, to_dt;
-
-    __device__ ProductSums(const Walk& w, int i)
-        : walk(w),
-          y(w.at, w.masks, &w.block.stages[w.stage].C[i * kGroup]),
-          to_B_bar(w.at, w.masks, &w.block.stages[w.stage].B[i * kGroup]),
-          to_x(w.edited() ? Reads<T>(w.masks) : to_B_bar),
-          to_dt(w.masks) {}
-    __device__ void add(int j, const Back& given) {
-      float to_step[2][kStates];
-#pragma unroll
-      for (int n = 0; n < kStates; ++n) {
-        to_step[0][n] = given.dexponent[0][n] * walk.A2[n];
-        to_step[1][n] = given.dexponent[1][n] * walk.A2[n];
-      }
-      y.add(j, given.read);
-      to_x.add(j, given.to_x);
-      to_dt.add(j, to_step);
-      if constexpr (kTaps) to_B_bar.add(j, given.to_B);
-    }
-    __device__ float own(const Reads<T>& sum) const { return sum.own(); }
-  };
-
-  // ... or lane by lane.
-  struct LaneSums {
+  // What four tokens get from a channel's states, each lane its own of them.
+  struct Sums {
     const Walk& walk;
     int first;
     float y[kGroup] = {}, to_B_bar[kGroup] = {}, to_x[kGroup] = {}, to_dt[kGroup] = {};
 
-    __device__ LaneSums(const Walk& w, int i) : walk(w), first(i * kGroup) {}
+    __device__ Sums(const Walk& w, int i) : walk(w), first(i * kGroup) {}
     __device__ void add(int j, const Back& given) {
       const auto& staged = walk.block.stages[walk.stage];
 #pragma unroll
@@ -357,7 +293,7 @@ struct Walk {
   };
 
   __device__ void group_back(const Tile<T>& tile, int i, const States<kStates>& states, int warp) {
-    std::conditional_t<At::kProducts, ProductSums, LaneSums> sums(*this, i);
+    Sums sums(*this, i);
     float dys[kGroup], to_B_values[kGroup];
     load_four(&shared.dy[at.c][i * kGroup], dys);
     load_four(&to_B_factors()[at.c][i * kGroup], to_B_values);
@@ -504,7 +440,7 @@ __global__ void __launch_bounds__(kThreads, kTaps || kStates > 4 ? 1 : 3)
   auto& block = *reinterpret_cast<typename Shared::Block*>(memory);
   const int warp = static_cast<int>(threadIdx.x) / 32;
   const int64_t first_channel = (blockIdx.y * int64_t{kWarps} + warp) * Shared::kChannels;
-  const Lane<T, kLanes, kStates, false> at(a.in, first_channel);
+  const Lane<kLanes, kStates> at(a.in, first_channel);
   Walk<T, kLanes, kStates, kTaps> walk(a, at, block, warp);
   int64_t row = blockIdx.x, earliest = row;
   if (kTaps && a.taps.edited) {
@@ -526,10 +462,10 @@ __global__ void __launch_bounds__(kThreads, kTaps || kStates > 4 ? 1 : 3)
 // Sums over blocks: dB and dC of a token.
 template <class T>
 __global__ void sum_blocks_kernel(const float* dBC, int64_t blocks, int64_t tokens, int padded,
-                                  int d_state, bool products, Rows<T> dB, Rows<T> dC) {
+                                  int d_state, Rows<T> dB, Rows<T> dC) {
   const int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x, size = tokens * 2 * padded;
   if (i >= size) return;
-  const int at = static_cast<int>(i % padded), n = products ? state_of_products(at) : at;
+  const int n = static_cast<int>(i % padded);
   if (n >= d_state) return;
   float sum = 0;
   for (int64_t block = 0; block < blocks; ++block) sum += dBC[block * size + i];
@@ -552,8 +488,8 @@ void run(Device& device, const ScanBackward& args, Backward<T> a, bool active, i
   launch(device, name_of(args.kOp), kernel, grid_of(parts, blocks), kThreads, kBytes, a);
   const int64_t sums = a.tokens * 2 * Shared::kPadded;
   launch(device, name_of(args.kOp), sum_blocks_kernel<T>, grid_of(divide_up(sums, 256)), 256, 0,
-         a.dBC, blocks, a.tokens, Shared::kPadded, a.in.d_state,
-         Lane<T, kLanes, kStates, false>::kProducts, Rows<T>(args.dB), Rows<T>(args.dC));
+         a.dBC, blocks, a.tokens, Shared::kPadded, a.in.d_state, Rows<T>(args.dB),
+         Rows<T>(args.dC));
 }
 
 }  // namespace

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
-#include "elapse/backends/cuda/selective_scan_products.cuh"
+#include "elapse/backends/cuda/selective_scan.cuh"
 
 // What the scan's backward kernel is given, and how it lays out shared memory.
 namespace elapse::cuda::scan {

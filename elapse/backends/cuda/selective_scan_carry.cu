@@ -3,7 +3,7 @@
 //
 // Bound: where states decay slowly, as one pass of the scan without its outputs: an exponential and
 // three multiply-adds a state and token. Where they decay by 2^-64 within a chunk, less.
-#include "elapse/backends/cuda/selective_scan_products.cuh"
+#include "elapse/backends/cuda/selective_scan.cuh"
 
 namespace elapse::cuda::scan {
 namespace {
@@ -25,7 +25,7 @@ __device__ bool needs_tail(const Chunk& chunk) {
 
 template <class T, int kLanes, int kStates, bool kBackward>
 __global__ void __launch_bounds__(kThreads) tails_kernel(const __grid_constant__ Tails<T> a) {
-  using At = Lane<T, kLanes, kStates>;
+  using At = Lane<kLanes, kStates>;
   using Staged = Stage<T, kLanes * kStates>;
   constexpr int kBlockChannels = kWarps * At::kChannels;
   __shared__ Staged stages[2];
@@ -36,7 +36,6 @@ __global__ void __launch_bounds__(kThreads) tails_kernel(const __grid_constant__
   const int warp = static_cast<int>(threadIdx.x) / 32;
   const int64_t first_channel = blockIdx.y * int64_t{kBlockChannels};
   const At at(a.in, first_channel + warp * At::kChannels);
-  const OwnMasks masks(at);
   float A2[kStates], tail[kStates] = {}, slowest = -INFINITY;
   load_A(a.in, at, A2);
 #pragma unroll
@@ -83,35 +82,18 @@ __global__ void __launch_bounds__(kThreads) tails_kernel(const __grid_constant__
       const float2 step = step_of(place_of(i + at.own));
       if (at.g < kGroup) values[at.own] = step;
       __syncwarp();
-      const auto row = [&](int j) {
-        return kBackward ? staged.C[place_of(i + j)] : staged.B[place_of(i + j)];
-      };
-      const auto take = [&](float dt, const float(&write)[kStates]) {
-        const float after = kBackward ? steps + dt : steps;
+#pragma unroll
+      for (int j = 0; j < kGroup; ++j) {
+        float factor[kStates];
+        const int place = place_of(i + j);
+        load_factors(kBackward ? staged.C[place] : staged.B[place], at, factor);
+        const float2 v = values[j];
+        const float after = kBackward ? steps + v.x : steps;
 #pragma unroll
         for (int n = 0; n < kStates; ++n) {
-          tail[n] = fmaf(exp2_fast(A2[n] * after), write[n], tail[n]);
+          tail[n] = fmaf(exp2_fast(A2[n] * after), v.y * factor[n], tail[n]);
         }
-        steps += dt;
-      };
-      if constexpr (At::kProducts) {
-        const Writes<T> writes(at, masks, step.y, row(at.own));
-#pragma unroll
-        for (int j = 0; j < kGroup; j += 2) {
-          float write[2][kStates];
-          writes.at_tokens(j, write);
-          take(values[j].x, write[0]);
-          take(values[j + 1].x, write[1]);
-        }
-      } else {
-#pragma unroll
-        for (int j = 0; j < kGroup; ++j) {
-          float write[kStates];
-          load_factors(row(j), at, write);
-#pragma unroll
-          for (int n = 0; n < kStates; ++n) write[n] *= values[j].y;
-          take(values[j].x, write);
-        }
+        steps += v.x;
       }
       decayed = __all_sync(~0u, !at.active || slowest * steps < kNegligible);
     }

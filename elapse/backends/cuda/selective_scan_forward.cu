@@ -8,7 +8,7 @@
 // Memory: 16 bytes a (token, channel), and 4 for checkpoints: 0.13 ms at 3 TB/s. docs/cuda.md has
 // what was measured.
 #include "elapse/backends/cuda/kernels.h"
-#include "elapse/backends/cuda/selective_scan_products.cuh"
+#include "elapse/backends/cuda/selective_scan.cuh"
 
 namespace elapse::cuda {
 namespace {
@@ -58,8 +58,8 @@ struct Tile {
   float* dtx;
   Column<T> out;
 
-  __device__ Tile(const Forward<T>& a, const Lane<T, kLanes, kStates>& at, Memory& shared,
-                  int stage, int place, int64_t token, int last)
+  __device__ Tile(const Forward<T>& a, const Lane<kLanes, kStates>& at, Memory& shared, int stage,
+                  int place, int64_t token, int last)
       : begin(token),
         limit(at.active ? last : -1),
         B(&shared.stages[stage].B[place]),
@@ -87,18 +87,17 @@ struct Tile {
 // A warp's walk.
 template <class T, int kLanes, int kStates, bool kTaps>
 struct Walk {
-  using At = Lane<T, kLanes, kStates>;
+  using At = Lane<kLanes, kStates>;
   using Tile = cuda::Tile<T, kLanes, kStates>;
 
   const Forward<T>& a;
   const At& at;
-  const OwnMasks masks;
   float A2[kStates], h[kStates] = {};
   float bias, skip;
   static constexpr int kUnroll = kTaps ? 1 : kGroup, kUnrollStates = kTaps ? 1 : kStates;
   bool changed = false;  // by an edit, some state so far
 
-  __device__ Walk(const Forward<T>& args, const At& lane) : a(args), at(lane), masks(lane) {
+  __device__ Walk(const Forward<T>& args, const At& lane) : a(args), at(lane) {
     load_A(a.in, at, A2);
     bias = a.in.dt_bias[at.e];
     skip = a.in.D[at.e];
@@ -129,22 +128,22 @@ struct Walk {
     return v;
   }
 
-  // One state at one token; returns what is read of it.
-  __device__ float advance(int64_t t, bool real, int i, float dt, float x, float write,
-                           const T* B) {
-    const float decay = exp2_fast(dt * A2[i]);
+  // One state at one token; adds to y.
+  __device__ void advance(int64_t t, bool real, int i, float dt, float x, float dtx, float B,
+                          float C, float& y) {
+    const float decay = exp2_fast(dt * A2[i]), write = dtx * B;
     if constexpr (kTaps) {
       const int n = at.state(i);
-      if (!real || n >= a.in.d_state) return h[i];
-      const float plain_B_bar = dt * static_cast<float>(B[n]);
-      const float B_bar = tapped(ScanPoint::B_bar, plain_B_bar, t, n);
-      const float plain = B_bar == plain_B_bar ? write : B_bar * x;
+      if (!real || n >= a.in.d_state) return;
+      const float B_bar = tapped(ScanPoint::B_bar, dt * B, t, n);
+      const float plain = B_bar == dt * B ? write : B_bar * x;
       const float d = tapped(ScanPoint::decay, decay, t, n);
       const float w = tapped(ScanPoint::write, plain, t, n);
       h[i] = tapped(ScanPoint::h, fmaf(d, h[i], w), t, n);
-      return tapped(ScanPoint::readout_h, h[i], t, n);
+      y = fmaf(C, tapped(ScanPoint::readout_h, h[i], t, n), y);
     } else {
-      return h[i] = fmaf(decay, h[i], write);
+      h[i] = fmaf(decay, h[i], write);
+      y = fmaf(C, h[i], y);
     }
   }
 
@@ -177,7 +176,7 @@ struct Walk {
 #pragma unroll
       for (int k = 0; k < kOwn; ++k) {
         tile.dt[k * kGroup + at.own] = dt[k];
-        if constexpr (!At::kProducts) tile.dtx[k * kGroup + at.own] = own.dtx[k];
+        tile.dtx[k * kGroup + at.own] = own.dtx[k];
       }
     }
     __syncwarp();
@@ -187,53 +186,28 @@ struct Walk {
   __device__ void walk(const Tile& tile, int i, const Own& mine) {
     const float4 dts = *reinterpret_cast<const float4*>(&tile.dt[i]);
     const float dt_of[kGroup] = {dts.x, dts.y, dts.z, dts.w};
-    float y;
-    if constexpr (At::kProducts) {
-      const Writes<T> writes(at, masks, mine.dtx[i / kGroup], tile.B[i + at.own]);
-      Reads<T> reads(at, masks, tile.C + i);
+    const float4 dtxs = *reinterpret_cast<const float4*>(&tile.dtx[i]);
+    const float dtx_of[kGroup] = {dtxs.x, dtxs.y, dtxs.z, dtxs.w};
+    float sums[kGroup] = {};
 #pragma unroll kUnroll
-      for (int j = 0; j < kGroup; j += 2) {
-        float write[2][kStates], read[2][kStates];
-        writes.at_tokens(j, write);
-#pragma unroll
-        for (int k = 0; k < 2; ++k) {
-          advance_all(tile, i + j + k, dt_of[j + k], tile.B[i + j + k], write[k], read[k]);
-        }
-        reads.add(j, read);
+    for (int j = 0; j < kGroup; ++j) {
+      const int64_t t = tile.begin + i + j;
+      const bool exists = i + j <= tile.limit;
+      float x = 0, B[kStates], C[kStates];
+      if constexpr (kTaps) x = exists ? static_cast<float>(a.in.x(t, at.e)) : 0.0f;
+      load_factors(tile.B[i + j], at, B);
+      load_factors(tile.C[i + j], at, C);
+#pragma unroll kUnrollStates
+      for (int n = 0; n < kStates; ++n) {
+        advance(t, exists, n, dt_of[j], x, dtx_of[j], B[n], C[n], sums[j]);
       }
-      y = reads.own();
-    } else {
-      const float4 dtxs = *reinterpret_cast<const float4*>(&tile.dtx[i]);
-      const float dtx_of[kGroup] = {dtxs.x, dtxs.y, dtxs.z, dtxs.w};
-      float sums[kGroup] = {};
-#pragma unroll kUnroll
-      for (int j = 0; j < kGroup; ++j) {
-        float B[kStates], C[kStates], read[kStates];
-        load_factors(tile.B[i + j], at, B);
-        load_factors(tile.C[i + j], at, C);
-#pragma unroll
-        for (int n = 0; n < kStates; ++n) B[n] *= dtx_of[j];
-        advance_all(tile, i + j, dt_of[j], tile.B[i + j], B, read);
-#pragma unroll
-        for (int n = 0; n < kStates; ++n) sums[j] = fmaf(C[n], read[n], sums[j]);
-      }
-      y = sum_lanes<kLanes>(sums, at.lane);
     }
+    const float y = sum_lanes<kLanes>(sums, at.lane);
     const int own = i + at.own;
     if (kTaps && own > tile.limit) return;
     const T out =
         static_cast<T>(finish(tile.begin + own, mine.x[i / kGroup], mine.gate[i / kGroup], y));
     if (own <= tile.limit && at.g < kGroup) tile.out[own] = out;
-  }
-
-  __device__ void advance_all(const Tile& tile, int i, float dt, const T* B,
-                              const float (&write)[kStates], float (&read)[kStates]) {
-    const int64_t t = tile.begin + i;
-    const bool exists = i <= tile.limit;
-    float x = 0;
-    if constexpr (kTaps) x = exists ? static_cast<float>(a.in.x(t, at.e)) : 0.0f;
-#pragma unroll kUnrollStates
-    for (int n = 0; n < kStates; ++n) read[n] = advance(t, exists, n, dt, x, write[n], B);
   }
 
   __device__ float step_size(float raw, int64_t t) {
@@ -297,7 +271,7 @@ __global__ void __launch_bounds__(kThreads, kTaps || kStates > 4 ? 1 : 3)
   const Chunk chunk(a.in, blockIdx.x);
   if (!chunk.exists()) return;
   const int warp = static_cast<int>(threadIdx.x) / 32;
-  const Lane<T, kLanes, kStates> at(a.in, (blockIdx.y * int64_t{kWarps} + warp) * kChannels);
+  const Lane<kLanes, kStates> at(a.in, (blockIdx.y * int64_t{kWarps} + warp) * kChannels);
   Walk<T, kLanes, kStates, kTaps> walk(a, at);
   walk.start(chunk);
   walk_chunk(walk, chunk, shared);
@@ -312,7 +286,7 @@ __global__ void __launch_bounds__(kThreads) edited_kernel(const __grid_constant_
   __shared__ Shared<T, kLanes, kStates> shared;
   const int warp = static_cast<int>(threadIdx.x) / 32;
   const int64_t s = blockIdx.x;
-  const Lane<T, kLanes, kStates> at(a.in, (blockIdx.y * int64_t{kWarps} + warp) * kChannels);
+  const Lane<kLanes, kStates> at(a.in, (blockIdx.y * int64_t{kWarps} + warp) * kChannels);
   Walk<T, kLanes, kStates, true> walk(a, at);
   for (int64_t row = first_row(a.in, s);; ++row) {
     const Chunk chunk(a.in, row);
