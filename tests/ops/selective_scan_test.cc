@@ -545,20 +545,18 @@ double rounding_error(const Tensor& exact, DType dtype) {
   return size == 0 ? 0 : std::sqrt(error / size);
 }
 
-// Activations of 16 bits. Up to 16 states, what is read of the state or of its gradient is rounded
-// to 11 bits for a sum: of those, bf16's results show nothing and f16's about as much as their own
-// rounding.
+// Activations of 16 bits: all that is left is the rounding of the results, and of float32.
 TEST(SelectiveScan, CudaOnSixteenBitsIsAsGoodAsRoundingTheResult) {
   if (!can_open("cuda")) GTEST_SKIP() << "no cuda device can be opened here";
   const Case cases[] = {packed(65, 16),
                         packed(48, 5, 3),
                         {{5003}, 40, 16, {0}, {0}},
-                        {{700, 0, 333}, 128, 16, {0, -1, 1}, {1, -1, 2}, 8},
+                        {{700, 0, 333}, 128, 16, {0, -1, 3}, {1, -1, 2}, 8},
                         {{333}, 33, 64, {0}, {0}},
                         {{333}, 24, 128}};
   Device ref("ref", 1), cuda("cuda");
   uint64_t seed = 200;
-  for (const auto& [dtype, share] : {std::pair{DType::bf16, 1.1}, std::pair{DType::f16, 2.5}}) {
+  for (const DType dtype : {DType::bf16, DType::f16}) {
     for (const Case& c : cases) {
       ++seed;
       Operands expected(DType::f64, seed, host_memory(), dtype);
@@ -574,7 +572,7 @@ TEST(SelectiveScan, CudaOnSixteenBitsIsAsGoodAsRoundingTheResult) {
           if (again) {
             EXPECT_EQ(actual.outputs()[i].bytes(), first[i]) << "output " << i;
           } else {
-            EXPECT_LE(relative_error(a, e), share * rounding_error(e, a.dtype()) + 4e-6)
+            EXPECT_LE(relative_error(a, e), 1.1 * rounding_error(e, a.dtype()) + 4e-6)
                 << name_of(dtype) << ", " << c.tokens() << " tokens, " << c.d_inner << " channels, "
                 << c.d_state << " states: output " << i;
             first.push_back(actual.outputs()[i].bytes());

@@ -16,8 +16,9 @@
 // Everything else, the state above all, is float, and so is all arithmetic.
 //
 // A warp takes 32 / kLanes channels; kLanes lanes hold a channel's states, kStates each, in
-// registers. It walks tokens four at a time: each lane computes what one token of the four has once
-// (dt, gate, out), and lanes pass dt on through shared memory. Nothing waits for another warp.
+// registers. It walks tokens four at a time: lane g computes what one token has once (dt, gate,
+// out) for token g % 4 of the four, and lanes pass dt and dt x on through shared memory, where what
+// the block reads is copied ahead of time.
 //
 // Long sequences are cut into chunks that are walked at the same time. What a chunk hands to the
 // next is P carry + tail: P = exp(A sum dt), and the tail is the state that the chunk ends in from
@@ -339,9 +340,11 @@ struct Factors {
   Factors(Device& device, const ScanInputs& in);
 };
 
-// Tokens of a chunk, as shapes alone say: a sequence is cut where there are too few for `warps`
-// warps, about what a large GPU runs at a time.
-int64_t chunk_for(const ScanInputs& in, int64_t warps);
+// What a large GPU runs at a time, in warps: 132 multiprocessors with three blocks each.
+inline constexpr int64_t kWarpsAtATime = 132 * 3 * kWarps;
+// Tokens of a chunk, as shapes alone say: sequences are cut where there are too few for those
+// warps, and into no more chunks than run at a time.
+int64_t chunk_for(const ScanInputs& in);
 inline bool is_whole(const ScanInputs& in, int64_t chunk) { return in.seqs.max_len <= chunk; }
 inline int64_t chunk_rows(const ScanInputs& in, int64_t chunk) {
   return (is_whole(in, chunk) ? 0 : in.seqs.tokens / chunk) + in.seqs.count();

@@ -30,7 +30,8 @@ __global__ void __launch_bounds__(kThreads) tails_kernel(const __grid_constant__
   constexpr int kBlockChannels = kWarps * At::kChannels;
   __shared__ Staged stages[2];
   __shared__ ChannelStage<T, 3, Staged::kTokens, kBlockChannels> own_stages[2];
-  __shared__ float2 shared[kWarps][2][At::kChannels][kGroup];
+  constexpr int kTile = Staged::kTokens < 16 ? Staged::kTokens : 16;
+  __shared__ float2 shared[kWarps][At::kChannels][kTile + 1];  // rows apart in the banks
   const Chunk chunk(a.in, blockIdx.x);
   if (!needs_tail<kBackward>(chunk)) return;
   const int warp = static_cast<int>(threadIdx.x) / 32;
@@ -70,20 +71,30 @@ __global__ void __launch_bounds__(kThreads) tails_kernel(const __grid_constant__
     const auto place_of = [](int i) { return kBackward ? i : Staged::kTokens - 1 - i; };
     // A step, and what it writes into each state, but for B; backward, what it reads, but for C.
     const auto step_of = [&](int place) -> float2 {
-      if (first_of(stage) + place >= len) return {0, 0};
+      const bool real = first_of(stage) + place < len;
       const float dt = fast_softplus(static_cast<float>(own[0][place][channel]) + bias);
-      const float v = static_cast<float>(own[1][place][channel]);
-      if (!kBackward) return {dt, dt * v};
-      const float z = static_cast<float>(own[2][place][channel]);
-      return {dt, v * (z * fast_sigmoid(z))};
+      float v = static_cast<float>(own[1][place][channel]);
+      if (kBackward) {
+        const float z = static_cast<float>(own[2][place][channel]);
+        v *= z * fast_sigmoid(z);
+      } else {
+        v *= dt;
+      }
+      return {real ? dt : 0.0f, real ? v : 0.0f};
     };
-    for (int i = 0; i < Staged::kTokens && !decayed; i += kGroup) {
-      float2* values = shared[warp][i / kGroup % 2][at.c];
-      const float2 step = step_of(place_of(i + at.own));
-      if (at.g < kGroup) values[at.own] = step;
+    float2* values = shared[warp][at.c];
+    for (int i = 0; i < Staged::kTokens && !decayed; i += kTile) {
+      float2 mine[kTile / kGroup];
+#pragma unroll
+      for (int k = 0; k < kTile / kGroup; ++k) mine[k] = step_of(place_of(i + k * kGroup + at.own));
+      __syncwarp();
+      if (at.g < kGroup) {
+#pragma unroll
+        for (int k = 0; k < kTile / kGroup; ++k) values[k * kGroup + at.own] = mine[k];
+      }
       __syncwarp();
 #pragma unroll
-      for (int j = 0; j < kGroup; ++j) {
+      for (int j = 0; j < kTile; ++j) {
         float factor[kStates];
         const int place = place_of(i + j);
         load_factors(kBackward ? staged.C[place] : staged.B[place], at, factor);
@@ -225,10 +236,11 @@ Rows<const T> rows_of(const Tensor& t) {
 Factors::Factors(Device& device, const ScanInputs& in)
     : B(padded(device, in.B)), C(padded(device, in.C)) {}
 
-int64_t chunk_for(const ScanInputs& in, int64_t warps) {
+int64_t chunk_for(const ScanInputs& in) {
   constexpr int64_t kLeast = 128, kStep = ScanForward::kCheckpointEvery;
   const int64_t across = divide_up(in.A.dim(0), Sizes(in.A.dim(1)).channels);
-  const int64_t share = divide_up(in.seqs.tokens * across, warps);  // tokens a warp
+  const int64_t at_once = std::max(int64_t{1}, kWarpsAtATime / across);  // chunks
+  const int64_t share = divide_up(in.seqs.tokens, at_once);
   const bool whole = 2 * in.seqs.max_len <= 3 * share;
   const int64_t tokens = std::max(kLeast, whole ? in.seqs.max_len : share);
   return divide_up(tokens, kStep) * kStep;

@@ -5,8 +5,8 @@
 // which exp2 holds its unit for the time of eight: 16 states with the three special functions of
 // softplus and of the gate are 152 cycles of a quarter multiprocessor for 32 channels. On 132
 // multiprocessors at 1.755 GHz that is 5.1 ps a (token, channel): 0.13 ms for (8, 2048, 1536).
-// Memory: 16 bytes a (token, channel), and 4 for checkpoints: 0.13 ms at 3 TB/s. docs/cuda.md has
-// what was measured.
+// Memory, in float32: 16 bytes a (token, channel), and 4 for checkpoints: 0.13 ms at 3 TB/s.
+// docs/cuda.md has what was measured.
 #include "elapse/backends/cuda/kernels.h"
 #include "elapse/backends/cuda/selective_scan.cuh"
 
@@ -14,8 +14,6 @@ namespace elapse::cuda {
 namespace {
 
 using namespace scan;
-
-constexpr int64_t kWarpsAtATime = 132 * 16;
 
 template <class T>
 struct Forward {
@@ -318,7 +316,7 @@ void run(Device& device, const Forward<T>& a, bool active, int64_t rows) {
 void selective_scan_forward(Device& device, const ScanForward& args) {
   const int64_t d_inner = args.in.A.dim(0), d_state = args.in.A.dim(1);
   if (args.in.seqs.count() == 0 || d_inner == 0) return;
-  const int64_t chunk = chunk_for(args.in, kWarpsAtATime);
+  const int64_t chunk = chunk_for(args.in);
   const Factors factors(device, args.in);
   Tensor carries;
   if (args.in.seqs.max_len > chunk) {
