@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
-#include "elapse/model/language_model.h"
+#include "elapse/model/recorded_step.h"
 
 namespace elapse {
 
@@ -51,6 +52,7 @@ class Session {
 
   void check_tokens(std::span<const int64_t> tokens) const;
   void forward(const Batch& batch);
+  void read_one(int64_t token);
   void keep_logits(const Tensor& row);
 
   const LanguageModel* model_;
@@ -58,6 +60,8 @@ class Session {
   State state_;                 // one slot
   std::vector<double> logits_;  // (vocab_size), empty before the first token
   Sequences one_token_;         // what make_sequences gives for a step
+  int64_t steps_ = 0;           // passes over one token that could have been recorded
+  std::optional<RecordedStep> recorded_;
 };
 
 }  // namespace elapse
