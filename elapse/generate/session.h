@@ -19,7 +19,7 @@ namespace elapse {
 class Session {
  public:
   // Tokens of one forward pass at most, so that a long prompt takes no more memory than a short.
-  static constexpr int64_t kPrefillChunk = 256;
+  static constexpr int64_t kPrefillChunk = 512;
 
   // `points`, which may be null, are watched and edited in every forward pass. What is watched is
   // the last pass's; an edit's source has one element, or a row for each token of the pass.
