@@ -10,6 +10,9 @@
 namespace elapse {
 namespace {
 
+// A recording takes some time and memory, which a session of few steps does not give back.
+constexpr int64_t kRecordedStep = 4;
+
 Sequences one_sequence(Device& device, int64_t length) {
   return make_sequences(device, {length}, {0}, {0});
 }
@@ -39,7 +42,7 @@ void Session::prefill(std::span<const int64_t> tokens) {
     const auto chunk = tokens.first(static_cast<size_t>(length));
     tokens = tokens.subspan(chunk.size());
     if (length == 1) {
-      forward({token_tensor(device, chunk), one_token_, {}});
+      read_one(chunk[0]);
     } else {
       const int64_t last = length - 1;
       forward({token_tensor(device, chunk), one_sequence(device, length),
@@ -61,11 +64,30 @@ void Session::forward(const Batch& batch) {
   keep_logits(model_->forward(tape, batch, &state_, points_).value());
 }
 
+void Session::read_one(int64_t token) {
+  const bool looks = points_ != nullptr && !points_->empty();
+  if (looks || !RecordedStep::serves(*model_)) {
+    return forward({token_tensor(model_->device(), {&token, 1}), one_token_, {}});
+  }
+  if (recorded_) {
+    recorded_->step(state_, token);
+  } else if (++steps_ < kRecordedStep) {
+    return forward({token_tensor(model_->device(), {&token, 1}), one_token_, {}});
+  } else {
+    recorded_.emplace(*model_, state_, one_token_, token);
+  }
+  keep_logits(recorded_->logits());
+}
+
 void Session::keep_logits(const Tensor& row) {
   Device& device = model_->device();
   const Tensor classes = row.columns(0, model_->config().vocab_size);
   logits_.resize(static_cast<size_t>(classes.numel()));
   if (row.dtype() == DType::f64) return device.download_bytes(classes, logits_.data());
+  if (device.host_memory()) {
+    std::copy_n(classes.data<float>(), logits_.size(), logits_.begin());
+    return;
+  }
   const auto values = std::make_unique_for_overwrite<float[]>(logits_.size());
   device.download_bytes(classes, values.get());
   std::copy_n(values.get(), logits_.size(), logits_.begin());

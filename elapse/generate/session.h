@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
-#include "elapse/model/language_model.h"
+#include "elapse/model/recorded_step.h"
 
 namespace elapse {
 
@@ -18,7 +19,7 @@ namespace elapse {
 class Session {
  public:
   // Tokens of one forward pass at most, so that a long prompt takes no more memory than a short.
-  static constexpr int64_t kPrefillChunk = 256;
+  static constexpr int64_t kPrefillChunk = 512;
 
   // `points`, which may be null, are watched and edited in every forward pass. What is watched is
   // the last pass's; an edit's source has one element, or a row for each token of the pass.
@@ -51,6 +52,7 @@ class Session {
 
   void check_tokens(std::span<const int64_t> tokens) const;
   void forward(const Batch& batch);
+  void read_one(int64_t token);
   void keep_logits(const Tensor& row);
 
   const LanguageModel* model_;
@@ -58,6 +60,8 @@ class Session {
   State state_;                 // one slot
   std::vector<double> logits_;  // (vocab_size), empty before the first token
   Sequences one_token_;         // what make_sequences gives for a step
+  int64_t steps_ = 0;           // passes over one token that could have been recorded
+  std::optional<RecordedStep> recorded_;
 };
 
 }  // namespace elapse

@@ -132,6 +132,20 @@ const KernelTable& Device::table(DType compute) const {
   }
 }
 
+Recording Device::record(const std::function<void()>& pass) {
+  ELAPSE_CHECK(recording_ == nullptr, "a recording within a recording");
+  Recording recording;
+  recording_ = &recording;
+  try {
+    pass();
+  } catch (...) {
+    recording_ = nullptr;
+    throw;
+  }
+  recording_ = nullptr;
+  return recording;
+}
+
 std::vector<Op> Device::stand_ins(DType compute) const {
   const KernelTable* own = backend_->kernels(compute);
   std::vector<Op> ops;
@@ -150,8 +164,13 @@ Tensor Device::zeros(DType dtype, Shape shape) {
 
 Tensor Device::upload_bytes(const void* host, DType dtype, Shape shape) {
   Tensor t = empty(dtype, shape);
-  backend_->upload(stream_, t.raw(), host, t.bytes());
+  upload_into(t, host);
   return t;
+}
+
+void Device::upload_into(const Tensor& contiguous, const void* host) {
+  ELAPSE_CHECK(contiguous.is_contiguous(), "upload: the tensor is not contiguous");
+  backend_->upload(stream_, contiguous.raw(), host, contiguous.bytes());
 }
 
 void Device::download_bytes(const Tensor& contiguous, void* host) {
