@@ -23,6 +23,8 @@ demo: configure
 	cmake --build --preset $(PRESET) -j $(JOBS) --target elapse
 	build/elapse experiment induction --quick --out out/induction
 
+# Threads of tests that run side by side sleep while they wait (CMakePresets.json): they would spin on
+# each other's processor.
 test: build
 	ctest --preset $(PRESET) -j $(JOBS)
 

@@ -5,11 +5,13 @@
 #include <cstring>
 #include <memory>
 
-#include "elapse/model/by_tokens.h"
 #include "elapse/model/state_file.h"
 
 namespace elapse {
 namespace {
+
+// A recording takes some time and memory, which a session of few steps does not give back.
+constexpr int64_t kRecordedStep = 4;
 
 Sequences one_sequence(Device& device, int64_t length) {
   return make_sequences(device, {length}, {0}, {0});
@@ -40,40 +42,13 @@ void Session::prefill(std::span<const int64_t> tokens) {
     const auto chunk = tokens.first(static_cast<size_t>(length));
     tokens = tokens.subspan(chunk.size());
     if (length == 1) {
-      read_one(chunk.front());
+      read_one(chunk[0]);
     } else {
       const int64_t last = length - 1;
       forward({token_tensor(device, chunk), one_sequence(device, length),
                token_tensor(device, {&last, 1})});
     }
   }
-}
-
-void Session::read_one(int64_t token) {
-  Device& device = model_->device();
-  const bool is_watched = points_ != nullptr && !points_->empty();
-  const bool repeats = device.has_graphs() && !is_watched && verify_mode() == VerifyMode::none;
-  if (repeats && has_stepped_) return repeat_step(token);
-  has_stepped_ = true;  // and has had every kernel loaded, which a graph could not
-  forward({token_tensor(device, {&token, 1}), one_token_, {}});
-}
-
-void Session::repeat_step(int64_t token) {
-  Device& device = model_->device();
-  if (step_) {
-    state_.set_position(0, state_.position() + 1);
-  } else {
-    auto step = std::make_unique<Step>();
-    step->token = device.empty(DType::i64, {1});
-    step->graph = std::make_unique<DeviceGraph>(device, [&] {
-      Tape tape(device, false);
-      step->logits = model_->forward(tape, {step->token, one_token_, {}}, &state_).value();
-    });
-    step_ = std::move(step);
-  }
-  device.upload_into(step_->token, &token);
-  step_->graph->replay();
-  keep_logits(step_->logits);
 }
 
 void Session::check_tokens(std::span<const int64_t> tokens) const {
@@ -89,11 +64,30 @@ void Session::forward(const Batch& batch) {
   keep_logits(model_->forward(tape, batch, &state_, points_).value());
 }
 
+void Session::read_one(int64_t token) {
+  const bool looks = points_ != nullptr && !points_->empty();
+  if (looks || !RecordedStep::serves(*model_)) {
+    return forward({token_tensor(model_->device(), {&token, 1}), one_token_, {}});
+  }
+  if (recorded_) {
+    recorded_->step(state_, token);
+  } else if (++steps_ < kRecordedStep) {
+    return forward({token_tensor(model_->device(), {&token, 1}), one_token_, {}});
+  } else {
+    recorded_.emplace(*model_, state_, one_token_, token);
+  }
+  keep_logits(recorded_->logits());
+}
+
 void Session::keep_logits(const Tensor& row) {
   Device& device = model_->device();
   const Tensor classes = row.columns(0, model_->config().vocab_size);
   logits_.resize(static_cast<size_t>(classes.numel()));
   if (row.dtype() == DType::f64) return device.download_bytes(classes, logits_.data());
+  if (device.host_memory()) {
+    std::copy_n(classes.data<float>(), logits_.size(), logits_.begin());
+    return;
+  }
   const auto values = std::make_unique_for_overwrite<float[]>(logits_.size());
   device.download_bytes(classes, values.get());
   std::copy_n(values.get(), logits_.size(), logits_.begin());

@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
-#include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
-#include "elapse/model/language_model.h"
-#include "elapse/ops/device_graph.h"
+#include "elapse/model/recorded_step.h"
 
 namespace elapse {
 
@@ -20,7 +19,7 @@ namespace elapse {
 class Session {
  public:
   // Tokens of one forward pass at most, so that a long prompt takes no more memory than a short.
-  static constexpr int64_t kPrefillChunk = 256;
+  static constexpr int64_t kPrefillChunk = 512;
 
   // `points`, which may be null, are watched and edited in every forward pass. What is watched is
   // the last pass's; an edit's source has one element, or a row for each token of the pass.
@@ -54,7 +53,6 @@ class Session {
   void check_tokens(std::span<const int64_t> tokens) const;
   void forward(const Batch& batch);
   void read_one(int64_t token);
-  void repeat_step(int64_t token);
   void keep_logits(const Tensor& row);
 
   const LanguageModel* model_;
@@ -62,15 +60,8 @@ class Session {
   State state_;                 // one slot
   std::vector<double> logits_;  // (vocab_size), empty before the first token
   Sequences one_token_;         // what make_sequences gives for a step
-
-  // A step as a graph, where the device has those and nobody looks: from the second step on.
-  struct Step {
-    Tensor token;   // (1) i64
-    Tensor logits;  // (1, vocab)
-    std::unique_ptr<DeviceGraph> graph;
-  };
-  std::unique_ptr<Step> step_;
-  bool has_stepped_ = false;
+  int64_t steps_ = 0;           // passes over one token that could have been recorded
+  std::optional<RecordedStep> recorded_;
 };
 
 }  // namespace elapse

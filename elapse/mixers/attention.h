@@ -44,6 +44,7 @@ class Attention final : public Mixer {
   // No parts, but `memory`.
   LayerState make_state(Device& device, int64_t slots, bool needs_grad) const override;
   std::vector<PointInfo> points() const override;
+  bool depends_on_position() const override { return true; }
 
  private:
   struct Projection {

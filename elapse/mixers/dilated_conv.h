@@ -33,6 +33,7 @@ class DilatedConv final : public Mixer {
   // their number.
   LayerState make_state(Device& device, int64_t slots, bool needs_grad) const override;
   std::vector<PointInfo> points() const override;
+  bool depends_on_position() const override { return true; }
 
  private:
   Delays delays() const { return {config_.width, config_.dilation}; }

@@ -24,6 +24,9 @@ class Mixer {
   virtual LayerState make_state(Device& device, int64_t slots, bool needs_grad) const = 0;
 
   virtual std::vector<PointInfo> points() const = 0;
+
+  // Whether what forward() launches depends on how many tokens came before, but for their number.
+  virtual bool depends_on_position() const { return false; }
 };
 
 }  // namespace elapse

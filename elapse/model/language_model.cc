@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "elapse/model/language_model.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "elapse/core/hash.h"
@@ -104,6 +105,16 @@ void LanguageModel::list_points() {
   }
   points_.push_back({"norm_f"});
   points_.push_back({"logits", PointInfo::Axis::logit_row});
+}
+
+bool LanguageModel::depends_on_position() const {
+  const auto depends = [](const Layer& layer) { return layer.mixer->depends_on_position(); };
+  return positions_ || std::any_of(layers_.begin(), layers_.end(), depends);
+}
+
+void LanguageModel::count_recorded() const {
+  ++path_counts_.parallel;
+  path_counts_.layer_tokens += config_.n_layers;
 }
 
 State LanguageModel::make_state(int64_t slots, bool needs_grad) const {

@@ -134,6 +134,20 @@ const KernelTable& Device::table(DType compute) const {
   }
 }
 
+Recording Device::record(const std::function<void()>& pass) {
+  ELAPSE_CHECK(recording_ == nullptr, "a recording within a recording");
+  Recording recording;
+  recording_ = &recording;
+  try {
+    pass();
+  } catch (...) {
+    recording_ = nullptr;
+    throw;
+  }
+  recording_ = nullptr;
+  return recording;
+}
+
 std::vector<Op> Device::stand_ins(DType compute) const {
   const KernelTable* own = backend_->kernels(compute);
   std::vector<Op> ops;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include <array>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -95,6 +96,19 @@ std::span<const Backend* const> backends();
 // Why the backend of this name is none of them, as half a sentence; empty where nothing is known.
 std::string_view why_left_out(std::string_view name);
 
+// Kernels that were launched, with their arguments (Device::record).
+class Recording {
+ public:
+  // Runs them again, in order, on the same memory.
+  void run() const {
+    for (const auto& launch : launches_) launch();
+  }
+
+ private:
+  friend class Device;
+  std::vector<std::function<void()>> launches_;
+};
+
 // Where a computation runs: a backend, a stream on it, a memory pool and a number of threads.
 // Operations take it first. Not for use by two threads at once.
 class Device {
@@ -134,9 +148,17 @@ class Device {
     const Kernel<Args> kernel = table(compute).template get<Args>();
     ELAPSE_CHECK(kernel != nullptr, "{}: no {} kernel on device {}", name_of(Args::kOp),
                  name_of(compute), name());
-    ++calls_[static_cast<size_t>(Args::kOp)];
-    kernel(*this, args);
+    const auto run = [this, kernel](const Args& with) {
+      ++calls_[static_cast<size_t>(Args::kOp)];
+      kernel(*this, with);
+    };
+    run(args);
+    if (recording_ != nullptr) recording_->launches_.push_back([run, args] { run(args); });
   }
+
+  // Runs `pass` and records the kernels it launches, whose tensors stay alive with the recording.
+  // What else `pass` does, as to upload numbers, is not done again.
+  Recording record(const std::function<void()>& pass);
 
   // Operations whose kernel for `compute` is not the backend's own but ref's (host backends only).
   std::vector<Op> stand_ins(DType compute) const;
@@ -155,6 +177,7 @@ class Device {
   KernelTable bf16_;
   KernelTable f16_;
   std::array<int64_t, static_cast<size_t>(Op::count)> calls_{};
+  Recording* recording_ = nullptr;
 };
 
 }  // namespace elapse

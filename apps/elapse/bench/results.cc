@@ -98,7 +98,8 @@ Table table_of(const std::vector<Row>& rows) {
 
 std::string_view legend() {
   return "floor: the best this machine allows, by the machine rows and what `--list` says it "
-         "counts.\n"
+         "counts;\n"
+         "gpu.scan: an H100.\n"
          "ratio: how many times longer than the floor. gain: how many times faster than one "
          "thread.\n"
          "others, on two cores of a Zen 5: train, PyTorch 1.13.1; weights, a bare pass by "

@@ -4,7 +4,7 @@
 // time, far apart: each walks on into the next row, and while one of the four waits at the end of a
 // page, beyond which no hardware looks, the others go on. In a mapped file, whose pages have 4 KiB,
 // that is a third faster than four rows side by side. Vectors of a file lie across cache lines, and
-// waiting for two lines at once loses that again: lines are asked for kAhead bytes before. Two
+// waiting for two lines at once loses that again: lines are asked for kAhead bytes before. Four
 // vectors of each row in turn, and one part of the rows for each thread, read fastest.
 #include "elapse/backends/cpu/dots.h"
 
@@ -28,7 +28,6 @@ namespace {
 
 using D = hn::ScalableTag<float>;
 using V = hn::Vec<D>;
-constexpr int kMany = kRowsOfTile;
 
 // `lanes` of p, widened to float.
 HWY_INLINE V Widened(WholeLanes<D> lanes, const float* p) { return lanes.load(p); }
@@ -44,17 +43,17 @@ HWY_INLINE V Widened(FirstLanes<D> lanes, const Half* p) {
   return Widened(WholeLanes<D>{lanes.d}, buffer);
 }
 
-// The results of kFew rows from i on with `count` of kMany rows: j, j + step, ...
-template <class Weight, int kFew>
-HWY_INLINE void Tile(const DotsOfFewRows& args, int64_t i, int64_t j, int64_t step, int64_t count) {
-  constexpr int64_t ahead = kAhead / sizeof(Weight);
-  V sums[kFew][kMany];
+// The results of kFew rows from i on with kMany rows: j, j + step, ...
+template <class Weight, int kFew, int kMany>
+HWY_INLINE void Tile(const DotsOfFewRows& args, int64_t i, int64_t j, int64_t step) {
+  constexpr int64_t kLine = 64 / sizeof(Weight);
+  V sums[kFew][kRowsOfTile];
   const Weight* many[kMany];
   HWY_UNROLL(4) for (int c = 0; c < kMany; ++c) {
-    // What a last tile lacks is computed from its first row, and not stored.
-    const int64_t at = c < count ? j + c * step : j;
-    many[c] = static_cast<const Weight*>(args.many.raw()) + at * args.many.stride(0);
-    HWY_UNROLL(4) for (int r = 0; r < kFew; ++r) sums[r][c] = hn::Zero(D());
+    many[c] = static_cast<const Weight*>(args.many.raw()) + (j + c * step) * args.many.stride(0);
+  }
+  HWY_UNROLL(4) for (int r = 0; r < kFew; ++r) {
+    HWY_UNROLL(4) for (int c = 0; c < kRowsOfTile; ++c) sums[r][c] = hn::Zero(D());
   }
   const float* few = row(args.few, i);
   const int64_t few_stride = args.few.stride(0);
@@ -62,30 +61,32 @@ HWY_INLINE void Tile(const DotsOfFewRows& args, int64_t i, int64_t j, int64_t st
     V a[kFew];
     HWY_UNROLL(4) for (int r = 0; r < kFew; ++r) a[r] = lanes.load(few + r * few_stride + k);
     HWY_UNROLL(4) for (int c = 0; c < kMany; ++c) {
-      if (k % (64 / sizeof(Weight)) == 0) hwy::Prefetch(many[c] + k + ahead);
+      if (k % kLine == 0) hwy::Prefetch(many[c] + k + kAhead / sizeof(Weight));
       const V b = Widened(lanes, many[c] + k);
       HWY_UNROLL(4) for (int r = 0; r < kFew; ++r) sums[r][c] = hn::MulAdd(a[r], b, sums[r][c]);
     }
   };
   const int64_t length = args.few.dim(1), lanes = static_cast<int64_t>(hn::Lanes(D()));
   int64_t k = 0;
-  for (; k + 2 * lanes <= length; k += 2 * lanes) {
+  for (; k + 4 * lanes <= length; k += 4 * lanes) {
     add(k, WholeLanes<D>{D()});
     add(k + lanes, WholeLanes<D>{D()});
+    add(k + 2 * lanes, WholeLanes<D>{D()});
+    add(k + 3 * lanes, WholeLanes<D>{D()});
   }
   ForLanes(D(), length - k, [&](int64_t at, auto rest) HWY_ATTR { add(k + at, rest); });
   HWY_UNROLL(4) for (int r = 0; r < kFew; ++r) {
-    float results[kMany];
+    float results[kRowsOfTile];
     SumsOf(D(), sums[r], results);
-    store_tile_row(args, i + r, j, step, count, results);
+    store_tile_row<kMany>(args, i + r, j, step, results);
   }
 }
 
 template <class Weight>
 void DotsWith(const DotsOfFewRows& args, int64_t begin, int64_t end) {
   for_each_tile(args.few.dim(0), begin, end,
-                [&](auto few, int64_t i, int64_t j, int64_t step, int64_t count)
-                    HWY_ATTR { Tile<Weight, few.value>(args, i, j, step, count); });
+                [&](auto few, auto many, int64_t i, int64_t j, int64_t step)
+                    HWY_ATTR { Tile<Weight, few.value, many.value>(args, i, j, step); });
 }
 
 void DotsWithMany(const DotsOfFewRows& args, int64_t begin, int64_t end) {

@@ -43,10 +43,10 @@ const uint16_t* bf16_row(const Tensor& t, int64_t i) {
 }
 
 // The products of kFew rows with a tile's rows of the many, as in dots.cc.
-template <int kFew>
+template <int kFew, int kMany>
 struct TileSums {
   const uint16_t* few[kFew];
-  const uint16_t* many[kRowsOfTile];
+  const uint16_t* many[kMany];
   __m512 sums[kFew][kRowsOfTile];
 
   // Adds the products of the lanes that `load` loads at k.
@@ -54,7 +54,7 @@ struct TileSums {
   ELAPSE_BF16_INLINE void add(int64_t k, Load load) {
     __m512bh a[kFew];
     HWY_UNROLL(4) for (int r = 0; r < kFew; ++r) a[r] = load(few[r] + k);
-    HWY_UNROLL(4) for (int c = 0; c < kRowsOfTile; ++c) {
+    HWY_UNROLL(4) for (int c = 0; c < kMany; ++c) {
       hwy::Prefetch(many[c] + k + kAhead / 2);
       const __m512bh b = load(many[c] + k);
       HWY_UNROLL(4) for (int r = 0; r < kFew; ++r) {
@@ -76,14 +76,14 @@ ELAPSE_BF16_INLINE __m128 sums_of_lanes(const __m512 (&v)[4]) {
   return _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
 }
 
-template <int kFew>
-ELAPSE_BF16_TARGET void multiply_tile(const DotsOfFewRows& args, int64_t i, int64_t j, int64_t step,
-                                      int64_t count) {
-  TileSums<kFew> tile;
-  HWY_UNROLL(4) for (int r = 0; r < kFew; ++r) tile.few[r] = bf16_row(args.few, i + r);
-  HWY_UNROLL(4) for (int c = 0; c < kRowsOfTile; ++c) {
-    tile.many[c] = bf16_row(args.many, c < count ? j + c * step : j);
-    HWY_UNROLL(4) for (int r = 0; r < kFew; ++r) tile.sums[r][c] = _mm512_setzero_ps();
+template <int kFew, int kMany>
+ELAPSE_BF16_TARGET void multiply_tile(const DotsOfFewRows& args, int64_t i, int64_t j,
+                                      int64_t step) {
+  TileSums<kFew, kMany> tile;
+  HWY_UNROLL(4) for (int c = 0; c < kMany; ++c) tile.many[c] = bf16_row(args.many, j + c * step);
+  HWY_UNROLL(4) for (int r = 0; r < kFew; ++r) {
+    tile.few[r] = bf16_row(args.few, i + r);
+    HWY_UNROLL(4) for (int c = 0; c < kRowsOfTile; ++c) tile.sums[r][c] = _mm512_setzero_ps();
   }
   const int64_t length = args.few.dim(1);
   int64_t k = 0;
@@ -93,7 +93,7 @@ ELAPSE_BF16_TARGET void multiply_tile(const DotsOfFewRows& args, int64_t i, int6
   HWY_UNROLL(4) for (int r = 0; r < kFew; ++r) {
     float results[kRowsOfTile];
     _mm_storeu_ps(results, sums_of_lanes(tile.sums[r]));
-    store_tile_row(args, i + r, j, step, count, results);
+    store_tile_row<kMany>(args, i + r, j, step, results);
   }
 }
 
@@ -103,8 +103,8 @@ bool multiplies_bf16() { return __builtin_cpu_supports("avx512bf16") != 0; }
 
 void bf16_dots_of_few_rows(const DotsOfFewRows& args, int64_t begin, int64_t end) {
   for_each_tile(args.few.dim(0), begin, end,
-                [&](auto few, int64_t i, int64_t j, int64_t step, int64_t count) {
-                  multiply_tile<few.value>(args, i, j, step, count);
+                [&](auto few, auto many, int64_t i, int64_t j, int64_t step) {
+                  multiply_tile<few.value, many.value>(args, i, j, step);
                 });
 }
 #else

@@ -6,9 +6,10 @@
 //   2. For each head: y += (CB o exp(a[i] - a[j]), j <= i) (dt x).
 //   3. h = exp(a[last]) h + (exp(a[last] - a[j]) dt x)^T B, for all channels.
 //   4. out = y + D x.
-// 1 to 3 are products of 64 x 256 x 128 and 64 x 64 x 64 where the model is mamba2-130m.
+// 1 and 3 are products of 64 x 256 x 128 where the model is mamba2-130m. 2 has half a product of
+// 64 x 64 x 64, too small to be laid out for another's kernels.
 //
-// Bound: 2 d_state + chunk multiplications a (token, channel), 320 there, at what the products
+// Bound: 2 d_state + chunk / 2 multiplications a (token, channel), 288 there, at what the products
 // reach; 1 is left out where a sequence starts from zeros. One exponential a pair of tokens and
 // head.
 //
@@ -21,6 +22,7 @@
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "elapse/backends/cpu/ssd_forward.cc"
+#include <hwy/cache_control.h>
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
@@ -31,7 +33,8 @@ namespace elapse::cpu::HWY_NAMESPACE {
 namespace {
 
 // out = y + D x for one head at one token, once y has passed its tap.
-void WriteOutput(const SsdForward& args, int64_t token, int64_t head, float* y) {
+HWY_INLINE void WriteOutput(const SsdForward& args, const SkipOfHead& skip, int64_t token,
+                            int64_t head, float* y) {
   const D d;
   const int64_t head_dim = args.in.head_dim(), first = head * head_dim;
   const Tap& y_tap = tap(args.taps, SsdPoint::y);
@@ -40,10 +43,53 @@ void WriteOutput(const SsdForward& args, int64_t token, int64_t head, float* y) 
   }
   const float* x = row(args.in.x, token) + first;
   float* out = row(args.out, token) + first;
-  const SkipOfHead skip(args.in, head);
   ForLanes(d, head_dim, [&](int64_t i, auto lanes) HWY_ATTR {
     lanes.store(hn::MulAdd(skip.at(i, lanes), lanes.load(x + i), lanes.load(y + i)), out + i);
   });
+}
+
+// Rows i to i + 4 of y, kVectors vectors of their columns: see LowerProduct.
+template <int kVectors, class Lanes>
+HWY_INLINE void LowerProductTile(Lanes lanes, const float* lower, int64_t stride, const float* u,
+                                 int64_t columns, int64_t i, float* y) {
+  const auto step = static_cast<int64_t>(hn::Lanes(D()));
+  V sums[4][kVectors];
+  HWY_UNROLL(4) for (int r = 0; r < 4; ++r) {
+    HWY_UNROLL(4) for (int v = 0; v < kVectors; ++v) sums[r][v] = hn::Zero(D());
+  }
+  for (int64_t j = 0; j < i + 4; ++j) {
+    V u_j[kVectors];
+    HWY_UNROLL(4)
+    for (int v = 0; v < kVectors; ++v) u_j[v] = lanes.load(u + j * columns + v * step);
+    HWY_UNROLL(4) for (int r = 0; r < 4; ++r) {
+      const V factor = hn::Set(D(), lower[(i + r) * stride + j]);
+      HWY_UNROLL(4) for (int v = 0; v < kVectors; ++v) {
+        sums[r][v] = hn::MulAdd(factor, u_j[v], sums[r][v]);
+      }
+    }
+  }
+  HWY_UNROLL(4) for (int r = 0; r < 4; ++r) {
+    HWY_UNROLL(4) for (int v = 0; v < kVectors; ++v) {
+      lanes.store(sums[r][v], y + (i + r) * columns + v * step);
+    }
+  }
+}
+
+// y = lower u, where `lower` is (rows, rows) with zeros right of its diagonal and `rows` a multiple
+// of four; u and y are (rows, columns).
+void LowerProduct(const float* lower, int64_t rows, int64_t stride, const float* u, int64_t columns,
+                  float* y) {
+  constexpr int kVectors = hn::MaxLanes(D()) >= 16 ? 4 : 2;  // 32 registers, or 16
+  const int64_t step = kVectors * static_cast<int64_t>(hn::Lanes(D()));
+  for (int64_t i = 0; i < rows; i += 4) {
+    int64_t p = 0;
+    for (; p + step <= columns; p += step) {
+      LowerProductTile<kVectors>(WholeLanes<D>{D()}, lower, stride, u + p, columns, i, y + p);
+    }
+    ForLanes(D(), columns - p, [&](int64_t at, auto lanes) HWY_ATTR {
+      LowerProductTile<1>(lanes, lower, stride, u + p + at, columns, i, y + p + at);
+    });
+  }
 }
 
 // One block of heads of one sequence.
@@ -124,14 +170,7 @@ class ForwardTask {
     DecaysToEdges(a, c.rows, since_start_, until_end_);
     scale_inputs(c, k, more);
     DecayedSquare(shared_.CB(heads_.group, c.row), a, c.rows, square, decayed_);
-    multiply({.m = c.rows,
-              .n = head_dim_,
-              .k = c.rows,
-              .a = {square, 1},
-              .b = {head_dim_, 1},
-              .c_row = head_dim_,
-              .accumulates = false},
-             decayed_, dtx_, within_);
+    LowerProduct(decayed_, c.rows, square, dtx_, head_dim_, within_);
     outputs(c, k);
     if (more && !zero_) {
       ScaleBy(since_start_[c.rows - 1], head_dim_ * n_, h_ + (k * head_dim_ - first_) * n_);
@@ -148,6 +187,7 @@ class ForwardTask {
       const float* x = row(args_.in.x, c.token + i) + k * head_dim_;
       float *dtx = dtx_ + i * head_dim_, *dtx_left = dtx_left_ + i * width_ + column;
       ForLanes(d, head_dim_, [&](int64_t p, auto lanes) HWY_ATTR {
+        hwy::Prefetch(x + p + head_dim_);  // of the next head: its rows are short and far apart
         const V v = hn::Mul(dt_i, lanes.load(x + p));
         lanes.store(v, dtx + p);
         if (more) lanes.store(hn::Mul(left, v), dtx_left + p);
@@ -161,6 +201,7 @@ class ForwardTask {
 
   void outputs(const SsdChunk& c, int64_t k) {
     const D d;
+    const SkipOfHead skip(args_.in, k);
     for (int64_t i = 0; i < c.len; ++i) {
       float* y = within_ + i * head_dim_;
       const float* read = read_ + i * width_ + k * head_dim_ - first_;
@@ -170,7 +211,7 @@ class ForwardTask {
           lanes.store(hn::MulAdd(decay, lanes.load(read + p), lanes.load(y + p)), y + p);
         });
       }
-      WriteOutput(args_, c.token + i, k, y);
+      WriteOutput(args_, skip, c.token + i, k, y);
     }
   }
 
@@ -264,7 +305,7 @@ class StepTask {
     };
     while (e + 4 <= end) step(std::integral_constant<int, 4>());
     while (e < end) step(std::integral_constant<int, 1>());
-    WriteOutput(args_, token_, head, y_);
+    WriteOutput(args_, SkipOfHead(in_, head), token_, head, y_);
   }
 
  private:
