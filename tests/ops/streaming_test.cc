@@ -82,6 +82,7 @@ TEST_F(Streaming, RmsNorm) {
                              .scale = scale.rows(begin, end),
                              .scale_tap = {},
                              .dsum_total = dsum_total,
+                             .dx = {},
                              .dweight = cpu_.zeros(DType::f32, {kWidth})});
   });
 }

@@ -76,6 +76,7 @@ std::vector<Row> time_norm_backward(Context& context, const Benchmark& self) {
                              .scale = uniform(device, {kTokens, 1}, 0.5, 2),
                              .scale_tap = {},
                              .dsum_total = zeros(device, {kTokens, kChannels}),
+                             .dx = {},
                              .dweight = zeros(device, {kChannels})};
   return time_streaming(context, self, kTokens * kChannels, 4,
                         [&](Device& d) { rms_norm_backward(d, args); });
