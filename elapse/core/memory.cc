@@ -64,7 +64,7 @@ MemorySource& host_memory() {
 }
 
 struct Pool::Blocks {
-  explicit Blocks(MemorySource& s) : source(s) {}
+  Blocks(MemorySource& s, std::shared_ptr<Blocks> l) : source(s), lender(std::move(l)) {}
   ~Blocks() { trim(); }
 
   void* take(int64_t size);
@@ -72,13 +72,23 @@ struct Pool::Blocks {
 
   // Where the source has no more, blocks of other sizes that lie free may be what it lacks.
   void* allocate_from_source(int64_t size) {
-    if (in_use == held) return source.allocate(size);
     try {
       return source.allocate(size);
     } catch (const Error&) {
-      trim();
+      if (!give_back_free()) throw;
       return source.allocate(size);
     }
+  }
+
+  // False where there are none.
+  bool give_back_free() {
+    if (lender) {
+      const std::scoped_lock lock(lender->mutex);
+      return lender->give_back_free();
+    }
+    if (in_use == held) return false;
+    trim();
+    return true;
   }
 
   void trim() {
@@ -90,13 +100,17 @@ struct Pool::Blocks {
   }
 
   MemorySource& source;
+  const std::shared_ptr<Blocks> lender;  // or null
   std::mutex mutex;
   std::map<int64_t, std::set<void*>> free_by_size;
   int64_t held = 0;
   int64_t in_use = 0;
 };
 
-Pool::Pool(MemorySource& source) : blocks_(std::make_shared<Blocks>(source)) {}
+Pool::Pool(MemorySource& source) : blocks_(std::make_shared<Blocks>(source, nullptr)) {}
+
+Pool::Pool(MemorySource& source, const Pool& lender)
+    : blocks_(std::make_shared<Blocks>(source, lender.blocks_)) {}
 
 void* Pool::Blocks::take(int64_t size) {
   const std::scoped_lock lock(mutex);

@@ -26,6 +26,9 @@ MemorySource& host_memory();
 class Pool {
  public:
   explicit Pool(MemorySource& source);
+  // One whose free blocks are kept, as they are written to again: where the source has no more,
+  // those of `lender` are given back instead.
+  Pool(MemorySource& source, const Pool& lender);
   std::shared_ptr<void> allocate(int64_t bytes);
 
   void trim();                 // gives free blocks back to the source

@@ -25,7 +25,8 @@ class Mixer {
 
   virtual std::vector<PointInfo> points() const = 0;
 
-  // Whether what forward() launches depends on how many tokens came before, but for their number.
+  // Whether the operations of a pass over one token, or an argument of them that is no tensor,
+  // depend on how many tokens came before: then it cannot be recorded and run again.
   virtual bool depends_on_position() const { return false; }
 };
 

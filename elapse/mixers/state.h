@@ -21,8 +21,8 @@ struct LayerState {
 };
 
 // A model's whole memory after some tokens, for one or more sequences (slots): of the same size
-// whatever their number, but for layers of attention, whose memory grows. Float32 or float64 as the
-// model computes. Moves, but is copied by fork() alone.
+// whatever their number, but for layers of attention, whose memory grows. Float32, or float64 where
+// the model computes in that. Moves, but is copied by fork() alone.
 class State {
  public:
   State(Device& device, std::vector<LayerState> layers, int64_t slots);

@@ -126,16 +126,10 @@ State LanguageModel::make_state(int64_t slots, bool needs_grad) const {
 }
 
 Var LanguageModel::forward(Tape& tape, const Batch& batch, State* state, Points* points) const {
-  ELAPSE_CHECK(batch.tokens.numel() == batch.seqs.tokens,
-               "the sequences have {} tokens together, but {} are given", batch.seqs.tokens,
-               batch.tokens.numel());
   return pass(tape, {}, batch, state, points);
 }
 
 Var LanguageModel::loss(Tape& tape, const Batch& batch, const Tensor& targets, State* state) const {
-  ELAPSE_CHECK(batch.tokens.numel() == batch.seqs.tokens,
-               "the sequences have {} tokens together, but {} are given", batch.seqs.tokens,
-               batch.tokens.numel());
   return pass(tape, {}, batch, state, nullptr, targets);
 }
 
@@ -189,13 +183,17 @@ std::vector<int64_t> start_positions(const Sequences& seqs, const State* state) 
 
 Var LanguageModel::pass(Tape& tape, const Input& input, Batch batch, State* state, Points* points,
                         const Tensor& targets) const {
+  ELAPSE_CHECK(input.stream || batch.tokens.numel() == batch.seqs.tokens,
+               "the sequences have {} tokens together, but {} are given", batch.seqs.tokens,
+               batch.tokens.numel());
   const int64_t slots = state ? state->slots() : 0;
   ELAPSE_CHECK(batch.seqs.max_slot < slots, "a sequence names state slot {}, but there are {}",
                batch.seqs.max_slot, slots);
   batch.seqs.positions = start_positions(batch.seqs, state);
   std::unique_ptr<const PointPass> looking;
   if (points != nullptr && !points->empty()) {
-    ELAPSE_CHECK(activations_ == dtype_, "named points cannot be looked at in {}",
+    ELAPSE_CHECK(activations_ == dtype_,
+                 "named points: expected a model that computes in f32 or f64, found {}",
                  name_of(activations_));
     check_points(*points, input);
     looking = std::make_unique<PointPass>(device_, *points, points_, pass_rows(batch));

@@ -21,8 +21,14 @@ RecordedStep::RecordedStep(const LanguageModel& model, State& state, const Seque
     recording_ = device.record(pass);
     return;
   }
-  graph_ = std::make_unique<DeviceGraph>(device, pass);
-  graph_->replay();
+  const int64_t position = state.position(0);
+  try {
+    graph_ = std::make_unique<DeviceGraph>(device, pass);
+    graph_->replay();
+  } catch (...) {  // the pass was recorded, but nothing has run
+    state.set_position(0, position);
+    throw;
+  }
 }
 
 void RecordedStep::step(State& state, int64_t token) {

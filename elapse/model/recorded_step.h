@@ -16,9 +16,8 @@ class RecordedStep {
   // Whether passes over one token launch the same kernels at every position.
   static bool serves(const LanguageModel& model);
 
-  // Reads `token` with slot 0 of `state`, whose tensors the recording keeps. The model must outlive
-  // it. `seqs`: one token that starts and ends in slot 0. On a device with graphs a pass over one
-  // token has run before, which has loaded its kernels.
+  // Reads `token` with slot 0 of `state` and records. The model, `seqs` (one token that starts and
+  // ends in slot 0) and the tensors of `state` must outlive it. Where it throws, nothing was read.
   RecordedStep(const LanguageModel& model, State& state, const Sequences& seqs, int64_t token);
 
   // The same for the next token; `state` is the constructor's, wherever it has moved to.

@@ -135,7 +135,8 @@ const KernelTable& Device::table(DType compute) const {
 }
 
 Recording Device::record(const std::function<void()>& pass) {
-  ELAPSE_CHECK(recording_ == nullptr, "a recording within a recording");
+  ELAPSE_CHECK(recording_ == nullptr,
+               "expected to record one pass at a time, found a recording within a recording");
   Recording recording;
   recording_ = &recording;
   try {

@@ -6,6 +6,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "elapse/core/error.h"
@@ -152,8 +153,10 @@ class Device {
       ++calls_[static_cast<size_t>(Args::kOp)];
       kernel(*this, with);
     };
-    run(args);
-    if (recording_ != nullptr) recording_->launches_.push_back([run, args] { run(args); });
+    Recording* const recording = std::exchange(recording_, nullptr);  // a kernel's own launches are
+    run(args);                                                        // run again by itself
+    recording_ = recording;
+    if (recording != nullptr) recording->launches_.push_back([run, args] { run(args); });
   }
 
   // Runs `pass` and records the kernels it launches, whose tensors stay alive with the recording.

@@ -1,10 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "elapse/ops/device_graph.h"
 
+#include <cassert>
+#include <exception>
+#include <utility>
+
 namespace elapse {
 
 DeviceGraph::DeviceGraph(Device& device, const std::function<void()>& work)
-    : device_(device), pool_(device.backend_->memory()) {
+    : device_(device), pool_(device.backend_->memory(), device.pool_) {
+  assert(device.has_graphs());
   const Backend& backend = *device.backend_;
   backend.begin_graph(device.stream_);
   std::swap(device.pool_, pool_);

@@ -75,7 +75,7 @@ std::string first_non_finite(const LanguageModel& model, const TokenBatch& batch
     return fmt::format("point \"{}\"", *point);
   }
   Tape tape(model.device(), false);
-  const Tensor loss = predict(tape, model, batch).loss.value();
+  const Tensor loss = predict_loss(tape, model, batch).value();
   if (!is_finite(model.device(), loss)) return "the loss itself";
   for (const Parameter& p : std::views::reverse(parameters)) {
     if (p.var.grad() && !is_finite(model.device(), p.var.grad())) {

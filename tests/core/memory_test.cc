@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <map>
 #include <thread>
 #include <vector>
 
@@ -37,6 +38,28 @@ class MemoryThatIsFull final : public MemorySource {
   void release(void*) override {}
 };
 
+// Has no more than a number of bytes at a time.
+class SmallMemory final : public MemorySource {
+ public:
+  explicit SmallMemory(int64_t bytes) : left_(bytes) {}
+  void* allocate(int64_t bytes) override {
+    if (bytes > left_) fail("full");
+    left_ -= bytes;
+    void* data = host_memory().allocate(bytes);
+    sizes_[data] = bytes;
+    return data;
+  }
+  void release(void* data) override {
+    left_ += sizes_.at(data);
+    sizes_.erase(data);
+    host_memory().release(data);
+  }
+
+ private:
+  int64_t left_;
+  std::map<void*, int64_t> sizes_;
+};
+
 // A training step's requests: sizes and lifetimes differ, some blocks are freed in between.
 // Returns the addresses in the order of the requests.
 std::vector<void*> step(Pool& pool, uint64_t seed) {
@@ -49,6 +72,17 @@ std::vector<void*> step(Pool& pool, uint64_t seed) {
     if (random.below(3) == 0) alive.erase(alive.begin() + random.below(std::ssize(alive)));
   }
   return addresses;
+}
+
+TEST(Pool, WhatABorrowerFreesStaysItsOwn) {
+  SmallMemory memory(4096);
+  Pool lender(memory), borrower(memory, lender);
+  lender.allocate(2048);                             // now free
+  const void* kept = borrower.allocate(1024).get();  // free as well
+  const auto large = borrower.allocate(3072);        // takes what the lender has free
+  EXPECT_EQ(lender.bytes_held(), 0);
+  EXPECT_THROW(borrower.allocate(2048), Error);  // its own stays
+  EXPECT_EQ(borrower.allocate(1024).get(), kept);
 }
 
 TEST(Pool, SameRequestsGetSameAddressesAndNothingNew) {

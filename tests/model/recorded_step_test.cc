@@ -58,6 +58,27 @@ TEST_P(RecordedStepTest, CountsAsAPass) {
   EXPECT_EQ(device_.calls(Op::linear_forward), 2 * products);
 }
 
+// What a kernel launches of its own comes once, with the kernel.
+TEST_P(RecordedStepTest, LaunchesWhatThePassLaunched) {
+  if (!RecordedStep::serves(model_)) GTEST_SKIP() << "its passes are not recorded";
+  State state = model_.make_state(1);
+  const auto all_calls = [&] {
+    std::vector<int64_t> calls;
+    for (size_t i = 0; i < static_cast<size_t>(Op::count); ++i) {
+      calls.push_back(device_.calls(static_cast<Op>(i)));
+    }
+    return calls;
+  };
+  const std::vector<int64_t> before = all_calls();
+  RecordedStep step(model_, state, seqs_, 4);
+  const std::vector<int64_t> recorded = all_calls();
+  step.step(state, 5);
+  const std::vector<int64_t> again = all_calls();
+  for (size_t i = 0; i < before.size(); ++i) {
+    EXPECT_EQ(again[i] - recorded[i], recorded[i] - before[i]) << name_of(static_cast<Op>(i));
+  }
+}
+
 // Attention's memory grows, and WaveNet's ring turns.
 TEST_P(RecordedStepTest, ServesWhatIsTheSameAtEveryPosition) {
   const bool differs = kind_ == MixerKind::attention || kind_ == MixerKind::wavenet;

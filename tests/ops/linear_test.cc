@@ -82,6 +82,7 @@ TEST(Linear, AgreesWithRef) {
 }
 
 TEST(Linear, CudaTakesWeightsOf16BitsInFloat) {
+  if (!can_open("cuda")) GTEST_SKIP() << "no cuda device can be opened here";
   for (const DType narrow : {DType::bf16, DType::f16}) {
     for (const Case& c : kCases) {
       SCOPED_TRACE(::testing::Message() << c.rows << " rows, " << c.in << " to " << c.out);
@@ -97,6 +98,7 @@ TEST(Linear, CudaTakesWeightsOf16BitsInFloat) {
 
 // As a head is in training: of float32 weights, which have been numbers of bf16 here.
 TEST(Linear, CudaGivesLogitsOfBf16InFloat) {
+  if (!can_open("cuda")) GTEST_SKIP() << "no cuda device can be opened here";
   for (const Case& c : kCases) {
     SCOPED_TRACE(::testing::Message() << c.rows << " rows, " << c.in << " to " << c.out);
     const auto call = [&](Device& device, Operands& o) {

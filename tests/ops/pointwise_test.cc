@@ -40,6 +40,7 @@ TEST(Pointwise, FillAndCopy) {
 }
 
 TEST(Pointwise, CudaFillsCopiesAndAddsInBf16) {
+  if (!can_open("cuda")) GTEST_SKIP() << "no cuda device can be opened here";
   const auto call = [](Device& device, Operands& o) {
     const Shape shape = {7, 33};
     const Tensor x = o.activation(shape, -1, 1, 2), y = o.activation(shape), wide = o.input(shape);
@@ -55,6 +56,7 @@ TEST(Pointwise, CudaFillsCopiesAndAddsInBf16) {
 }
 
 TEST(Pointwise, CudaAddsTensorsWithoutGaps) {
+  if (!can_open("cuda")) GTEST_SKIP() << "no cuda device can be opened here";
   const auto call = [](Device& device, Operands& o) {
     for (const int64_t n : {2, 3, 2046, 2048, 2050, 5000}) {
       const Tensor x = o.activation({n}), y = o.activation({n});
