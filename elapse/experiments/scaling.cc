@@ -77,7 +77,7 @@ std::vector<ComparedModel> models(const ScalingSettings& s) {
                       .model = model,
                       .train = training(s, model, operations),
                       .source = [texts](uint64_t seed) { return texts.at(seed); },
-                      .tests = held_out_tests(s.test_length)});
+                      .tests = held_out_tests(s.train.length)});
     }
   }
   return list;
@@ -96,7 +96,6 @@ ScalingSettings ScalingSettings::quick() {
   s.train.schedule = {
       .kind = Schedule::Kind::cosine, .peak_lr = 3e-3, .min_lr = 3e-4, .warmup_steps = 50};
   s.train.adamw = {.beta2 = 0.95, .weight_decay = 0.1};
-  s.test_length = 1024;
   return s;
 }
 

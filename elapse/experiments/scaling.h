@@ -20,8 +20,9 @@ struct ScalingSettings {
   std::vector<MixerKind> mixers;
   std::vector<Size> sizes;          // ascending
   double tokens_per_parameter = 0;  // that Mamba trains on; it fixes a size's operations
-  TrainConfig train;                // but for the number of steps
-  int64_t test_length = 0;
+  // But for the number of steps. Held-out losses are those of sequences of the same length, beyond
+  // which attention with rotary positions fails and the others do not.
+  TrainConfig train;
   std::string text, text_name;
   Seeds seeds;
 

@@ -55,7 +55,6 @@ TEST(Scaling, trains_every_family_with_the_same_operations) {
   s.train.batch_tokens = 32;
   s.train.length = 16;
   s.train.schedule.warmup_steps = 2;
-  s.test_length = 64;
   for (int i = 0; i < 400; ++i) s.text += "so far so good ";
   s.text_name = "a text";
   const ScalingResult result = run_scaling(device, s, folder.path(), [](const auto&) {});
