@@ -34,16 +34,22 @@ std::vector<Family> families(const ScalingSettings& s, const ScalingResult& resu
 }
 
 Plot plot_of(const ScalingSettings& s, const ScalingResult& result) {
-  Plot plot("Held-out loss against training operations",
+  Plot plot("Held-out loss against training operations; dashed: fitted",
             {"floating-point operations of the training", Scale::log10},
             {"held-out loss, nats a byte", Scale::log10});
-  for (const Family& f : families(s, result)) {
+  const std::vector<Family> all = families(s, result);
+  for (const Family& f : all) {
     plot.add({std::string(title_of(f.mixer)), result.operations, f.losses, Plot::Style::marked_line,
               f.least, f.largest});
+  }
+  for (size_t i = 0; i < all.size(); ++i) {
     std::vector<double> fit;
-    for (const double operations : result.operations) fit.push_back(f.law(operations));
-    plot.add({fmt::format("{}, fitted", title_of(f.mixer)), result.operations, fit,
-              Plot::Style::dashed});
+    for (const double operations : result.operations) fit.push_back(all[i].law(operations));
+    plot.add({.name = fmt::format("{}, fitted", title_of(all[i].mixer)),
+              .x = result.operations,
+              .y = fit,
+              .style = Plot::Style::dashed,
+              .belongs_to = i});
   }
   return plot;
 }

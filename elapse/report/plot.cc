@@ -49,6 +49,9 @@ Plot& Plot::add(Series series) {
     check_length(series.name, "lo", series.lo.size(), points);
     check_length(series.name, "hi", series.hi.size(), points);
   }
+  ELAPSE_CHECK(!series.belongs_to || *series.belongs_to < series_.size(),
+               "series \"{}\": expected one that belongs to 0 to {}, found {}", series.name,
+               std::ssize(series_) - 1, *series.belongs_to);
   series_.push_back(std::move(series));
   return *this;
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -17,6 +18,8 @@ class Plot {
     std::vector<double> x, y;  // (points) each; what an axis cannot place leaves a gap
     Style style = Style::line;
     std::vector<double> lo = {}, hi = {};  // (points): a band, e.g. the spread over seeds; or empty
+    // A series added before whose colour this one has, as the fit to it: the legend leaves it out.
+    std::optional<size_t> belongs_to = {};
   };
 
   struct Mark {  // a vertical line
@@ -28,7 +31,8 @@ class Plot {
   // logarithmic axis.
   Plot(std::string title, Axis x, Axis y);
 
-  // Throws Error unless x and y, and lo and hi where given, have the same length.
+  // Throws Error unless x and y, and lo and hi where given, have the same length, and for a series
+  // that belongs to none.
   Plot& add(Series series);
   Plot& mark(double x, std::string label);
 

@@ -203,6 +203,7 @@ void FrameBuilder::lay_out_legend() {
   double x = 0;
   y_ += layout_.font_size;
   for (size_t i = 0; i < plot_.series().size(); ++i) {
+    if (plot_.series()[i].belongs_to) continue;
     const double length = kSwatchWidth + kTickGap + measure_(plot_.series()[i].name);
     if (x > 0 && x + length > layout_.width) x = 0, y_ += frame_.line_height;
     frame_.legend.push_back({i, x, y_});

@@ -100,7 +100,8 @@ std::string all_series(const Plot& plot, const Frame& f, size_t max_points) {
       "<svg x=\"{0}\" y=\"{1}\" width=\"{2}\" height=\"{3}\" viewBox=\"{0} {1} {2} {3}\">\n", x, y,
       width, height);
   for (size_t i = plot.series().size(); i-- > 0;) {  // the first series lies on top
-    out += fmt::format("<g class=\"series {}\">\n", series_class(i));
+    out += fmt::format("<g class=\"series {}\">\n",
+                       series_class(plot.series()[i].belongs_to.value_or(i)));
     out += series_markup(plot, i, f, max_points) + "</g>\n";
   }
   return out + "</svg>\n";

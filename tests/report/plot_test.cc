@@ -104,6 +104,17 @@ TEST(Plot, NamesSeriesWhereThereAreSeveral) {
   EXPECT_EQ(count_of(standalone_svg(plot), "class=\"name\""), 2u);
 }
 
+TEST(Plot, WhatBelongsToASeriesHasItsColourAndNoName) {
+  Plot plot("", {}, {});
+  plot.add({"one", {0, 1}, {0, 1}}).add({"two", {0, 1}, {1, 0}});
+  plot.add({.name = "fit", .x = {0, 1}, .y = {1, 1}, .belongs_to = 1});
+  const std::string html = plot.html();
+  EXPECT_EQ(html.find("\"series s2\""), html.npos);
+  EXPECT_EQ(html.find("fit</text>"), html.npos);
+  EXPECT_NE(html.find("two</text>"), html.npos);
+  EXPECT_THROW(plot.add({.name = "fit", .x = {0}, .y = {1}, .belongs_to = 3}), Error);
+}
+
 TEST(Plot, MarksOutsideTheAxisAreLeftOut) {
   Plot plot("t", {.label = "x", .lo = 0.0, .hi = 10.0}, {});
   plot.mark(5, "inside").mark(11, "outside");
