@@ -100,9 +100,9 @@ std::string SelectiveCopyingSettings::unlike_published() const {
   const SelectiveCopyingSettings published = full();
   if (train.steps >= published.train.steps && length == published.length) return "";
   return fmt::format(
-      "Not the published run: sequences of {} tokens instead of {}, {} of them a step instead of "
-      "64, {} steps instead of {}, learning rate {} instead of {}.",
-      length, published.length, train.sequences(length), train.steps, published.train.steps,
+      "Not the published run: sequences of {} tokens instead of {}, {} steps of {} of them instead "
+      "of {} of 64, learning rate {} instead of {}.",
+      length, published.length, train.steps, train.sequences(length), published.train.steps,
       train.schedule.peak_lr, published.train.schedule.peak_lr);
 }
 
