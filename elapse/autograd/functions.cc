@@ -47,7 +47,7 @@ void assign_grad(Tape& tape, const Var& x, Function&& write) {
 
 Var unary(Tape& tape, Unary function, const Var& x) {
   Device& device = tape.device();
-  const Var y = tape.result(device.empty(x.dtype(), x.value().shape()), {&x});
+  const Var y = tape.result(device.empty(x.dtype(), x.shape()), {&x});
   unary_forward(device, {function, x.value(), y.value()});
   tape.record(y, [&tape, function, x, y] {
     assign_grad(tape, x, [&](const Tensor& dx) {
@@ -69,7 +69,7 @@ Shape broadcast_shape(const Tensor& a, const Tensor& b) {
 void broadcast_backward(Tape& tape, const Var& x, const Tensor& dout, const Tensor& other) {
   Device& device = tape.device();
   assign_grad(tape, x, [&](const Tensor& dx) {
-    const bool broadcast = x.value().shape() != dout.shape();
+    const bool broadcast = x.shape() != dout.shape();
     if (!other) return broadcast ? sum_to(device, {dout, dx}) : copy(device, {dout, dx});
     const Tensor full = broadcast ? device.empty(x.dtype(), dout.shape()) : dx;
     binary(device, {BinaryFunction::mul, dout, other, full});
@@ -196,7 +196,7 @@ Var gelu_tanh(Tape& tape, const Var& x) { return unary(tape, Unary::gelu_tanh, x
 
 Var swiglu(Tape& tape, const Var& a, const Var& b) {
   Device& device = tape.device();
-  const Var y = tape.result(device.empty(a.dtype(), a.value().shape()), {&a, &b});
+  const Var y = tape.result(device.empty(a.dtype(), a.shape()), {&a, &b});
   swiglu_forward(device, {a.value(), b.value(), y.value()});
   tape.record(y, [&tape, a, b, y] {
     AssignedGrad da(tape, a), db(tape, b);
@@ -237,13 +237,13 @@ Var mul(Tape& tape, const Var& a, const Var& b) {
 
 Var sum_last(Tape& tape, const Var& x) {
   Device& device = tape.device();
-  Shape shape = x.value().shape();
+  Shape shape = x.shape();
   shape.set(-1, 1);
   const Var out = tape.result(device.empty(x.dtype(), shape), {&x});
   sum_to(device, {x.value(), out.value()});
   tape.record(out, [&tape, x, out] {
     assign_grad(tape, x, [&](const Tensor& dx) {
-      const Tensor zeros = tape.device().zeros(x.dtype(), x.value().shape());
+      const Tensor zeros = tape.device().zeros(x.dtype(), x.shape());
       binary(tape.device(), {BinaryFunction::add, zeros, out.grad(), dx});
     });
   });
@@ -254,14 +254,14 @@ Var reshape(Tape& tape, const Var& x, Shape shape) {
   const Var out = tape.result(x.value().reshape(shape), {&x});
   tape.record(out, [&tape, x, out] {
     assign_grad(tape, x, [&](const Tensor& dx) {
-      copy(tape.device(), {out.grad().reshape(x.value().shape()), dx});
+      copy(tape.device(), {out.grad().reshape(x.shape()), dx});
     });
   });
   return out;
 }
 
 Var copy_of(Tape& tape, const Var& x) {
-  const Var out = tape.result(tape.device().empty(x.dtype(), x.value().shape()), {&x});
+  const Var out = tape.result(tape.device().empty(x.dtype(), x.shape()), {&x});
   copy(tape.device(), {x.value(), out.value()});
   tape.record(out, [&tape, x, out] {
     assign_grad(tape, x, [&](const Tensor& dx) { copy(tape.device(), {out.grad(), dx}); });
@@ -280,7 +280,7 @@ Var cast(Tape& tape, const Var& x, DType dtype) {
 
 Var through(Tape& tape, const Var& x, const Tap& tap) {
   Device& device = tape.device();
-  const Tensor edited = tap.is_edited() ? device.empty(x.dtype(), x.value().shape()) : Tensor();
+  const Tensor edited = tap.is_edited() ? device.empty(x.dtype(), x.shape()) : Tensor();
   if (tap.is_active_forward()) tap_forward(device, {x.value(), tap, edited});
   if (!tap.is_active_backward()) return x;
   const Tensor value = edited ? edited : x.value();
@@ -297,7 +297,7 @@ Var through(Tape& tape, const Var& x, const Tap& tap) {
 Normed rms_norm(Tape& tape, const Var& x, const Var& residual, const Var& weight, double eps,
                 const Tap& scale_tap, std::optional<DType> dtype) {
   Device& device = tape.device();
-  const Shape shape = x.value().shape();
+  const Shape shape = x.shape();
   const DType wide = wide_dtype(x.dtype());
   const Var sum = residual ? tape.result(device.empty(wide, shape), {&x, &residual}) : x;
   const Var y = tape.result(device.empty(dtype.value_or(x.dtype()), shape), {&sum, &weight});
@@ -337,7 +337,7 @@ Normed rms_norm(Tape& tape, const Var& x, const Var& residual, const Var& weight
 Normed layer_norm(Tape& tape, const Var& x, const Var& residual, const Var& weight, const Var& bias,
                   double eps, const Tap& scale_tap) {
   Device& device = tape.device();
-  const Shape shape = x.value().shape();
+  const Shape shape = x.shape();
   const Var sum = residual ? tape.result(device.empty(x.dtype(), shape), {&x, &residual}) : x;
   const Var y = tape.result(device.empty(x.dtype(), shape), {&sum, &weight, &bias});
   const Tensor mean = device.empty(x.dtype(), {shape[0], 1});
@@ -378,7 +378,7 @@ Normed layer_norm(Tape& tape, const Var& x, const Var& residual, const Var& weig
 Var gated_rms_norm(Tape& tape, const Var& x, const Var& z, const Var& weight, int64_t n_groups,
                    double eps, const GatedNormTaps& taps) {
   Device& device = tape.device();
-  const Var y = tape.result(device.empty(x.dtype(), x.value().shape()), {&x, &z, &weight});
+  const Var y = tape.result(device.empty(x.dtype(), x.shape()), {&x, &z, &weight});
   const Tensor scale = device.empty(x.dtype(), {x.dim(0), n_groups});
   GatedRmsNormInputs in = {x.value(), z.value(), weight.value(), n_groups,
                            eps,       taps.gate, taps.gated,     taps.scale};
@@ -639,9 +639,8 @@ Var recurrent(Tape& tape, Cell cell, const Var& a, const Var& weight, const Var&
                         .dpool = pool.needs_grad() ? tape.accumulated_grad(pool) : Tensor()});
     da.commit();
     if (!weight.needs_grad() && !bias.needs_grad()) return;
-    const Tensor dweight = weight.needs_grad()
-                               ? tape.accumulated_grad(weight)
-                               : tape.device().zeros(a.dtype(), weight.value().shape());
+    const Tensor dweight = weight.needs_grad() ? tape.accumulated_grad(weight)
+                                               : tape.device().zeros(a.dtype(), weight.shape());
     const Tensor dbias = bias.needs_grad() ? tape.accumulated_grad(bias) : Tensor();
     linear_backward_weight(tape.device(), {dm, before.columns(0, d_inner), dweight, dbias});
   });
@@ -670,8 +669,8 @@ Var linear_cross_entropy(Tape& tape, const Var& x, const Var& weight, const Tens
   const DType wide = wide_dtype(x.dtype());
   const Var loss = tape.result(device.empty(wide, {1}), {&x, &weight});
   const bool graded = loss.needs_grad();
-  const Tensor unit_dx = graded ? device.empty(x.dtype(), x.value().shape()) : Tensor();
-  const Tensor unit_dweight = graded ? device.empty(wide, weight.value().shape()) : Tensor();
+  const Tensor unit_dx = graded ? device.empty(x.dtype(), x.shape()) : Tensor();
+  const Tensor unit_dweight = graded ? device.empty(wide, weight.shape()) : Tensor();
   linear_cross_entropy_forward(
       device, {x.value(), weight.value(), targets, loss.value(), unit_dx, unit_dweight});
   tape.record(loss, [&tape, x, weight, loss, unit_dx, unit_dweight] {
@@ -686,7 +685,7 @@ Var linear_cross_entropy(Tape& tape, const Var& x, const Var& weight, const Tens
 
 Var recurrence(Tape& tape, const Var& decay, const Var& write, const Sequences& seqs) {
   Device& device = tape.device();
-  const Var h = tape.result(device.empty(decay.dtype(), decay.value().shape()), {&decay, &write});
+  const Var h = tape.result(device.empty(decay.dtype(), decay.shape()), {&decay, &write});
   recurrence(device, Recurrence{decay.value(), write.value(), seqs, h.value()});
   tape.record(h, [&tape, decay, write, seqs, h] {
     AssignedGrad ddecay(tape, decay), dwrite(tape, write);
@@ -726,7 +725,7 @@ Tensor row(const Tensor& t, int64_t i) { return t.rows(i, i + 1); }
 
 Var load_slots(Tape& tape, const Var& pool, const Sequences& seqs) {
   Device& device = tape.device();
-  Shape shape = pool.value().shape();
+  Shape shape = pool.shape();
   shape.set(0, seqs.count());
   const Var states = tape.result(device.zeros(pool.dtype(), shape), {&pool});
   for_each_slot(seqs.starts, [&](int64_t s, int64_t slot) {

@@ -66,16 +66,11 @@ void Session::forward(const Batch& batch) {
 
 void Session::read_one(int64_t token) {
   const bool looks = points_ != nullptr && !points_->empty();
-  if (looks || !RecordedStep::serves(*model_)) {
-    return forward({token_tensor(model_->device(), {&token, 1}), one_token_, {}});
-  }
-  if (recorded_) {
-    recorded_->step(state_, token);
-  } else if (++steps_ < kRecordedStep) {
-    return forward({token_tensor(model_->device(), {&token, 1}), one_token_, {}});
-  } else {
-    recorded_.emplace(*model_, state_, one_token_, token);
-  }
+  const bool records =
+      !looks && (recorded_ || (RecordedStep::serves(*model_) && ++steps_ >= kRecordedStep));
+  if (!records) return forward({token_tensor(model_->device(), {&token, 1}), one_token_, {}});
+  if (recorded_) recorded_->step(state_, token);
+  else recorded_.emplace(*model_, state_, one_token_, token);
   keep_logits(recorded_->logits());
 }
 

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <limits>
 
+#include "tests/can_open.h"
 #include "tests/generate/tiny_model.h"
 
 namespace elapse {
@@ -187,26 +188,22 @@ INSTANTIATE_TEST_SUITE_P(Kinds, SessionTest, testing::ValuesIn(every_kind()), Ki
 
 // Steps that are replayed, with what may come between them, beside passes that are not.
 TEST(SessionOnCuda, RepeatedStepsHaveTheBitsOfTheFirst) {
-  std::unique_ptr<Device> device;
-  try {
-    device = std::make_unique<Device>("cuda");
-  } catch (const Error& error) {
-    GTEST_SKIP() << error.what();
-  }
+  if (!can_open("cuda")) GTEST_SKIP() << "no cuda device can be opened here";
+  Device device("cuda");
   for (const DType dtype : {DType::f32, DType::bf16}) {
-    const LanguageModel model(*device, tiny_config(), dtype, 3);
+    const LanguageModel model(device, tiny_config(), dtype, 3);
     Session session(model);
     State state = model.make_state(1);
     const auto expect_next = [&](const std::vector<int64_t>& tokens) {
       session.prefill(tokens);
-      Tape tape(*device, false);
+      Tape tape(device, false);
       const auto count = static_cast<int64_t>(tokens.size());
-      const Batch batch = {device->upload(tokens, {count}),
-                           make_sequences(*device, {count}, {0}, {0}),
-                           device->upload(std::vector<int64_t>{count - 1}, {1})};
+      const Batch batch = {device.upload(tokens, {count}),
+                           make_sequences(device, {count}, {0}, {0}),
+                           device.upload(std::vector<int64_t>{count - 1}, {1})};
       const Tensor logits = model.forward(tape, batch, &state).value();
       std::vector<float> row(static_cast<size_t>(logits.numel()));
-      device->download_bytes(logits, row.data());
+      device.download_bytes(logits, row.data());
       row.resize(session.logits().size());
       EXPECT_TRUE(std::equal(row.begin(), row.end(), session.logits().begin()));
       EXPECT_EQ(session.position(), state.position());
@@ -214,13 +211,13 @@ TEST(SessionOnCuda, RepeatedStepsHaveTheBitsOfTheFirst) {
     expect_next({1, 2, 3});
     for (const int64_t token : random_tokens(12)) expect_next({token});
     if (RecordedStep::serves(model)) {  // a graph launches nothing one by one
-      const int64_t before = device->calls(Op::linear_forward);
+      const int64_t before = device.calls(Op::linear_forward);
       Session stepped = session.fork();
       for (int i = 0; i < 4; ++i) stepped.step(1);
-      const int64_t once_recorded = device->calls(Op::linear_forward);
+      const int64_t once_recorded = device.calls(Op::linear_forward);
       EXPECT_GT(once_recorded, before);
       stepped.step(2);
-      EXPECT_EQ(device->calls(Op::linear_forward), once_recorded);
+      EXPECT_EQ(device.calls(Op::linear_forward), once_recorded);
     }
     expect_next({4, 5});
     for (const int64_t token : random_tokens(5, 2)) expect_next({token});

@@ -6,6 +6,8 @@
 
 #include "elapse/model/checkpoint.h"
 #include "elapse/model/convert.h"
+#include "tests/can_open.h"
+#include "tests/io/expect_error.h"
 #include "tests/io/temporary_folder.h"
 
 namespace elapse {
@@ -41,30 +43,26 @@ double largest_difference(const std::vector<double>& a, const std::vector<double
 
 // Activations of bf16, in a prompt as a whole and token by token, beside those of float32.
 TEST(Bf16, CudaAgreesWithFloat32) {
-  std::unique_ptr<Device> device;
-  try {
-    device = std::make_unique<Device>("cuda");
-  } catch (const Error& error) {
-    GTEST_SKIP() << error.what();
-  }
+  if (!can_open("cuda")) GTEST_SKIP() << "no cuda device can be opened here";
+  Device device("cuda");
   const std::vector<int64_t> tokens = {3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5};
-  const auto wide = load_model(*device, kFixture, DType::f32, WeightMemory::mapped);
+  const auto wide = load_model(device, kFixture, DType::f32, WeightMemory::mapped);
   for (const WeightMemory memory : {WeightMemory::mapped, WeightMemory::trained}) {
-    const auto narrow = load_model(*device, kFixture, DType::bf16, memory);
+    const auto narrow = load_model(device, kFixture, DType::bf16, memory);
     const std::vector<double> expected = logits_of(*wide, tokens);
     // A rounding is 2^-8 at most of a value, and the two layers have some ten each on their way.
     EXPECT_LT(largest_difference(logits_of(*narrow, tokens), expected), 0.02);
     State state = narrow->make_state(1);
     std::vector<double> stepped;
     for (const int64_t token : tokens) {
-      Tape tape(*device, false);
-      const Batch batch = {device->upload(std::vector<int64_t>{token}, {1}),
-                           make_sequences(*device, {1}, {0}, {0}),
+      Tape tape(device, false);
+      const Batch batch = {device.upload(std::vector<int64_t>{token}, {1}),
+                           make_sequences(device, {1}, {0}, {0}),
                            {}};
       const Tensor logits = narrow->forward(tape, batch, &state).value();
       ASSERT_EQ(logits.dtype(), DType::f32);
       std::vector<float> row(static_cast<size_t>(logits.numel()));
-      device->download_bytes(logits, row.data());
+      device.download_bytes(logits, row.data());
       stepped.insert(stepped.end(), row.begin(), row.end());
     }
     EXPECT_LT(largest_difference(stepped, expected), 0.02);
@@ -72,24 +70,20 @@ TEST(Bf16, CudaAgreesWithFloat32) {
 }
 
 TEST(Bf16, PointsCannotBeLookedAt) {
-  std::unique_ptr<Device> device;
-  try {
-    device = std::make_unique<Device>("cuda");
-  } catch (const Error& error) {
-    GTEST_SKIP() << error.what();
-  }
-  const auto model = load_model(*device, kFixture, DType::bf16);
+  if (!can_open("cuda")) GTEST_SKIP() << "no cuda device can be opened here";
+  Device device("cuda");
+  const auto model = load_model(device, kFixture, DType::bf16);
   Points points;
   points.watch("layers.0.mixer.x");
-  Tape tape(*device, false);
+  Tape tape(device, false);
   const Batch batch = {
-      device->upload(std::vector<int64_t>{1}, {1}), make_sequences(*device, {1}), {}};
-  EXPECT_THROW(model->forward(tape, batch, nullptr, &points), Error);
+      device.upload(std::vector<int64_t>{1}, {1}), make_sequences(device, {1}), {}};
+  expect_error([&] { model->forward(tape, batch, nullptr, &points); }, "named points");
 }
 
 TEST(Bf16, DevicesThatDoNotComputeInItSaySo) {
   Device ref("ref");
-  EXPECT_THROW(load_model(ref, kFixture, DType::bf16), Error);
+  expect_error([&] { load_model(ref, kFixture, DType::bf16); }, "does not compute in bf16");
 }
 
 class MappedWeights : public testing::Test {};

@@ -12,6 +12,7 @@
 #include "elapse/core/random.h"
 #include "elapse/model/by_tokens.h"
 #include "elapse/model/language_model.h"
+#include "tests/can_open.h"
 
 namespace elapse {
 namespace {
@@ -517,15 +518,6 @@ TEST(PointGradients, AreThoseOfWhatIsAdded) {
 TEST_P(EveryPoint, APassFromALayerEndsAsTheWholeDoes) {
   Subject subject(GetParam().device, GetParam().dtype, GetParam().mixer);
   subject.expect_passes_from_layers();
-}
-
-bool can_open(const std::string& name) {
-  try {
-    Device device(name, 1);
-    return true;
-  } catch (const Error&) {
-    return false;
-  }
 }
 
 std::vector<Kind> kinds() {

@@ -16,6 +16,7 @@
 #include "elapse/core/convert.h"
 #include "elapse/core/random.h"
 #include "elapse/ops/device.h"
+#include "tests/can_open.h"
 
 namespace elapse::op_test {
 
@@ -230,16 +231,6 @@ void expect_cpu_agrees(Call&& call, double tolerance, uint64_t seed = 1) {
         EXPECT_EQ(output.bytes(), first[i]) << what << " differs with " << threads << " threads";
       }
     }
-  }
-}
-
-// Whether the backend is in this program and finds what it runs on.
-inline bool can_open(const std::string& name) {
-  try {
-    Device device(name, 1);
-    return true;
-  } catch (const Error&) {
-    return false;
   }
 }
 
