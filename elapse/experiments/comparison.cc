@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "elapse/experiments/comparison.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
+#include <set>
 
 #include "elapse/experiments/spread.h"
 #include "elapse/io/json_writer.h"
@@ -26,6 +29,13 @@ const ComparedRuns* find(const Comparison& comparison, const std::string& row,
     if (m.what.row == row && m.what.column == column) return &m;
   }
   return nullptr;
+}
+
+// In ascending order.
+std::string learning_rates(const Comparison& comparison) {
+  std::set<double> rates;
+  for (const ComparedRuns& m : comparison.models) rates.insert(m.what.train.schedule.peak_lr);
+  return fmt::format("{}", fmt::join(rates, ", "));
 }
 
 }  // namespace
@@ -53,6 +63,20 @@ double Comparison::seconds() const {
     for (const RunResult& run : m.runs) sum += run.training_seconds + run.testing_seconds;
   }
   return sum;
+}
+
+Comparison Comparison::best(const std::function<double(const RunResult&)>& figure) const {
+  const auto median = [&](const ComparedRuns& m) { return spread_of(m.over_seeds(figure)).median; };
+  Comparison kept = {.seeds = seeds, .models = {}, .device = device};
+  for (const ComparedRuns& m : models) {
+    const auto rival =
+        std::find_if(kept.models.begin(), kept.models.end(), [&](const ComparedRuns& other) {
+          return other.what.row == m.what.row && other.what.column == m.what.column;
+        });
+    if (rival == kept.models.end()) kept.models.push_back(m);
+    else if (median(m) > median(*rival)) *rival = m;
+  }
+  return kept;
 }
 
 std::string run_name(const std::string& name, uint64_t seed) {
@@ -121,6 +145,7 @@ Table comparison_table(const Comparison& comparison, const std::string& heading,
 Table runs_table(const Comparison& comparison) {
   Table table({{"model", Table::Align::left},
                {"task", Table::Align::left},
+               {"learning rate"},
                {"seed"},
                {"parameters"},
                {"accuracy, %", Table::Align::right, 2},
@@ -131,8 +156,9 @@ Table runs_table(const Comparison& comparison) {
   for (const ComparedRuns& m : comparison.models) {
     for (size_t i = 0; i < m.runs.size(); ++i) {
       const RunResult& run = m.runs[i];
-      table.add_row({m.what.row, m.what.column, std::to_string(comparison.seeds.first + i),
-                     run.parameters, accuracy_percent(run), held_out_loss(run), run.final_loss(),
+      table.add_row({m.what.row, m.what.column, fmt::format("{}", m.what.train.schedule.peak_lr),
+                     std::to_string(comparison.seeds.first + i), run.parameters,
+                     accuracy_percent(run), held_out_loss(run), run.final_loss(),
                      run.training_seconds});
     }
   }
@@ -178,7 +204,7 @@ Report::Facts training_facts(const Comparison& comparison) {
   const Report::Facts rest = {
       {"Optimiser", fmt::format("AdamW, learning rate {}, betas {} {}, weight decay {}, gradient "
                                 "norm clipped to {}",
-                                first.train.schedule.peak_lr, adamw.beta1, adamw.beta2,
+                                learning_rates(comparison), adamw.beta1, adamw.beta2,
                                 adamw.weight_decay, adamw.max_norm)},
       {"Layers", std::to_string(first.model.n_layers)},
       {"Seeds", comparison.seeds.text()},
@@ -205,6 +231,7 @@ std::string comparison_json(const Comparison& comparison, const std::string& nam
           .field("parameters", run.parameters)
           .field("seed", comparison.seeds.first + i)
           .field("steps", m.what.train.steps)
+          .field("peak_lr", m.what.train.schedule.peak_lr)
           .field("length", run.tests.front().length)
           .field("accuracy", run.tests.front().accuracy)
           .field("held_out_loss", held_out_loss(run))

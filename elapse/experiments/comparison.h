@@ -42,6 +42,9 @@ struct Comparison {
   std::string device;
 
   double seconds() const;  // of training and testing, all runs together
+  // Of the models of one row and column the one whose median figure is largest: of several learning
+  // rates the best.
+  Comparison best(const std::function<double(const RunResult&)>& figure) const;
 };
 
 std::string run_name(const std::string& name, uint64_t seed);  // "mamba-64-seed-1"
@@ -66,7 +69,7 @@ Table comparison_table(const Comparison& comparison, const std::string& heading,
                        const std::function<double(const RunResult&)>& figure, int decimals,
                        const std::vector<PublishedRow>& published = {});
 
-// Row, column, seed, parameters, losses and seconds of every run.
+// Row, column, learning rate, seed, parameters, losses and seconds of every run.
 Table runs_table(const Comparison& comparison);
 
 // Of each value the mean with those before it, `window` of them together.

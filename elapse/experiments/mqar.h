@@ -17,8 +17,9 @@ struct MqarSettings {
   std::vector<int64_t> d_models;
   int64_t n_layers = 2;
   int64_t vocab_size = 8192;
-  TrainConfig train;      // its length and tokens a step are a size's own
-  int64_t sequences = 0;  // of a step
+  TrainConfig train;             // its length and tokens a step are a size's own
+  std::vector<double> peak_lrs;  // of which each model shows what it learned with the best
+  int64_t sequences = 0;         // of a step
   Seeds seeds;
 
   static MqarSettings quick();  // a few minutes a mixer on two cores
@@ -27,6 +28,7 @@ struct MqarSettings {
   std::string unlike_published() const;  // a sentence
 };
 
+// The runs of every learning rate.
 Comparison run_mqar(Device& device, const MqarSettings& settings, const std::string& folder,
                     const OnExperimentProgress& progress);
 

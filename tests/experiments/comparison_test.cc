@@ -62,6 +62,24 @@ TEST(Comparison, RunsEveryModelFromEverySeed) {
   EXPECT_EQ(c.models[0].runs[0].parameters, c.models[0].what.model.parameter_count());
 }
 
+TEST(Comparison, KeepsTheBestOfARowAndColumn) {
+  const auto runs = [](const char* row, const std::vector<double>& losses) {
+    ComparedRuns m;
+    m.what.row = row;
+    m.what.column = "task";
+    for (const double loss : losses) m.runs.emplace_back().losses = {loss};
+    return m;
+  };
+  const Comparison all = {.seeds = {1, 3},
+                          .models = {runs("a", {1, 2, 9}), runs("b", {1, 1, 1}),
+                                     runs("a", {4, 4, 4}), runs("a", {3, 3, 9})},
+                          .device = "cpu"};
+  const Comparison best = all.best([](const RunResult& run) { return run.losses.front(); });
+  ASSERT_EQ(best.models.size(), 2U);
+  EXPECT_EQ(best.models[0].runs[0].losses.front(), 4);
+  EXPECT_EQ(best.models[1].what.row, "b");
+}
+
 TEST(Comparison, JsonHasEveryRun) {
   const TemporaryFolder folder;
   Device device("cpu", 2);
@@ -118,11 +136,13 @@ TEST(Mqar, HasACellForEveryMixerSizeAndWidth) {
   s.sequences = 3;
   s.train.steps = 2;
   s.train.schedule = {};
+  s.peak_lrs = {1e-3, 1e-1};
   const Comparison c = run_mqar(device, s, folder.path(), kQuiet);
-  ASSERT_EQ(c.models.size(), 8U);
-  EXPECT_EQ(c.models[3].what.column, "16 tokens, 2 pairs, d_model 16");
-  EXPECT_EQ(c.models[3].what.model.mixer, MixerKind::lstm);
-  EXPECT_EQ(c.models[7].runs[0].tests.front().targets, 4 * 512);
+  ASSERT_EQ(c.models.size(), 16U);
+  EXPECT_EQ(c.models[6].what.column, "16 tokens, 2 pairs, d_model 16");
+  EXPECT_EQ(c.models[6].what.model.mixer, MixerKind::lstm);
+  EXPECT_EQ(c.models[7].what.train.schedule.peak_lr, 1e-1);
+  EXPECT_EQ(c.models[15].runs[0].tests.front().targets, 4 * 512);
   const std::string table = mqar_table(s, c).text();
   EXPECT_NE(table.find("32 tokens, 4 pairs, d_model 8"), std::string::npos);
   const std::string page = mqar_report(s, c).html();

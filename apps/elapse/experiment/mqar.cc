@@ -15,6 +15,7 @@ struct Arguments : ComparisonOptions {
   Arguments() : ComparisonOptions("out/mqar", {"all"}) {}
   bool quick = false;
   std::optional<int64_t> steps;
+  std::vector<double> peak_lrs;
 };
 
 MqarSettings settings_of(const Arguments& args) {
@@ -22,6 +23,7 @@ MqarSettings settings_of(const Arguments& args) {
   settings.mixers = args.mixer_kinds();
   settings.seeds = args.all_seeds();
   if (args.steps) set_steps(settings.train, *args.steps);
+  if (!args.peak_lrs.empty()) settings.peak_lrs = args.peak_lrs;
   return settings;
 }
 
@@ -30,10 +32,11 @@ void mqar(const Arguments& args) {
   make_folder(args.out);
   Device device(args.device, args.threads);
   fmt::print(
-      "Multi-query associative recall: {} mixers, {} layers, {} sizes, {} widths, {} steps, "
-      "{} seeds.\n",
+      "Multi-query associative recall: {} mixers, {} layers, {} sizes, {} widths, {} learning "
+      "rates, {} "
+      "steps, {} seeds.\n",
       settings.mixers.size(), settings.n_layers, settings.sizes.size(), settings.d_models.size(),
-      settings.train.steps, settings.seeds.count);
+      settings.peak_lrs.size(), settings.train.steps, settings.seeds.count);
   std::fflush(stdout);
   StageProgress progress(kRunsAreSaved);
   const Comparison comparison =
@@ -57,6 +60,12 @@ void add_experiment_mqar(CLI::App& verb) {
   task->add_flag("--quick", args->quick,
                  "two lengths, one width, a small vocabulary: a few minutes a mixer on two cores");
   task->add_option("--steps", args->steps, "training steps")->check(whole_number(1));
+  task->add_option("--lr", args->peak_lrs,
+                   "peak learning rates, with commas between; each model shows its best")
+      ->type_name("LIST")
+      ->delimiter(',')
+      ->default_str("0.001,0.003; 0.0001,0.00046,0.0022,0.01 without --quick")
+      ->check(CLI::PositiveNumber);
   add_mixers_option(*task, *args);
   add_seeds_option(*task, *args);
   add_options(*task, *args, "the initialisation and the data",
