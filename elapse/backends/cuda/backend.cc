@@ -82,9 +82,12 @@ const KernelTable* kernels(DType compute) {
 
 cudaStream_t stream_of(void* context) { return static_cast<cuda::Context*>(context)->stream; }
 
-void check_runs(void* context) {
-  ELAPSE_CHECK(!static_cast<cuda::Context*>(context)->records,
+// Before what is neither a kernel nor recorded.
+void check_runs(void* erased) {
+  auto* context = static_cast<cuda::Context*>(erased);
+  ELAPSE_CHECK(!context->records,
                "device cuda: a graph can neither wait nor copy from the host or to it");
+  context->in_chain = false;
 }
 
 void synchronize(void* context) {
@@ -113,10 +116,12 @@ void begin_graph(void* context) {
   cuda::check(cudaStreamBeginCapture(stream_of(context), cudaStreamCaptureModeRelaxed),
               "beginning a graph");
   static_cast<cuda::Context*>(context)->records = true;
+  static_cast<cuda::Context*>(context)->in_chain = false;
 }
 
 void* end_graph(void* context) {
   static_cast<cuda::Context*>(context)->records = false;
+  static_cast<cuda::Context*>(context)->in_chain = false;
   cudaGraph_t graph = nullptr;
   cuda::check(cudaStreamEndCapture(stream_of(context), &graph), "ending a graph");
   cudaGraphExec_t executable = nullptr;
@@ -127,6 +132,7 @@ void* end_graph(void* context) {
 }
 
 void launch_graph(void* context, void* graph) {
+  static_cast<cuda::Context*>(context)->in_chain = false;
   cuda::check(cudaGraphLaunch(static_cast<cudaGraphExec_t>(graph), stream_of(context)),
               "starting a graph");
 }
