@@ -55,6 +55,7 @@ std::string_view name_of(Op op) {
       "swiglu_backward",
       "gather_rows",
       "scatter_add_rows",
+      "likeliest",
       "linear_forward",
       "linear_backward_input",
       "linear_backward_weight",

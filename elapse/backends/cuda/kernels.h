@@ -29,6 +29,7 @@ void tap_forward(Device& device, const TapForward& args);
 void tap_backward(Device& device, const TapBackward& args);
 void gather_rows(Device& device, const GatherRows& args);
 void scatter_add_rows(Device& device, const ScatterAddRows& args);
+void likeliest(Device& device, const Likeliest& args);
 void linear_forward(Device& device, const LinearForward& args);
 void linear_backward_input(Device& device, const LinearBackwardInput& args);
 void linear_backward_weight(Device& device, const LinearBackwardWeight& args);
