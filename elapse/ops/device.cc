@@ -72,6 +72,7 @@ std::string_view name_of(Op op) {
       "selective_scan_backward",
       "recurrence",
       "recurrence_backward",
+      "mamba_step",
       "recurrent_forward",
       "recurrent_backward",
       "attention_forward",

@@ -30,6 +30,7 @@ enum class Op : uint8_t {
   causal_conv_forward, causal_conv_backward, causal_shift,                         // causal_conv.h
   selective_scan_forward, selective_scan_backward,                                 // selective_scan.h
   recurrence, recurrence_backward,
+  mamba_step,                                                                      // mamba_step.h
   recurrent_forward, recurrent_backward,                                           // recurrent.h
   attention_forward, attention_backward,                                           // attention.h
   rotary,                                                                          // rotary.h

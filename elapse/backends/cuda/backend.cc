@@ -29,7 +29,11 @@ KernelTable make_common_table(DType compute) {
   return table;
 }
 
-KernelTable make_bf16_table() { return make_common_table<cuda::bf16>(DType::bf16); }
+KernelTable make_bf16_table() {
+  KernelTable table = make_common_table<cuda::bf16>(DType::bf16);
+  table.set<MambaStep>(cuda::mamba_step);
+  return table;
+}
 
 KernelTable make_table() {
   KernelTable table = make_common_table<float>(DType::f32);
