@@ -60,11 +60,11 @@ class Session {
 
   const LanguageModel* model_;
   Points* points_;
-  State state_;                 // one slot
+  State state_;                         // one slot
   mutable std::vector<double> logits_;  // (vocab_size), empty before the first token
   mutable Tensor row_;                  // (1, vocab_size), in their place until they are asked for
-  Sequences one_token_;         // what make_sequences gives for a step
-  int64_t steps_ = 0;           // passes over one token that could have been recorded
+  Sequences one_token_;                 // what make_sequences gives for a step
+  int64_t steps_ = 0;                   // passes over one token that could have been recorded
   std::optional<RecordedStep> recorded_;
 };
 

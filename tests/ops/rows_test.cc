@@ -71,9 +71,8 @@ TEST(Rows, TheLikeliestOfAVocabulary) {
     const auto call = [&](Device& device, Operands& o) {
       const Tensor logits = o.input({3, classes});
       // Some are the same number.
-      for_each_offset(logits, [&](int64_t at) {
-        put(logits, at, std::round(get(logits, at) * 512) / 512);
-      });
+      for_each_offset(
+          logits, [&](int64_t at) { put(logits, at, std::round(get(logits, at) * 512) / 512); });
       likeliest(device, {logits, o.output_of(DType::i64, {3})});
     };
     expect_backends_agree(call, 0);

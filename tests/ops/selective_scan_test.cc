@@ -611,7 +611,8 @@ TEST(SelectiveScan, CudaStepsHaveTheBitsOfAWalk) {
   Device cuda("cuda");
   for (const int64_t d_state : {6, 16, 64, 128}) {
     const Case c = {{1, 1}, 37, d_state, {0, 1}, {0, 1}};
-    Operands stepped(DType::f32, 1, cuda.shared_memory()), walked(DType::f32, 1, cuda.shared_memory());
+    Operands stepped(DType::f32, 1, cuda.shared_memory()),
+        walked(DType::f32, 1, cuda.shared_memory());
     ScanForward step = make_forward(cuda, stepped, c);
     step.checkpoints = {};
     selective_scan_forward(cuda, step);

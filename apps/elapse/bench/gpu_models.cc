@@ -36,21 +36,21 @@ ModelConfig config_of_name(const Benchmark& self) {
 }
 
 // Weights of a model that is only to be run, and quickly made: drawn numbers over and over in the
-// linear maps; step sizes, decays and norms as models start from.
-Parameters::Source quick_weights(Device& device) {
+// linear maps; norms and decays as models start from, and all step sizes about `step`.
+Parameters::Source quick_weights(Device& device, double step = 0.01) {
   constexpr size_t kDrawn = 4'194'301;  // a prime, so that rows do not repeat at powers of two
   std::vector<float> drawn(kDrawn);
   Random random(1);
   for (float& v : drawn) v = static_cast<float>(random.uniform(-1, 1));
-  const auto value = [&device, drawn](const std::string& name, const Shape& shape,
-                                      ParameterUse use) {
-    constexpr float kStepBias = -4.6f;  // softplus of it is 0.01
+  const auto step_bias = static_cast<float>(std::log(std::expm1(step)));
+  const auto value = [&device, drawn, step_bias](const std::string& name, const Shape& shape,
+                                                 ParameterUse use) {
     const auto bound = static_cast<float>(1 / std::sqrt(static_cast<double>(shape[-1])));
     std::vector<float> values(static_cast<size_t>(shape.numel()), 1.0f);
     for (size_t i = 0; i < values.size(); ++i) {
       if (use != ParameterUse::other) values[i] = bound * drawn[i % kDrawn];
       else if (name.ends_with("A_log")) values[i] = std::log(static_cast<float>(i % 16 + 1));
-      else if (name.ends_with("dt_proj.bias")) values[i] = kStepBias;
+      else if (name.ends_with("dt_proj.bias")) values[i] = step_bias;
     }
     if (use != ParameterUse::matrix) return device.upload(values, shape);
     std::vector<uint16_t> narrow(values.size());
@@ -106,8 +106,8 @@ std::vector<Row> time_batches(Context& context, const Benchmark& self) {
       device.synchronize();
     }})[0];
     const auto n = static_cast<double>(sequences);
-    const double floor = std::max(bytes_of(model) / kBytes,
-                                  n * (token.layers + token.head) / kMultiplications);
+    const double floor =
+        std::max(bytes_of(model) / kBytes, n * (token.layers + token.head) / kMultiplications);
     rows.push_back(make_row(fmt::format("{}.{}", self.name, sequences),
                             {Measure::Kind::rate, "tokens/s", n}, seconds, floor, 1));
   }
@@ -117,21 +117,27 @@ std::vector<Row> time_batches(Context& context, const Benchmark& self) {
 std::vector<Row> time_prompt(Context& context, const Benchmark& self) {
   constexpr int64_t kTokens = 8192;
   Device& device = context.any_device();
-  const LanguageModel model(device, config_of_name(self), DType::bf16, quick_weights(device));
-  State state = model.make_state(1);
   std::vector<int64_t> prompt(kTokens);
   for (size_t i = 0; i < prompt.size(); ++i) prompt[i] = static_cast<int64_t>(i * 97 % kVocab);
-  const Batch batch = {device.upload(prompt, {kTokens}), make_sequences(device, {kTokens}, {0}, {0}),
+  const Batch batch = {device.upload(prompt, {kTokens}),
+                       make_sequences(device, {kTokens}, {0}, {0}),
                        device.upload(std::vector<int64_t>{kTokens - 1}, {1})};
-  const double seconds = least_seconds({[&] {
-    Tape tape(device, false);
-    model.forward(tape, batch, &state);
-    device.synchronize();
-  }})[0];
-  const TokenWork token = token_work(model.config());
-  const Measure milliseconds{Measure::Kind::time, "ms", 1e-3};
-  return one_row(self, milliseconds, seconds,
-                 (kTokens * token.layers + token.head) / kMultiplications);
+  const TokenWork token = token_work(config_of_name(self));
+  const double floor = (kTokens * token.layers + token.head) / kMultiplications;
+  std::vector<Row> rows;
+  for (const bool fast : {false, true}) {  // as in gpu.scan
+    const LanguageModel model(device, config_of_name(self), DType::bf16,
+                              quick_weights(device, fast ? 0.5 : 0.01));
+    State state = model.make_state(1);
+    const double seconds = least_seconds({[&] {
+      Tape tape(device, false);
+      model.forward(tape, batch, &state);
+      device.synchronize();
+    }})[0];
+    rows.push_back(make_row(fmt::format("{}.{}", self.name, fast ? "fast" : "slow"),
+                            {Measure::Kind::time, "ms", 1e-3}, seconds, floor, 1));
+  }
+  return rows;
 }
 
 // Every token as likely as any other.
@@ -174,8 +180,7 @@ std::vector<Row> time_training(Context& context, const Benchmark& self) {
   const auto count = static_cast<double>(config.batch_tokens);
   // Every linear map runs thrice: forward, for its input's gradient, for its weight's.
   const double floor = 3 * count * (token.layers + token.head) / kMultiplications;
-  std::vector<Row> rows =
-      one_row(self, {Measure::Kind::rate, "tokens/s", count}, seconds, floor);
+  std::vector<Row> rows = one_row(self, {Measure::Kind::rate, "tokens/s", count}, seconds, floor);
   rows.push_back(make_row(fmt::format("{}.memory", self.name), kGigabytes,
                           static_cast<double>(device.pool().bytes_held()), NAN, 1));
   return rows;
@@ -190,8 +195,8 @@ constexpr Benchmark kBenchmarks[] = {
     {"gpu.batches.130m", "passes over a token of each of 4, 64 and 256 sequences, mamba-130m, bf16",
      "bytes of the weights or products, the longer", time_batches},
     {"gpu.batches.2.8b", "the same with mamba-2.8b", "the same", time_batches},
-    {"gpu.prefill.130m", "reading 8192 tokens with mamba-130m in one pass, bf16", kProducts,
-     time_prompt},
+    {"gpu.prefill.130m", "reading 8192 tokens with mamba-130m in one pass, bf16, slow and fast",
+     kProducts, time_prompt},
     {"gpu.prefill.2.8b", "the same with mamba-2.8b", kProducts, time_prompt},
     {"gpu.train.130m", "training step of mamba-130m, 16 sequences of 2048 tokens, bf16; memory",
      "products, forward and backward", time_training<16>},

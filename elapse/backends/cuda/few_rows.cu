@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Linear maps of a few rows, as decoding has them: each weight is read once, in the dtype it is
 // kept in, for all rows. Bound: memory, the weights.
-#include "elapse/backends/cuda/few_rows.cuh"
-
 #include <cuda_fp16.h>
 
+#include "elapse/backends/cuda/few_rows.cuh"
 #include "elapse/backends/cuda/linear.h"
 
 namespace elapse::cuda {

@@ -2,8 +2,8 @@
 #pragma once
 #include "elapse/backends/cuda/launch.cuh"
 
-// Products of a few rows with a matrix (out, in) of which every number is read once, as kernels of a
-// chain have them. kLanes threads of a block of kThreads take kOut outputs; the first kAhead runs
+// Products of a few rows with a matrix (out, in) of which every number is read once, as kernels of
+// a chain have them. kLanes threads of a block of kThreads take kOut outputs; the first kAhead runs
 // of their weights are read, and the others asked for, before the kernel waits for its x.
 namespace elapse::cuda {
 

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // A warp a token, whose channels are in its registers, where rows are aligned for pairs and not too
 // long; a block a token, likewise, where tokens are too few for all multiprocessors; else a block
-// that reads them twice. Bound: memory, 16 bytes an element forward with a residual, 16 backward, and
-// 8 more for the sum over tokens; with x and y in bf16, whose sum is float32, 12, 16 and 6. Sums
-// are kept in double, of which memory leaves time for one an element.
+// that reads them twice. Bound: memory, 16 bytes an element forward with a residual, 16 backward,
+// and 8 more for the sum over tokens; with x and y in bf16, whose sum is float32, 12, 16 and 6.
+// Sums are kept in double, of which memory leaves time for one an element.
 #include "elapse/backends/cuda/kernels.h"
 #include "elapse/backends/cuda/matrix_parts.h"
 #include "elapse/backends/cuda/tap.cuh"
@@ -127,9 +127,7 @@ __global__ void __launch_bounds__(kThreads)
     for_each([&](int k, int64_t j) { store_pair(a.sum.row(t) + j, v[k]); });
   }
   double squares = 0;
-  for_each([&](int k, int64_t) {
-    squares += double(v[k].x) * v[k].x + double(v[k].y) * v[k].y;
-  });
+  for_each([&](int k, int64_t) { squares += double(v[k].x) * v[k].x + double(v[k].y) * v[k].y; });
   squares = block_sum(squares);
   __shared__ float scale;
   if (threadIdx.x == 0) {

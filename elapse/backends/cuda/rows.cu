@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Rows of a table. Bound: memory, 8 bytes an element; of the likeliest, latency. Adding in the order of i without atomics: the
-// indices are sorted, equal ones in their order, and the blocks of a row's first, one for some of
-// its columns each, add them all. A row that most indices name is added by those alone.
+// Rows of a table. Bound: memory, 8 bytes an element; of the likeliest, latency. Adding in the
+// order of i without atomics: the indices are sorted, equal ones in their order, and the blocks of
+// a row's first, one for some of its columns each, add them all. A row that most indices name is
+// added by those alone.
 #include <cuda_fp16.h>
 
 #include <cub/device/device_radix_sort.cuh>
