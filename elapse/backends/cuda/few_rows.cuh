@@ -4,7 +4,7 @@
 
 // Products of a few rows with a matrix (out, in) of which every number is read once, as kernels of
 // a chain have them. kLanes threads of a block of kThreads take kOut outputs; the first kAhead runs
-// of their weights are read, and the others asked for, before the kernel waits for its x.
+// of their weights are read before the kernel waits for its x.
 namespace elapse::cuda {
 
 inline constexpr int kRun = 8;  // elements that a lane reads at a time
@@ -37,13 +37,6 @@ __device__ float add_products(const Run<W>& w, const Run<X>& x, float sum) {
   return sum;
 }
 
-// Into the L2 cache; a multiple of 16 bytes, aligned for that.
-__device__ inline void ask_for(const void* data, int bytes) {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(data), "r"(bytes));
-#endif
-}
-
 template <int kLanes, int kThreads, int kOut, int kAhead, class W>
 class WeightRows {
  public:
@@ -59,10 +52,6 @@ class WeightRows {
     for (int k = 0; k < kAhead; ++k) {
       const int at = kRun * lane_ + k * kStep;
       if (at < in) load(at, ahead_[k]);
-    }
-    constexpr int kRead = kAhead * kStep;
-    if (lane_ < kOut && in > kRead) {
-      ask_for(rows_ + int64_t{lane_} * in + kRead, (in - kRead) * static_cast<int>(sizeof(W)));
     }
   }
 

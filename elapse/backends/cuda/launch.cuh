@@ -38,12 +38,12 @@ __device__ inline void wait_for_earlier() {
 #endif
 }
 
-// Whether the code that runs here was compiled with the two.
+// Whether the code that runs here was compiled with the two, and graphs record such launches.
 template <class Kernel>
 bool can_wait(Kernel kernel) {
   cudaFuncAttributes attributes = {};
   check(cudaFuncGetAttributes(&attributes, kernel), "asking for a kernel");
-  return attributes.ptxVersion >= 90;
+  return CUDART_VERSION >= 12030 && attributes.ptxVersion >= 90;
 }
 
 // launch() for a kernel of a chain, whose file CMakeLists.txt lists as one.
