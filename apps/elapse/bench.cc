@@ -70,9 +70,12 @@ void run(const Options& options) {
     fmt::print("{}", bench::list_of(bench::select_benchmarks(options.names)).text());
     return;
   }
+  if (on_gpu(options) && options.threads != 0) {
+    throw CLI::ValidationError("--threads", "benchmarks of a GPU take none");
+  }
   if (!options.json.empty()) check_writable(options.json);
   const std::vector<bench::Row> rows = measure(options);
-  fmt::print("{}\n{}", bench::table_of(rows).text(), bench::legend());
+  fmt::print("{}\n{}", bench::table_of(rows).text(), bench::legend(on_gpu(options)));
   if (!options.json.empty()) write_json(options.json, bench::json_of(rows, options.device));
 }
 

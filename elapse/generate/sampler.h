@@ -32,6 +32,8 @@ class Sampler {
  public:
   explicit Sampler(const SamplerOptions& options = {});  // Error for options out of range
 
+  bool is_greedy() const { return options_.temperature == 0; }
+
   // `position`: tokens before the one chosen. A logit of -inf is never chosen. Throws Error for
   // logits that are NaN, +inf or all -inf.
   int64_t sample(std::span<const double> logits, int64_t position) const;

@@ -4,8 +4,11 @@
 #include <algorithm>
 #include <cstring>
 #include <memory>
+#include <utility>
 
+#include "elapse/generate/sampler.h"
 #include "elapse/model/state_file.h"
+#include "elapse/ops/rows.h"
 
 namespace elapse {
 namespace {
@@ -75,33 +78,54 @@ void Session::read_one(int64_t token) {
 }
 
 void Session::keep_logits(const Tensor& row) {
-  Device& device = model_->device();
-  const Tensor classes = row.columns(0, model_->config().vocab_size);
-  logits_.resize(static_cast<size_t>(classes.numel()));
-  if (row.dtype() == DType::f64) return device.download_bytes(classes, logits_.data());
-  if (device.host_memory()) {
-    std::copy_n(classes.data<float>(), logits_.size(), logits_.begin());
-    return;
-  }
-  const auto values = std::make_unique_for_overwrite<float[]>(logits_.size());
-  device.download_bytes(classes, values.get());
-  std::copy_n(values.get(), logits_.size(), logits_.begin());
+  row_ = row.columns(0, model_->config().vocab_size);
+  if (model_->device().host_memory()) host_logits();
 }
 
-std::span<const double> Session::logits() const {
-  ELAPSE_CHECK(!logits_.empty(), "there are no logits: no token was read since the session began");
+const std::vector<double>& Session::host_logits() const {
+  if (!row_) return logits_;
+  Device& device = model_->device();
+  const Tensor row = std::exchange(row_, Tensor());
+  logits_.resize(static_cast<size_t>(row.numel()));
+  if (row.dtype() == DType::f64) {
+    device.download_bytes(row, logits_.data());
+  } else if (device.host_memory()) {
+    std::copy_n(row.data<float>(), logits_.size(), logits_.begin());
+  } else {
+    const auto values = std::make_unique_for_overwrite<float[]>(logits_.size());
+    device.download_bytes(row, values.get());
+    std::copy_n(values.get(), logits_.size(), logits_.begin());
+  }
   return logits_;
 }
 
-bool Session::same_bits(const Session& other) const {
-  return state_.same_bits(other.state_) && logits_.size() == other.logits_.size() &&
-         std::memcmp(logits_.data(), other.logits_.data(), logits_.size() * sizeof(double)) == 0;
+std::span<const double> Session::logits() const {
+  ELAPSE_CHECK(has_logits(), "there are no logits: no token was read since the session began");
+  return host_logits();
 }
 
-Session Session::fork() const { return {*model_, points_, state_.fork(), logits_}; }
+int64_t Session::likeliest() const {
+  Device& device = model_->device();
+  if (row_ && device.has(row_.dtype(), Op::likeliest)) {
+    const Tensor index = device.empty(DType::i64, {1});
+    elapse::likeliest(device, {row_, index});
+    int64_t token = 0;
+    device.download_bytes(index, &token);
+    if (token >= 0) return token;
+  }
+  return Sampler({.temperature = 0}).sample(logits(), position());
+}
+
+bool Session::same_bits(const Session& other) const {
+  const std::vector<double>&own = host_logits(), &others = other.host_logits();
+  return state_.same_bits(other.state_) && own.size() == others.size() &&
+         std::memcmp(own.data(), others.data(), own.size() * sizeof(double)) == 0;
+}
+
+Session Session::fork() const { return {*model_, points_, state_.fork(), host_logits()}; }
 
 void Session::save(const std::string& path) const {
-  std::vector<double> values = logits_;
+  std::vector<double> values = host_logits();
   const Shape shape = {1, static_cast<int64_t>(values.size())};
   save_state(path, *model_, state_,
              values.empty() ? Tensor() : Tensor::wrap(values.data(), DType::f64, shape));

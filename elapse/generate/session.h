@@ -32,7 +32,9 @@ class Session {
   // For the token after the last: (vocab_size), without the classes that only pad. Throws Error
   // where there are none: before the first token, also after a state that was saved without.
   std::span<const double> logits() const;
-  bool has_logits() const { return !logits_.empty(); }
+  bool has_logits() const { return row_ || !logits_.empty(); }
+  // What a greedy Sampler makes of them; chosen on the device, where that has memory of its own.
+  int64_t likeliest() const;
 
   int64_t position() const { return state_.position(); }  // tokens read
   int64_t state_bytes() const { return state_.bytes(0); }
@@ -54,13 +56,15 @@ class Session {
   void forward(const Batch& batch);
   void read_one(int64_t token);
   void keep_logits(const Tensor& row);
+  const std::vector<double>& host_logits() const;
 
   const LanguageModel* model_;
   Points* points_;
-  State state_;                 // one slot
-  std::vector<double> logits_;  // (vocab_size), empty before the first token
-  Sequences one_token_;         // what make_sequences gives for a step
-  int64_t steps_ = 0;           // passes over one token that could have been recorded
+  State state_;                         // one slot
+  mutable std::vector<double> logits_;  // (vocab_size), empty before the first token
+  mutable Tensor row_;                  // (1, vocab_size), in their place until they are asked for
+  Sequences one_token_;                 // what make_sequences gives for a step
+  int64_t steps_ = 0;                   // passes over one token that could have been recorded
   std::optional<RecordedStep> recorded_;
 };
 

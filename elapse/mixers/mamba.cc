@@ -8,6 +8,7 @@
 #include "elapse/mixers/convolution.h"
 #include "elapse/mixers/start.h"
 #include "elapse/ops/linear.h"
+#include "elapse/ops/mamba_step.h"
 
 namespace elapse {
 namespace {
@@ -87,6 +88,9 @@ Mamba::Mamba(Device& device, const MambaConfig& config, int64_t n_layers, DType 
 
 Var Mamba::forward(Tape& tape, const Var& u, const Sequences& seqs, const LayerState* state,
                    const PointScope& points) const {
+  if (is_step(tape, u, seqs, state, points)) {
+    return linear(tape, step(tape, u, seqs, *state), out_proj_, out_proj_bias_);
+  }
   const Var in = linear(tape, u, in_proj_, in_proj_bias_);
   std::vector<Var> halves = {in, Var()};
   if (config_.gate) halves = split(tape, in, {config_.d_inner, config_.d_inner});
@@ -98,6 +102,39 @@ Var Mamba::forward(Tape& tape, const Var& u, const Sequences& seqs, const LayerS
   const Var gated = points.pass(tape, "gated", scan(tape, x, in_z, seqs, state, points));
   return points.pass(tape, "out", linear(tape, gated, out_proj_, out_proj_bias_));
 }
+
+bool Mamba::is_step(const Tape& tape, const Var& u, const Sequences& seqs, const LayerState* state,
+                    const PointScope& points) const {
+  const bool is_plain = config_.selective_dt && config_.selective_B && config_.selective_C &&
+                        config_.gate && config_.norm_eps == 0;
+  return is_plain && state != nullptr && !tape.recording() && !points.looks() &&
+         seqs.max_len == 1 && seqs.tokens == seqs.count() && !tape.device().host_memory() &&
+         tape.device().has(u.dtype(), Op::mamba_step);
+}
+
+Var Mamba::step(Tape& tape, const Var& u, const Sequences& seqs, const LayerState& state) const {
+  const auto value_of = [](const Var& v) { return v ? v.value() : Tensor(); };
+  Device& device = tape.device();
+  const Tensor gated = device.empty(u.dtype(), {seqs.tokens, config_.d_inner});
+  mamba_step(device,
+             {.u = u.value(),
+              .in_proj = in_proj_.value(),
+              .in_proj_bias = value_of(in_proj_bias_),
+              .conv_weight = conv_weight_.value().reshape({config_.d_inner, config_.d_conv}),
+              .conv_bias = value_of(conv_bias_),
+              .x_proj = x_proj_.value(),
+              .dt_proj = dt_proj_.value(),
+              .dt_bias = dt_bias_.value(),
+              .A = A(tape).value(),
+              .D = D_.value(),
+              .seqs = seqs,
+              .conv_pool = state.part("conv").value(),
+              .state_pool = state.part("h").value(),
+              .gated = gated});
+  return Var(gated);
+}
+
+Var Mamba::A(Tape& tape) const { return frozen_A_ ? frozen_A_ : neg_exp(tape, A_log_); }
 
 // What the scan, which always has a z, is given where there is none: the z at which silu is 1.
 Var Mamba::open_gate(Tape& tape, int64_t tokens, DType dtype) const {
@@ -145,7 +182,7 @@ Var Mamba::scan(Tape& tape, const Var& x, const Var& z, const Sequences& seqs,
   const ScanVars in = {.x = x,
                        .dt_raw = selection.dt_raw,
                        .dt_bias = dt_bias_,
-                       .A = points.pass(tape, "A", frozen_A_ ? frozen_A_ : neg_exp(tape, A_log_)),
+                       .A = points.pass(tape, "A", A(tape)),
                        .B = selection.B,
                        .C = selection.C,
                        .D = D_,

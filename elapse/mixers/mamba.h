@@ -60,6 +60,11 @@ class Mamba final : public Mixer {
     Var B, C;    // (tokens, d_state)
   };
   Selection select(Tape& tape, const Var& x, const PointScope& points) const;
+  // Whether this pass is one of decoding that the device has a kernel for.
+  bool is_step(const Tape& tape, const Var& u, const Sequences& seqs, const LayerState* state,
+               const PointScope& points) const;
+  Var step(Tape& tape, const Var& u, const Sequences& seqs, const LayerState& state) const;
+  Var A(Tape& tape) const;
   Var same_at(Tape& tape, int64_t tokens, const Var& constant) const;
   Var open_gate(Tape& tape, int64_t tokens, DType dtype) const;
   Var scan(Tape& tape, const Var& x, const Var& z, const Sequences& seqs, const LayerState* state,

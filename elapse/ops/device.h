@@ -22,7 +22,7 @@ class Device;
 enum class Op : uint8_t {
   fill, copy, unary_forward, unary_backward, binary, sum_to, tap_forward, tap_backward,  // pointwise.h
   swiglu_forward, swiglu_backward,
-  gather_rows, scatter_add_rows,                                                   // rows.h
+  gather_rows, scatter_add_rows, likeliest,                                        // rows.h
   linear_forward, linear_backward_input, linear_backward_weight,                   // linear.h
   rms_norm_forward, rms_norm_backward,                                             // rms_norm.h
   layer_norm_forward, layer_norm_backward,                                         // layer_norm.h
@@ -30,6 +30,7 @@ enum class Op : uint8_t {
   causal_conv_forward, causal_conv_backward, causal_shift,                         // causal_conv.h
   selective_scan_forward, selective_scan_backward,                                 // selective_scan.h
   recurrence, recurrence_backward,
+  mamba_step,                                                                      // mamba_step.h
   recurrent_forward, recurrent_backward,                                           // recurrent.h
   attention_forward, attention_backward,                                           // attention.h
   rotary,                                                                          // rotary.h

@@ -33,4 +33,11 @@ void scatter_add_rows(Device& device, const ScatterAddRows& args) {
   device.launch(args.dtable.dtype(), args);
 }
 
+void likeliest(Device& device, const Likeliest& args) {
+  const ArgumentCheck check(args.kOp, args.logits.dtype());
+  check.matrix("logits", args.logits, {args.logits.dim(0), args.logits.dim(1)});
+  check.indices("index", args.index, {args.logits.dim(0)});
+  device.launch(args.logits.dtype(), args);
+}
+
 }  // namespace elapse

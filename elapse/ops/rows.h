@@ -22,7 +22,16 @@ struct ScatterAddRows {
   Tensor dtable;  // (rows, width), accumulated
 };
 
+// The column of each row's greatest number, the first of several. -1 where there is none to choose:
+// of a row with a NaN or +inf, and of one of -inf alone.
+struct Likeliest {
+  static constexpr Op kOp = Op::likeliest;
+  Tensor logits;  // (rows, classes)
+  Tensor index;   // (rows) i64, assigned
+};
+
 void gather_rows(Device& device, const GatherRows& args);
 void scatter_add_rows(Device& device, const ScatterAddRows& args);
+void likeliest(Device& device, const Likeliest& args);
 
 }  // namespace elapse

@@ -114,6 +114,11 @@ class Usage(unittest.TestCase):
         self.assertEqual((result.returncode, result.stdout), (1, ""))
         self.assertIn("measures device ref", result.stderr)
 
+    def test_a_gpu_takes_no_threads(self):
+        result = run(PROGRAM, "bench", "gpu.scan", "--device", "cuda", "--threads", 2)
+        self.assertEqual((result.returncode, result.stdout), (2, ""))
+        self.assertIn("--threads", result.stderr)
+
     def test_an_unknown_device_is_named(self):
         result = run(PROGRAM, "bench", "machine.fma", "--device", "abacus")
         self.assertEqual(result.returncode, 1)

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -204,7 +205,10 @@ TEST(SessionOnCuda, RepeatedStepsHaveTheBitsOfTheFirst) {
       const Tensor logits = model.forward(tape, batch, &state).value();
       std::vector<float> row(static_cast<size_t>(logits.numel()));
       device.download_bytes(logits, row.data());
+      const int64_t chosen = session.likeliest();  // while they are on the device
       row.resize(session.logits().size());
+      EXPECT_EQ(chosen, std::max_element(row.begin(), row.end()) - row.begin());
+      EXPECT_EQ(chosen, session.likeliest());
       EXPECT_TRUE(std::equal(row.begin(), row.end(), session.logits().begin()));
       EXPECT_EQ(session.position(), state.position());
     };

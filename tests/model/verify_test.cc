@@ -127,10 +127,11 @@ TEST(Verify, RefStandsInWhereCpuHasNoKernelAndSaysSo) {
   const Device device("cpu", 1);
   if (device.name() == "ref") GTEST_SKIP() << "ref has every kernel";
   const std::vector<Op> own_f32 = device.stand_ins(DType::f32);
-  EXPECT_EQ(own_f32, (std::vector<Op>{Op::causal_shift, Op::recurrence, Op::recurrence_backward,
-                                      Op::ssd_forward_by_tokens, Op::ssd_watch_by_tokens,
-                                      Op::ssd_backward_by_tokens, Op::gla_forward_by_tokens,
-                                      Op::gla_backward_by_tokens}));
+  EXPECT_EQ(own_f32,
+            (std::vector<Op>{Op::likeliest, Op::causal_shift, Op::recurrence,
+                             Op::recurrence_backward, Op::mamba_step, Op::ssd_forward_by_tokens,
+                             Op::ssd_watch_by_tokens, Op::ssd_backward_by_tokens,
+                             Op::gla_forward_by_tokens, Op::gla_backward_by_tokens}));
   // All but linear_cross_entropy, which linear and cross_entropy define.
   EXPECT_EQ(device.stand_ins(DType::f64).size(), static_cast<size_t>(Op::count) - 2);
 }

@@ -138,6 +138,29 @@ TEST(CausalConv, AgreesWithRef) {
   }
 }
 
+// As decoding has them: nothing is kept for backward.
+TEST(CausalConv, OneTokenOfEachSequenceAgreesWithRef) {
+  const Case some[] = {
+      {{1}, 16, 4, {2}, {2}},
+      {{1, 1, 1, 1}, 258, 4, {0, 0, -1, 3}, {1, -1, 2, 3}, true, EditOp::none, false, false, 2},
+      {{1, 1}, 130, 4, {1, 0}, {1, 0}, false, EditOp::none, false, false, 0, {}, false},
+      {{1, 0, 1}, 130, 4, {0, 1, 2}, {0, 1, 2}},
+      {{1, 1}, 17, 4, {0, 1}, {0, 1}},
+      {{1}, 36, 3, {0}, {0}},
+  };
+  for (const Case& c : some) {
+    const auto call = [&](Device& device, Operands& o) {
+      CausalConvForward forward = make_call(device, o, c).forward;
+      forward.saved_start = {};
+      for (int step = 0; step < 3; ++step) causal_conv_forward(device, forward);
+    };
+    SCOPED_TRACE(::testing::Message() << c.d_inner << " channels");
+    expect_backends_agree(call, 16 * kEpsilon);
+    expect_cuda_agrees(call, 16 * kEpsilon, 1, DType::f32, Guarded::kAligned);
+    expect_cuda_agrees_in_bf16(call, 128 * kEpsilon);
+  }
+}
+
 // With the states: loss = y . dy + the pool's end . dpool, as a function of x, the weights and the
 // pool's start.
 TEST(CausalConv, GradientsAreThoseOfFiniteDifferences) {

@@ -42,6 +42,13 @@ const Case kCases[] = {
     {3, 264, 70, true},
     {4, 1032, 9},
     {5, 256, 40},
+    {1, 48, 1536, true, 8},  // some lanes an output, and several outputs a warp
+    {4, 8, 3},
+    {2, 72, 33, true},
+    {1, 1536, 80, true},  // several warps an output
+    {4, 5120, 7, true},
+    {3, 1024, 4095, false, 8},
+    {1, 1024, 4097},
 };
 
 struct Call {

@@ -29,6 +29,11 @@ const Case kCases[] = {
     {131, 768, true, EditOp::scale, true, 2},
     {65, 1024, false, EditOp::none, true},
     {9, 1026},
+    {1, 2560, true, EditOp::none, true},  // a block a token, up to some number of them
+    {256, 514, true, EditOp::none, false, 2},
+    {257, 514, true, EditOp::none, false, 2},
+    {4, 4096},
+    {4, 4098, false},
 };
 
 Tap scale_tap(Operands& o, const Case& c) {

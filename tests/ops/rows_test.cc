@@ -43,6 +43,42 @@ TEST(Rows, ManyRowsAreAddedToALargeTable) {
   expect_backends_agree(call, kEpsilon * 2600);
 }
 
+TEST(Rows, TheLikeliestIsTheFirstOfTheGreatest) {
+  constexpr double kInfinity = std::numeric_limits<double>::infinity(), kNan = std::nan("");
+  const std::vector<std::vector<double>> some = {{1, 3, 3, -5},
+                                                 {-kInfinity, -2, -kInfinity, -2},
+                                                 {-kInfinity, -kInfinity, -kInfinity, -kInfinity},
+                                                 {1, kNan, 2, 3},
+                                                 {1, 2, 3, kInfinity},
+                                                 {-kInfinity, -kInfinity, -kInfinity, -1e30}};
+  const std::vector<int64_t> expected = {1, 1, -1, -1, -1, 3};
+  const auto call = [&](Device& device, Operands& o) {
+    const Tensor logits = o.input({6, 4}, -1, 1, 3);
+    size_t i = 0;
+    for_each_offset(logits, [&](int64_t at) { put(logits, at, some[i / 4][i % 4]), ++i; });
+    const Tensor index = o.output_of(DType::i64, {6});
+    likeliest(device, {logits, index});
+    device.synchronize();
+    for (int64_t r = 0; r < 6; ++r) {
+      EXPECT_EQ(index.data<int64_t>()[r], expected[static_cast<size_t>(r)]) << r;
+    }
+  };
+  expect_backends_agree(call, 0);
+}
+
+TEST(Rows, TheLikeliestOfAVocabulary) {
+  for (const int64_t classes : {1, 31, 1024, 1025, 50280}) {
+    const auto call = [&](Device& device, Operands& o) {
+      const Tensor logits = o.input({3, classes});
+      // Some are the same number.
+      for_each_offset(
+          logits, [&](int64_t at) { put(logits, at, std::round(get(logits, at) * 512) / 512); });
+      likeliest(device, {logits, o.output_of(DType::i64, {3})});
+    };
+    expect_backends_agree(call, 0);
+  }
+}
+
 TEST(Rows, ScatterIsTheGradientOfGather) {
   Device ref("ref");
   Operands o(DType::f64);

@@ -583,6 +583,47 @@ TEST(SelectiveScan, CudaOnSixteenBitsIsAsGoodAsRoundingTheResult) {
   }
 }
 
+// As decoding has them: nothing is kept for backward.
+TEST(SelectiveScan, OneTokenOfEachSequenceAgreesWithRef) {
+  const Case cases[] = {{{1}, 130, 16, {0}, {0}},
+                        {{1, 1, 1, 1, 1}, 33, 16, {0, 0, -1, 3, 4}, {1, 2, 5, -1, 4}, 3},
+                        {{1, 0, 1}, 48, 16, {0, 1, 2}, {0, 1, 2}},
+                        {{1, 1}, 7, 1, {0, 1}, {0, 1}},
+                        {{1}, 40, 6, {2}, {2}},
+                        {{1}, 17, 64, {0}, {0}, 5},
+                        {{1, 1}, 5, 130, {0, 1}, {0, 1}}};
+  for (const Case& c : cases) {
+    SCOPED_TRACE(fmt::format("d_inner {}, d_state {}", c.d_inner, c.d_state));
+    const auto call = [&](Device& device, Operands& o) {
+      ScanForward forward = make_forward(device, o, c);
+      forward.checkpoints = {};
+      for (int step = 0; step < 3; ++step) selective_scan_forward(device, forward);
+    };
+    expect_backends_agree(call, 3 * c.forward_tolerance());
+    expect_cuda_agrees(call, 3 * c.forward_tolerance(), 1, DType::f32, Guarded::kAligned);
+    expect_cuda_agrees_in_bf16(call, 3 * c.forward_tolerance());
+  }
+}
+
+// The bits of a walk, which writes checkpoints or is looked at.
+TEST(SelectiveScan, CudaStepsHaveTheBitsOfAWalk) {
+  if (!can_open("cuda")) GTEST_SKIP() << "no cuda device can be opened here";
+  Device cuda("cuda");
+  for (const int64_t d_state : {6, 16, 64, 128}) {
+    const Case c = {{1, 1}, 37, d_state, {0, 1}, {0, 1}};
+    Operands stepped(DType::f32, 1, cuda.shared_memory()),
+        walked(DType::f32, 1, cuda.shared_memory());
+    ScanForward step = make_forward(cuda, stepped, c);
+    step.checkpoints = {};
+    selective_scan_forward(cuda, step);
+    selective_scan_forward(cuda, make_forward(cuda, walked, c));
+    cuda.synchronize();
+    for (size_t i = 0; i < stepped.outputs().size(); ++i) {
+      EXPECT_EQ(stepped.outputs()[i].bytes(), walked.outputs()[i].bytes()) << d_state;
+    }
+  }
+}
+
 TEST(SelectiveScan, CudaTakesUpTo256States) {
   if (!can_open("cuda")) GTEST_SKIP() << "no cuda device can be opened here";
   const Case c = packed(9, 257);

@@ -45,6 +45,14 @@ constexpr Published kPublished[] = {
     {"gpu.scan.backward.bf16.8x2048x5120.slow", 1, 5637},
     {"gpu.scan.backward.bf16.1x2048x1536.slow", 1, 294},
     {"gpu.scan.backward.bf16.1x65536x1536.slow", 1, 7592},
+    {"gpu.decode.130m", 1, 1205},
+    {"gpu.decode.2.8b", 1, 284},
+    {"gpu.prefill.130m.slow", 1, 16.6},
+    {"gpu.prefill.2.8b.slow", 1, 123.8},
+    {"gpu.train.130m", 1, 175'700},
+    {"gpu.train.130m.memory", 1, 36.2},
+    {"gpu.train.370m", 1, 69'600},
+    {"gpu.train.370m.memory", 1, 31.7},
 };
 
 double published(const Row& row) {
@@ -96,17 +104,19 @@ Table table_of(const std::vector<Row>& rows) {
   return table;
 }
 
-std::string_view legend() {
+std::string_view legend(bool of_gpu) {
+  if (of_gpu) {
+    return "floor: the best an H100 allows, by what `--list` says it counts.\n"
+           "ratio: how many times longer than the floor.\n"
+           "others: state-spaces/mamba 2.3.2 on an H200.\n";
+  }
   return "floor: the best this machine allows, by the machine rows and what `--list` says it "
-         "counts;\n"
-         "gpu.scan: an H100.\n"
+         "counts.\n"
          "ratio: how many times longer than the floor. gain: how many times faster than one "
          "thread.\n"
          "others, on two cores of a Zen 5: train, PyTorch 1.13.1; weights, a bare pass by "
          "hand-written\n"
-         "matrix-vector kernels; gpu.scan, the kernels of state-spaces/mamba 2.3.2 on an H200; "
-         "the\n"
-         "rest, llama.cpp (ggml 0.25.1).\n";
+         "matrix-vector kernels; the rest, llama.cpp (ggml 0.25.1).\n";
 }
 
 std::string json_of(const std::vector<Row>& rows, std::string_view device) {

@@ -10,7 +10,8 @@ Table list_of(const std::vector<const Benchmark*>& benchmarks);
 // Every row with its distance from the floor, what threads gain over one, and what others take
 // where they have published it.
 Table table_of(const std::vector<Row>& rows);
-std::string_view legend();
+// What the columns are, for benchmarks of a GPU or of the host.
+std::string_view legend(bool of_gpu);
 
 // [{"name": ..., "value": ..., "unit": ..., "floor": ..., "threads": ..., "device": ...}, ...];
 // a floor that is not known is null.

@@ -29,7 +29,11 @@ KernelTable make_common_table(DType compute) {
   return table;
 }
 
-KernelTable make_bf16_table() { return make_common_table<cuda::bf16>(DType::bf16); }
+KernelTable make_bf16_table() {
+  KernelTable table = make_common_table<cuda::bf16>(DType::bf16);
+  table.set<MambaStep>(cuda::mamba_step);
+  return table;
+}
 
 KernelTable make_table() {
   KernelTable table = make_common_table<float>(DType::f32);
@@ -42,6 +46,7 @@ KernelTable make_table() {
   table.set<TapBackward>(cuda::tap_backward);
   table.set<GatherRows>(cuda::gather_rows);
   table.set<ScatterAddRows>(cuda::scatter_add_rows);
+  table.set<Likeliest>(cuda::likeliest);
   table.set<CrossEntropyForward>(cuda::cross_entropy_forward);
   table.set<CrossEntropyBackward>(cuda::cross_entropy_backward);
   table.set<SumOfSquares>(cuda::sum_of_squares);
@@ -82,9 +87,12 @@ const KernelTable* kernels(DType compute) {
 
 cudaStream_t stream_of(void* context) { return static_cast<cuda::Context*>(context)->stream; }
 
-void check_runs(void* context) {
-  ELAPSE_CHECK(!static_cast<cuda::Context*>(context)->records,
+// Before what is neither a kernel nor recorded.
+void check_runs(void* erased) {
+  auto* context = static_cast<cuda::Context*>(erased);
+  ELAPSE_CHECK(!context->records,
                "device cuda: a graph can neither wait nor copy from the host or to it");
+  context->in_chain = false;
 }
 
 void synchronize(void* context) {
@@ -113,10 +121,12 @@ void begin_graph(void* context) {
   cuda::check(cudaStreamBeginCapture(stream_of(context), cudaStreamCaptureModeRelaxed),
               "beginning a graph");
   static_cast<cuda::Context*>(context)->records = true;
+  static_cast<cuda::Context*>(context)->in_chain = false;
 }
 
 void* end_graph(void* context) {
   static_cast<cuda::Context*>(context)->records = false;
+  static_cast<cuda::Context*>(context)->in_chain = false;
   cudaGraph_t graph = nullptr;
   cuda::check(cudaStreamEndCapture(stream_of(context), &graph), "ending a graph");
   cudaGraphExec_t executable = nullptr;
@@ -127,6 +137,7 @@ void* end_graph(void* context) {
 }
 
 void launch_graph(void* context, void* graph) {
+  static_cast<cuda::Context*>(context)->in_chain = false;
   cuda::check(cudaGraphLaunch(static_cast<cudaGraphExec_t>(graph), stream_of(context)),
               "starting a graph");
 }

@@ -92,11 +92,14 @@ struct Window {
   float2 weight[kWindow], bias, x[kWindow];
 
   template <class T>
-  __device__ Window(const Conv<T>& a, const Span& span, int64_t e) {
+  __device__ Window(const Conv<T>& a, int64_t e) {
     for (int k = 0; k < kWindow; ++k) {
       weight[k] = {a.weight[e * kWindow + k], a.weight[(e + 1) * kWindow + k]};
     }
     bias = a.bias == nullptr ? float2{0, 0} : float2{a.bias[e], a.bias[e + 1]};
+  }
+  template <class T>
+  __device__ Window(const Conv<T>& a, const Span& span, int64_t e) : Window(a, e) {
     for (int k = 1; k < kWindow; ++k) {
       const int64_t t = span.begin - kWindow + k;
       const bool is_there = t < span.last;  // a span may be empty
@@ -164,6 +167,29 @@ __global__ void end_kernel(const __grid_constant__ Conv<T> a, float* pool) {
     pool[(slot * (a.d_conv - 1) + i) * a.d_inner + e] =
         input_at(a, span, span.last - (a.d_conv - 1) + i, e);
   }
+}
+
+// One token of each sequence, with the windows that it starts from and ends with.
+template <class T>
+__global__ void one_token_kernel(const __grid_constant__ Conv<T> a, float* pool, Rows<T> y) {
+  start_next();
+  const int64_t e = 2 * (blockIdx.y * int64_t{kThreads} + threadIdx.x), s = blockIdx.x;
+  if (e >= a.d_inner) return;
+  const int64_t start = a.start_slots[s], end = a.end_slots[s];
+  Window window(a, e);
+  wait_for_earlier();
+  const auto at = [&](int64_t slot, int i) {
+    return pool + (slot * (kWindow - 1) + i) * a.d_inner + e;
+  };
+  for (int i = 0; i < kWindow - 1; ++i) {
+    window.push(start < 0 ? float2{0, 0} : load_pair(at(start, i)));
+  }
+  window.push(load_pair(a.x.row(s) + e));
+  float2 v = window.conv();
+  if (a.silu) v = {silu<T>(v.x), silu<T>(v.y)};
+  store_pair(y.row(s) + e, v);
+  if (end < 0) return;
+  for (int i = 0; i < kWindow - 1; ++i) store_pair(at(end, i), window.x[i + 1]);
 }
 
 template <class T>
@@ -360,6 +386,14 @@ bool is_plain(const Conv<T>& a) {
          a.x.has_pairs();
 }
 
+// Decoding: a pool, and one token of each sequence.
+template <class T>
+bool is_step(const CausalConvForward& a, const Conv<T>& conv, const Rows<T>& y) {
+  return a.pool && !a.saved_start && a.seqs.max_len == 1 && a.seqs.tokens == a.seqs.count() &&
+         is_plain(conv) && y.has_pairs() &&
+         reinterpret_cast<uintptr_t>(a.pool.raw()) % sizeof(float2) == 0;
+}
+
 template <class T>
 void backward_spans(Device& device, const CausalConvBackward& a, Backward<T>& b) {
   const int64_t d_inner = a.weight.dim(0), d_conv = a.weight.dim(1);
@@ -389,16 +423,22 @@ void causal_conv_forward(Device& device, const CausalConvForward& a) {
   const int64_t d_inner = a.weight.dim(0), window = (a.weight.dim(1) - 1) * d_inner;
   const int64_t n_seqs = a.seqs.count(), blocks = divide_up(d_inner, kThreads);
   TapViews views(device);
+  const Rows<T> y(a.y);
+  const Tensor terms = upload_terms(device, views, a.taps, d_inner);
+  Conv<T> conv = conv_of<T>(a, views, a.saved_start, terms);
+  if (is_step(a, conv, y)) {
+    return launch_in_chain(device, name_of(a.kOp), one_token_kernel<T>,
+                           grid_of(n_seqs, divide_up(d_inner / 2, kThreads)), kThreads, conv,
+                           a.pool.data<float>(), y);
+  }
   Tensor start = a.saved_start;
   if (!start && a.pool) start = device.empty(DType::f32, {n_seqs, a.weight.dim(1) - 1, d_inner});
   if (start) {
     launch(device, name_of(a.kOp), start_kernel, grid_of(n_seqs, divide_up(window, kThreads)),
            kThreads, 0, a.pool ? a.pool.data<float>() : nullptr, a.seqs.start_slots.data<int64_t>(),
            window, start.data<float>());
+    conv.start = start.data<float>();
   }
-  const Tensor terms = upload_terms(device, views, a.taps, d_inner);
-  const Conv<T> conv = conv_of<T>(a, views, start, terms);
-  const Rows<T> y(a.y);
   if (is_plain(conv) && y.has_pairs()) {
     launch(device, name_of(a.kOp), window_forward_kernel<T>,
            grid_of(span_rows(a.seqs), divide_up(d_inner / 2, kThreads)), kThreads, 0, conv, y);

@@ -1,84 +1,66 @@
 // SPDX-License-Identifier: Apache-2.0
-// Linear maps of a few rows, as decoding has them: a warp an output, whose weights it reads once,
-// in the dtype they are kept in, for all rows. Bound: memory, the weights.
+// Linear maps of a few rows, as decoding has them: each weight is read once, in the dtype it is
+// kept in, for all rows. Bound: memory, the weights.
 #include <cuda_fp16.h>
 
-#include "elapse/backends/cuda/launch.cuh"
+#include "elapse/backends/cuda/few_rows.cuh"
 #include "elapse/backends/cuda/linear.h"
 
 namespace elapse::cuda {
 namespace {
 
-constexpr int kWarps = 8;
-constexpr int kRun = 8;  // elements that a lane reads at a time
-
-__device__ void load_run(const float* at, float (&out)[kRun]) {
-  const auto* fours = reinterpret_cast<const float4*>(at);
-  const float4 a = fours[0], b = fours[1];
-  const float values[kRun] = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};
-  for (int i = 0; i < kRun; ++i) out[i] = values[i];
+template <int kRows, int kLanes, int kThreads, int kOut, int kAhead, class X, class W, class Y>
+__global__ void __launch_bounds__(kThreads)
+    few_rows_kernel(Rows<const X> x, const W* weight, const float* bias, Rows<Y> y, int rows,
+                    int in, int64_t out) {
+  start_next();
+  WeightRows<kLanes, kThreads, kOut, kAhead, W> weights(weight, in, out);
+  wait_for_earlier();
+  float sums[kRows][kOut] = {};
+  weights.multiply(x, rows, sums);
+  sum_lanes_of<kLanes, kThreads>(sums, weights.lane(), [&](int r, int j, float sum) {
+    const int64_t o = weights.first() + j;
+    if (r < rows) y(r, o) = static_cast<Y>(bias == nullptr ? sum : sum + bias[o]);
+  });
 }
 
-template <class T>
-__device__ void load_run(const T* at, float (&out)[kRun]) {
-  struct alignas(16) Run {
-    T of[kRun];
-  };
-  const Run run = *reinterpret_cast<const Run*>(at);
-  for (int i = 0; i < kRun; ++i) out[i] = static_cast<float>(run.of[i]);
-}
-
-template <int kRows, class X, class W, class Y>
-__global__ void few_rows_kernel(Rows<const X> x, const W* weight, const float* bias, Rows<Y> y,
-                                int64_t rows, int64_t in, int64_t out) {
-  const int64_t o = blockIdx.x * int64_t{kWarps} + threadIdx.x / 32;
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  if (o >= out) return;
-  float sums[kRows] = {};
-#pragma unroll 4
-  for (int64_t k = kRun * lane; k < in; k += kRun * 32) {
-    float w[kRun];
-    load_run(weight + o * in + k, w);
-#pragma unroll
-    for (int r = 0; r < kRows; ++r) {
-      if (r >= rows) break;
-      float v[kRun];
-      load_run(x.row(r) + k, v);
-      for (int i = 0; i < kRun; ++i) sums[r] = fmaf(w[i], v[i], sums[r]);
-    }
-  }
-#pragma unroll
-  for (int r = 0; r < kRows; ++r) {
-    for (int step = 16; step > 0; step /= 2) sums[r] += __shfl_xor_sync(~0u, sums[r], step);
-    const float sum = bias == nullptr ? sums[r] : sums[r] + bias[o];
-    if (lane == 0 && r < rows) y(r, o) = static_cast<Y>(sum);
-  }
-}
-
-template <int kRows, class X, class W, class Y>
+template <int kRows, int kLanes, int kThreads, int kOut, int kAhead, class X, class W, class Y>
 void run(Device& device, const LinearForward& a) {
   const int64_t out = a.weight.dim(0);
-  launch(device, name_of(a.kOp), few_rows_kernel<kRows, X, W, Y>, grid_of(divide_up(out, kWarps)),
-         32 * kWarps, 0, Rows<const X>(a.x), static_cast<const W*>(a.weight.raw()),
-         a.bias ? a.bias.data<float>() : nullptr, Rows<Y>(a.y), a.x.dim(0), a.x.dim(1), out);
+  launch_in_chain(device, name_of(a.kOp),
+                  few_rows_kernel<kRows, kLanes, kThreads, kOut, kAhead, X, W, Y>,
+                  grid_of(divide_up(out, kThreads / kLanes * kOut)), kThreads, Rows<const X>(a.x),
+                  static_cast<const W*>(a.weight.raw()), a.bias ? a.bias.data<float>() : nullptr,
+                  Rows<Y>(a.y), static_cast<int>(a.x.dim(0)), static_cast<int>(a.x.dim(1)), out);
+}
+
+// A short map has few lanes an output, or its blocks would be many. One of many outputs has eight
+// at a time, which share what is read of x, and one of few has as many blocks as they allow.
+template <int kRows, class X, class W, class Y>
+void run_lanes(Device& device, const LinearForward& a) {
+  const int64_t runs = a.x.dim(1) / kRun;
+  if (runs <= 32) run<kRows, 8, 256, 1, 4, X, W, Y>(device, a);
+  else if (a.weight.dim(0) >= 2048) run<kRows, 128, 128, 8, 1, X, W, Y>(device, a);
+  else run<kRows, 128, 256, 1, 4, X, W, Y>(device, a);
 }
 
 template <class X, class W, class Y>
 void run_rows(Device& device, const LinearForward& a) {
-  if (a.x.dim(0) == 1) run<1, X, W, Y>(device, a);
-  else run<kFewRows, X, W, Y>(device, a);
-}
-
-bool has_runs(const Tensor& t) {
-  return reinterpret_cast<uintptr_t>(t.raw()) % 16 == 0 &&
-         (t.dim(0) <= 1 || t.stride(0) % kRun == 0);
+  if (a.x.dim(0) == 1) run_lanes<1, X, W, Y>(device, a);
+  else run_lanes<kFewRows, X, W, Y>(device, a);
 }
 
 }  // namespace
 
+bool has_runs(const Tensor& t) {
+  return reinterpret_cast<uintptr_t>(t.raw()) % 16 == 0 &&
+         (t.dim(0) <= 1 || t.stride(0) % kRun == 0) && t.dim(1) % kRun == 0;
+}
+
 bool linear_of_few_rows(Device& device, const LinearForward& a) {
-  const int64_t rows = a.x.dim(0), in = a.x.dim(1);
-  if (rows > kFewRows || in == 0 || in % kRun != 0 || !has_runs(a.x) || !has_runs(a.weight)) {
+  const int64_t rows = a.x.dim(0), in = a.x.dim(1), out = a.weight.dim(0);
+  if (rows == 0 || rows > kFewRows || in == 0 || out == 0 || !has_runs(a.x) ||
+      !has_runs(a.weight)) {
     return false;
   }
   const DType weight = a.weight.dtype();

@@ -4,6 +4,7 @@
 #include "elapse/ops/causal_conv.h"
 #include "elapse/ops/cross_entropy.h"
 #include "elapse/ops/linear.h"
+#include "elapse/ops/mamba_step.h"
 #include "elapse/ops/optimizer.h"
 #include "elapse/ops/pointwise.h"
 #include "elapse/ops/rms_norm.h"
@@ -29,6 +30,7 @@ void tap_forward(Device& device, const TapForward& args);
 void tap_backward(Device& device, const TapBackward& args);
 void gather_rows(Device& device, const GatherRows& args);
 void scatter_add_rows(Device& device, const ScatterAddRows& args);
+void likeliest(Device& device, const Likeliest& args);
 void linear_forward(Device& device, const LinearForward& args);
 void linear_backward_input(Device& device, const LinearBackwardInput& args);
 void linear_backward_weight(Device& device, const LinearBackwardWeight& args);
@@ -40,6 +42,7 @@ template <class T>
 void causal_conv_backward(Device& device, const CausalConvBackward& args);
 void selective_scan_forward(Device& device, const ScanForward& args);
 void selective_scan_backward(Device& device, const ScanBackward& args);
+void mamba_step(Device& device, const MambaStep& args);
 void cross_entropy_forward(Device& device, const CrossEntropyForward& args);
 void cross_entropy_backward(Device& device, const CrossEntropyBackward& args);
 template <class T>

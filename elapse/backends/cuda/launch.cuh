@@ -16,9 +16,54 @@ template <class... Parameters, class... Args>
 void launch(const Device& device, std::string_view name, void (*kernel)(Parameters...), dim3 grid,
             int threads, int shared_bytes, Args&&... args) {
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
+  Context& context = context_of(device);
   kernel<<<grid, static_cast<unsigned>(threads), static_cast<size_t>(shared_bytes),
-           context_of(device).stream>>>(std::forward<Args>(args)...);
+           context.stream>>>(std::forward<Args>(args)...);
+  context.in_chain = false;
   check(cudaGetLastError(), name);
+}
+
+// Kernels of a chain start while the one before is still running, so that neither their launch nor
+// the weights they read take time of their own. Each calls start_next(), may read what no kernel of
+// a chain writes (parameters, slots), and calls wait_for_earlier() before it touches anything else.
+// Other kernels, copies and products of cuBLAS in between end a chain.
+__device__ inline void start_next() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
+__device__ inline void wait_for_earlier() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+// Whether the code that runs here was compiled with the two, and graphs record such launches.
+template <class Kernel>
+bool can_wait(Kernel kernel) {
+  cudaFuncAttributes attributes = {};
+  check(cudaFuncGetAttributes(&attributes, kernel), "asking for a kernel");
+  return CUDART_VERSION >= 12030 && attributes.ptxVersion >= 90;
+}
+
+// launch() for a kernel of a chain, whose file CMakeLists.txt lists as one.
+template <class... Parameters, class... Args>
+void launch_in_chain(const Device& device, std::string_view name, void (*kernel)(Parameters...),
+                     dim3 grid, int threads, Args&&... args) {
+  if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
+  static const bool waits = can_wait(kernel);
+  Context& context = context_of(device);
+  cudaLaunchAttribute early = {};
+  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = grid;
+  config.blockDim = dim3(static_cast<unsigned>(threads));
+  config.stream = context.stream;
+  config.attrs = &early;
+  config.numAttrs = context.in_chain && waits ? 1 : 0;
+  check(cudaLaunchKernelEx(&config, kernel, std::forward<Args>(args)...), name);
+  context.in_chain = true;
 }
 
 inline dim3 grid_of(int64_t x, int64_t y = 1) {

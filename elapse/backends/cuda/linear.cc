@@ -29,6 +29,7 @@ void multiply(Device& device, Op op, int64_t m, int64_t n, int64_t k, const Fact
               const Factor& b, float beta, const Tensor& c) {
   if (m == 0 || n == 0) return;
   const float one = 1;
+  context_of(device).in_chain = false;
   check(blas().gemm(context_of(device).blas, a.op, b.op, m, n, k, &one, a.matrix.raw(),
                     type_of(a.matrix), row_stride(a.matrix), b.matrix.raw(), type_of(b.matrix),
                     row_stride(b.matrix), &beta, c.raw(), type_of(c), row_stride(c),

@@ -19,5 +19,6 @@ void multiply(Device& device, Op op, int64_t m, int64_t n, int64_t k, const Fact
 // Computes it where there are few rows and they are aligned; else gives false.
 inline constexpr int kFewRows = 4;
 bool linear_of_few_rows(Device& device, const LinearForward& args);
+bool has_runs(const Tensor& matrix);  // whether its rows are read in vectors there
 
 }  // namespace elapse::cuda

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // A warp a token, whose channels are in its registers, where rows are aligned for pairs and not too
-// long; else a block. Bound: memory, 16 bytes an element forward with a residual, 16 backward, and
-// 8 more for the sum over tokens; with x and y in bf16, whose sum is float32, 12, 16 and 6. Sums
-// are kept in double, of which memory leaves time for one an element.
+// long; a block a token, likewise, where tokens are too few for all multiprocessors; else a block
+// that reads them twice. Bound: memory, 16 bytes an element forward with a residual, 16 backward,
+// and 8 more for the sum over tokens; with x and y in bf16, whose sum is float32, 12, 16 and 6.
+// Sums are kept in double, of which memory leaves time for one an element.
 #include "elapse/backends/cuda/kernels.h"
 #include "elapse/backends/cuda/matrix_parts.h"
 #include "elapse/backends/cuda/tap.cuh"
@@ -14,6 +15,8 @@ constexpr int kThreads = 256;
 constexpr int64_t kTokensOfPart = 64;
 constexpr int kWarps = kThreads / 32;
 constexpr int kMostPairs = 16;  // of channels, of a lane
+constexpr int kPairsOfThread = 8;
+constexpr int64_t kFewTokens = 256;
 
 // X, of x; Y, of y. A sum is float; where there is none x stands in its place.
 template <class X, class Y>
@@ -97,6 +100,45 @@ __global__ void warp_forward_kernel(const __grid_constant__ Forward<X, Y> a, int
   for_each_pair<kPairs>(a.d_model, [&](int k, int64_t j) {
     const float2 w = load_pair(a.weight + j);
     store_pair(a.y.row(t) + j, {w.x * v[k].x * inverse, w.y * v[k].y * inverse});
+  });
+}
+
+template <class X, class Y>
+__global__ void __launch_bounds__(kThreads)
+    few_tokens_kernel(const __grid_constant__ Forward<X, Y> a) {
+  start_next();
+  const int64_t t = blockIdx.x;
+  float2 weight[kPairsOfThread], v[kPairsOfThread];
+  const auto for_each = [&](auto&& visit) {
+#pragma unroll
+    for (int k = 0; k < kPairsOfThread; ++k) {
+      const int64_t j = 2 * (static_cast<int>(threadIdx.x) + k * kThreads);
+      if (j < a.d_model) visit(k, j);
+    }
+  };
+  for_each([&](int k, int64_t j) { weight[k] = load_pair(a.weight + j); });
+  wait_for_earlier();
+  for_each([&](int k, int64_t j) { v[k] = load_pair(a.x.row(t) + j); });
+  if (a.residual.data != nullptr) {
+    for_each([&](int k, int64_t j) {
+      const float2 r = load_pair(a.residual.row(t) + j);
+      v[k] = {r.x + v[k].x, r.y + v[k].y};
+    });
+    for_each([&](int k, int64_t j) { store_pair(a.sum.row(t) + j, v[k]); });
+  }
+  double squares = 0;
+  for_each([&](int k, int64_t) { squares += double(v[k].x) * v[k].x + double(v[k].y) * v[k].y; });
+  squares = block_sum(squares);
+  __shared__ float scale;
+  if (threadIdx.x == 0) {
+    bool changed = false;
+    const float rms = static_cast<float>(sqrt(squares / static_cast<double>(a.d_model) + a.eps));
+    a.scale[t] = scale = a.tap.through(rms, t, 0, 0, changed);
+  }
+  __syncthreads();
+  const float inverse = 1.0f / scale;
+  for_each([&](int k, int64_t j) {
+    store_pair(a.y.row(t) + j, {weight[k].x * v[k].x * inverse, weight[k].y * v[k].y * inverse});
   });
 }
 
@@ -214,11 +256,17 @@ __global__ void __launch_bounds__(kThreads, 2)
   }
 }
 
+// Whether every row can be read in pairs.
+template <class... Matrices>
+bool has_pairs(int64_t d_model, const float* weight, const Matrices&... matrices) {
+  return d_model % 2 == 0 && reinterpret_cast<uintptr_t>(weight) % sizeof(float2) == 0 &&
+         (matrices.has_pairs() && ...);
+}
+
 // Whether a warp's registers hold a row of pairs.
 template <class... Matrices>
 bool suits_warps(int64_t d_model, const float* weight, const Matrices&... matrices) {
-  return d_model % 2 == 0 && d_model <= 64 * kMostPairs &&
-         reinterpret_cast<uintptr_t>(weight) % sizeof(float2) == 0 && (matrices.has_pairs() && ...);
+  return d_model <= 64 * kMostPairs && has_pairs(d_model, weight, matrices...);
 }
 
 // Calls run(std::integral_constant of a lane's pairs).
@@ -241,6 +289,11 @@ void forward(Device& device, const RmsNormForward& a) {
                               views.view(a.scale_tap, 1),
                               a.x.dim(1)};
   const int64_t tokens = a.x.dim(0);
+  if (tokens <= kFewTokens && args.d_model <= 2 * kThreads * kPairsOfThread &&
+      has_pairs(args.d_model, args.weight, args.x, args.residual, args.sum, args.y)) {
+    return launch_in_chain(device, name_of(a.kOp), few_tokens_kernel<X, Y>, grid_of(tokens),
+                           kThreads, args);
+  }
   if (!suits_warps(args.d_model, args.weight, args.x, args.residual, args.sum, args.y)) {
     return launch(device, name_of(a.kOp), forward_kernel<X, Y>, grid_of(tokens), kThreads, 0, args);
   }

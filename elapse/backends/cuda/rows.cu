@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// Rows of a table. Bound: memory, 8 bytes an element. Adding in the order of i without atomics: the
-// indices are sorted, equal ones in their order, and the blocks of a row's first, one for some of
-// its columns each, add them all. A row that most indices name is added by those alone.
+// Rows of a table. Bound: memory, 8 bytes an element; of the likeliest, latency. Adding in the
+// order of i without atomics: the indices are sorted, equal ones in their order, and the blocks of
+// a row's first, one for some of its columns each, add them all. A row that most indices name is
+// added by those alone.
 #include <cuda_fp16.h>
 
 #include <cub/device/device_radix_sort.cuh>
+#include <limits>
 
 #include "elapse/backends/cuda/kernels.h"
 #include "elapse/backends/cuda/launch.cuh"
@@ -91,6 +93,50 @@ __global__ void scatter_kernel(Rows<const float> dout, Places places, int64_t co
   dtable(row, j) = sum;
 }
 
+// A candidate of several, of which the greater number and then the lower column wins.
+struct Candidate {
+  float value;
+  int column;
+
+  __device__ void meet(const Candidate& other) {
+    if (other.value > value || (other.value == value && other.column < column)) *this = other;
+  }
+};
+
+constexpr int kLikeliestThreads = 1024;
+constexpr int kNoColumn = std::numeric_limits<int>::max();
+
+// A block a row.
+__global__ void __launch_bounds__(kLikeliestThreads)
+    likeliest_kernel(Rows<const float> logits, int classes, int64_t* index) {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  const float* row = logits.row(blockIdx.x);
+  Candidate best = {-kInfinity, kNoColumn};
+  bool cannot = false;
+#pragma unroll 16
+  for (int j = static_cast<int>(threadIdx.x); j < classes; j += kLikeliestThreads) {
+    const float v = row[j];
+    if (!(v < kInfinity)) cannot = true;
+    if (v > best.value) best = {v, j};
+  }
+  cannot = __syncthreads_or(cannot);
+  const auto meet_warp = [&] {
+    for (int step = 16; step > 0; step /= 2) {
+      best.meet({__shfl_xor_sync(~0u, best.value, step), __shfl_xor_sync(~0u, best.column, step)});
+    }
+  };
+  __shared__ Candidate of_warp[32];
+  meet_warp();
+  if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32] = best;
+  __syncthreads();
+  if (threadIdx.x >= 32) return;
+  best = of_warp[threadIdx.x];
+  meet_warp();
+  if (threadIdx.x == 0) {
+    index[blockIdx.x] = cannot || best.column == kNoColumn ? -1 : best.column;
+  }
+}
+
 }  // namespace
 
 void gather_rows(Device& device, const GatherRows& a) {
@@ -116,6 +162,11 @@ void scatter_add_rows(Device& device, const ScatterAddRows& a) {
   launch(device, name_of(a.kOp), scatter_kernel, grid_of(count, divide_up(a.dout.dim(1), kThreads)),
          kThreads, 0, Rows<const float>(a.dout), places, count, Rows<float>(a.dtable),
          a.dout.dim(1));
+}
+
+void likeliest(Device& device, const Likeliest& a) {
+  launch(device, name_of(a.kOp), likeliest_kernel, grid_of(a.logits.dim(0)), kLikeliestThreads, 0,
+         Rows<const float>(a.logits), static_cast<int>(a.logits.dim(1)), a.index.data<int64_t>());
 }
 
 }  // namespace elapse::cuda

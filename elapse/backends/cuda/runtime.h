@@ -19,6 +19,7 @@ struct Context {
   cublasHandle_t blas = nullptr;
   void* blas_workspace = nullptr;  // fixed: cuBLAS repeats its bits only with one of our own
   bool records = false;            // a graph: nothing runs
+  bool in_chain = false;           // the last launch was a chain's (launch.cuh)
 };
 
 inline Context& context_of(const Device& device) { return *static_cast<Context*>(device.stream()); }

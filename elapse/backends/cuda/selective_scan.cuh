@@ -365,6 +365,10 @@ Tensor carry_forward(Device& device, const ScanInputs& in, const Factors& factor
 Tensor carry_backward(Device& device, const ScanBackward& args, const Factors& factors,
                       int64_t chunk, bool edited, float* dstart);
 
+// Decoding: computes it where each sequence has one token, none is watched or edited, and there are
+// no checkpoints; else gives false.
+bool step_forward(Device& device, const ScanForward& args);
+
 // dstart added to the start slots of dpool, in the order of sequences.
 void give_starts(Device& device, const ScanBackward& args, const float* dstart);
 

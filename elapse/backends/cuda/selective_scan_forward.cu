@@ -316,6 +316,7 @@ void run(Device& device, const Forward<T>& a, bool active, int64_t rows) {
 void selective_scan_forward(Device& device, const ScanForward& args) {
   const int64_t d_inner = args.in.A.dim(0), d_state = args.in.A.dim(1);
   if (args.in.seqs.count() == 0 || d_inner == 0) return;
+  if (step_forward(device, args)) return;
   const int64_t chunk = chunk_for(args.in);
   const Factors factors(device, args.in);
   Tensor carries;

@@ -6,6 +6,7 @@
 
 #include "elapse/backends/ref/kernels.h"
 #include "elapse/backends/ref/math.h"
+#include "elapse/ops/mamba_step.h"
 
 namespace elapse::ref {
 namespace {
@@ -226,6 +227,7 @@ void recurrence_backward(Device&, const RecurrenceBackward& a) {
 
 template <class T>
 void add_selective_scan(KernelTable& table) {
+  table.set<MambaStep>(mamba_step_by_parts);
   table.set<ScanForward>(selective_scan_forward<T>);
   table.set<ScanBackward>(selective_scan_backward<T>);
   table.set<Recurrence>(recurrence<T>);

@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: Apache-2.0
+// Models of published shapes with random weights on a GPU, in bf16: decoding, a prompt, training.
+// docs/cuda.md has what was measured.
+#include <fmt/format.h>
+
+#include <cmath>
+
+#include "apps/elapse/bench/benchmark.h"
+#include "apps/elapse/bench/models.h"
+#include "elapse/core/convert.h"
+#include "elapse/core/random.h"
+#include "elapse/generate/generate.h"
+#include "elapse/train/trainer.h"
+
+namespace elapse::bench {
+namespace {
+
+constexpr int64_t kVocab = 50280;
+// Of an H100: bytes of a copy from the device's memory to itself, and products of bf16, a second.
+constexpr double kBytes = 3.0e12, kMultiplications = 350e12;
+constexpr Measure kGigabytes{Measure::Kind::time, "GB", 1e9};
+
+struct Size {
+  std::string_view name;
+  int64_t d_model, n_layers;
+  ModelConfig config() const { return ModelConfig::mamba(d_model, n_layers, kVocab); }
+};
+constexpr Size kSizes[] = {{"130m", 768, 24}, {"370m", 1024, 48}, {"2.8b", 2560, 64}};
+
+// "gpu.decode.130m"
+ModelConfig config_of_name(const Benchmark& self) {
+  for (const Size& size : kSizes) {
+    if (self.name.ends_with(size.name)) return size.config();
+  }
+  fail("no model of a published size is named \"{}\"", self.name);
+}
+
+// Weights of a model that is only to be run, and quickly made: drawn numbers over and over in the
+// linear maps; norms and decays as models start from, and all step sizes about `step`.
+Parameters::Source quick_weights(Device& device, double step = 0.01) {
+  constexpr size_t kDrawn = 4'194'301;  // a prime, so that rows do not repeat at powers of two
+  std::vector<float> drawn(kDrawn);
+  Random random(1);
+  for (float& v : drawn) v = static_cast<float>(random.uniform(-1, 1));
+  const auto step_bias = static_cast<float>(std::log(std::expm1(step)));
+  const auto value = [&device, drawn, step_bias](const std::string& name, const Shape& shape,
+                                                 ParameterUse use) {
+    const auto bound = static_cast<float>(1 / std::sqrt(static_cast<double>(shape[-1])));
+    std::vector<float> values(static_cast<size_t>(shape.numel()), 1.0f);
+    for (size_t i = 0; i < values.size(); ++i) {
+      if (use != ParameterUse::other) values[i] = bound * drawn[i % kDrawn];
+      else if (name.ends_with("A_log")) values[i] = std::log(static_cast<float>(i % 16 + 1));
+      else if (name.ends_with("dt_proj.bias")) values[i] = step_bias;
+    }
+    if (use != ParameterUse::matrix) return device.upload(values, shape);
+    std::vector<uint16_t> narrow(values.size());
+    convert_elements(DType::f32, values.data(), DType::bf16, narrow.data(), shape.numel());
+    return device.upload_bytes(narrow.data(), DType::bf16, shape);
+  };
+  return {value, /*needs_grad=*/false};
+}
+
+double bytes_of(const LanguageModel& model) {
+  double bytes = 0;
+  for (const Parameter& p : model.parameters().all()) {
+    bytes += static_cast<double>(p.var.value().bytes());
+  }
+  return bytes;
+}
+
+std::vector<Row> one_row(const Benchmark& self, const Measure& measure, double seconds,
+                         double floor_seconds) {
+  return {make_row(std::string(self.name), measure, seconds, floor_seconds, 1)};
+}
+
+std::vector<Row> time_decoding(Context& context, const Benchmark& self) {
+  constexpr int64_t kTokens = 100;
+  Device& device = context.any_device();
+  const LanguageModel model(device, config_of_name(self), DType::bf16, quick_weights(device));
+  Session session(model);
+  session.step(0);
+  const double seconds = least_seconds({[&] {
+    generate(session, Sampler({.temperature = 0}), kTokens, [](int64_t) { return true; });
+  }})[0];
+  const Measure tokens{Measure::Kind::rate, "tokens/s", kTokens};
+  return one_row(self, tokens, seconds, kTokens * bytes_of(model) / kBytes);
+}
+
+// Several sequences in one pass, a token each, which are not chosen.
+std::vector<Row> time_batches(Context& context, const Benchmark& self) {
+  Device& device = context.any_device();
+  const LanguageModel model(device, config_of_name(self), DType::bf16, quick_weights(device));
+  const TokenWork token = token_work(model.config());
+  std::vector<Row> rows;
+  for (const int64_t sequences : {4, 64, 256}) {
+    const auto count = static_cast<size_t>(sequences);
+    std::vector<int64_t> slots;
+    for (int64_t s = 0; s < sequences; ++s) slots.push_back(s);
+    State state = model.make_state(sequences);
+    const Batch batch = {device.upload(slots, {sequences}),
+                         make_sequences(device, std::vector<int64_t>(count, 1), slots, slots),
+                         {}};
+    const double seconds = least_seconds({[&] {
+      Tape tape(device, false);
+      model.forward(tape, batch, &state);
+      device.synchronize();
+    }})[0];
+    const auto n = static_cast<double>(sequences);
+    const double floor =
+        std::max(bytes_of(model) / kBytes, n * (token.layers + token.head) / kMultiplications);
+    rows.push_back(make_row(fmt::format("{}.{}", self.name, sequences),
+                            {Measure::Kind::rate, "tokens/s", n}, seconds, floor, 1));
+  }
+  return rows;
+}
+
+std::vector<Row> time_prompt(Context& context, const Benchmark& self) {
+  constexpr int64_t kTokens = 8192;
+  Device& device = context.any_device();
+  std::vector<int64_t> prompt(kTokens);
+  for (size_t i = 0; i < prompt.size(); ++i) prompt[i] = static_cast<int64_t>(i * 97 % kVocab);
+  const Batch batch = {device.upload(prompt, {kTokens}),
+                       make_sequences(device, {kTokens}, {0}, {0}),
+                       device.upload(std::vector<int64_t>{kTokens - 1}, {1})};
+  const TokenWork token = token_work(config_of_name(self));
+  const double floor = (kTokens * token.layers + token.head) / kMultiplications;
+  std::vector<Row> rows;
+  for (const bool fast : {false, true}) {  // as in gpu.scan
+    const LanguageModel model(device, config_of_name(self), DType::bf16,
+                              quick_weights(device, fast ? 0.5 : 0.01));
+    State state = model.make_state(1);
+    const double seconds = least_seconds({[&] {
+      Tape tape(device, false);
+      model.forward(tape, batch, &state);
+      device.synchronize();
+    }})[0];
+    rows.push_back(make_row(fmt::format("{}.{}", self.name, fast ? "fast" : "slow"),
+                            {Measure::Kind::time, "ms", 1e-3}, seconds, floor, 1));
+  }
+  return rows;
+}
+
+// Every token as likely as any other.
+class DrawnTokens final : public TokenSource {
+ public:
+  int64_t vocab_size() const override { return kVocab; }
+  std::string description() const override { return "drawn tokens"; }
+  void check_length(int64_t) const override {}
+  TokenBatch training_batch(int64_t step, int64_t first, int64_t count,
+                            int64_t length) const override {
+    TokenBatch batch;
+    batch.lengths.assign(static_cast<size_t>(count), length);
+    for (int64_t s = first; s < first + count; ++s) {
+      Random random(static_cast<uint64_t>(step * 1'000'000 + s));
+      int64_t token = random.below(kVocab);
+      for (int64_t t = 0; t < length; ++t) {
+        batch.tokens.push_back(token);
+        batch.targets.push_back(token = random.below(kVocab));
+      }
+    }
+    return batch;
+  }
+  int64_t held_out_batches(int64_t) const override { return 0; }
+  TokenBatch held_out_batch(int64_t, int64_t) const override { return {}; }
+};
+
+template <int64_t kSequences>
+std::vector<Row> time_training(Context& context, const Benchmark& self) {
+  Device& device = context.any_device();
+  device.pool().trim();
+  const LanguageModel model(device, config_of_name(self), DType::bf16, /*seed=*/0);
+  TrainConfig config;
+  config.steps = 1'000'000;  // more than are timed
+  config.length = 2048;
+  config.batch_tokens = kSequences * config.length;
+  const DrawnTokens tokens;
+  Trainer trainer(model, tokens, config);
+  const double seconds = least_seconds({[&] { trainer.step(); }})[0];
+  const TokenWork token = token_work(model.config());
+  const auto count = static_cast<double>(config.batch_tokens);
+  // Every linear map runs thrice: forward, for its input's gradient, for its weight's.
+  const double floor = 3 * count * (token.layers + token.head) / kMultiplications;
+  std::vector<Row> rows = one_row(self, {Measure::Kind::rate, "tokens/s", count}, seconds, floor);
+  rows.push_back(make_row(fmt::format("{}.memory", self.name), kGigabytes,
+                          static_cast<double>(device.pool().bytes_held()), NAN, 1));
+  return rows;
+}
+
+constexpr std::string_view kWeights = "bytes of the weights", kProducts = "products";
+
+constexpr Benchmark kBenchmarks[] = {
+    {"gpu.decode.130m", "greedy decoding with mamba-130m on a GPU, bf16, batch 1", kWeights,
+     time_decoding},
+    {"gpu.decode.2.8b", "the same with mamba-2.8b", kWeights, time_decoding},
+    {"gpu.batches.130m", "passes over a token of each of 4, 64 and 256 sequences, mamba-130m, bf16",
+     "bytes of the weights or products, the longer", time_batches},
+    {"gpu.batches.2.8b", "the same with mamba-2.8b", "the same", time_batches},
+    {"gpu.prefill.130m", "reading 8192 tokens with mamba-130m in one pass, bf16, slow and fast",
+     kProducts, time_prompt},
+    {"gpu.prefill.2.8b", "the same with mamba-2.8b", kProducts, time_prompt},
+    {"gpu.train.130m", "training step of mamba-130m, 16 sequences of 2048 tokens, bf16; memory",
+     "products, forward and backward", time_training<16>},
+    {"gpu.train.370m", "the same with mamba-370m, 8 sequences", "products, forward and backward",
+     time_training<8>},
+};
+
+}  // namespace
+
+std::span<const Benchmark> gpu_model_benchmarks() { return kBenchmarks; }
+
+}  // namespace elapse::bench
