@@ -552,6 +552,7 @@ TEST(SelectiveScan, CudaOnSixteenBitsIsAsGoodAsRoundingTheResult) {
                         packed(48, 5, 3),
                         {{5003}, 40, 16, {0}, {0}},
                         {{700, 0, 333}, 128, 16, {0, -1, 3}, {1, -1, 2}, 8},
+                        {{700}, 1536, 16, {0}, {0}},
                         {{333}, 33, 64, {0}, {0}},
                         {{333}, 24, 128}};
   Device ref("ref", 1), cuda("cuda");

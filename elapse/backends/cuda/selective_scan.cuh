@@ -23,14 +23,16 @@
 // Long sequences are cut into chunks that are walked at the same time. What a chunk hands to the
 // next is P carry + tail: P = exp(A sum dt), and the tail is the state that the chunk ends in from
 // zeros. As a sum, tail = sum_t exp(A (dt after t)) write_t, it is taken from the chunk's last
-// token back, and stops where every further term has decayed by 2^-64 or more; so does the gradient
+// token back, and stops where every further term has decayed by 2^-48 or more; so does the gradient
 // that a chunk hands to the one before, from its first token on.
 namespace elapse::cuda::scan {
 
 inline constexpr int kGroup = 4;                          // tokens
 inline constexpr int kWarps = 4, kThreads = 32 * kWarps;  // a block; its warps share B and C
+inline constexpr int kTile = static_cast<int>(ScanForward::kCheckpointEvery);  // tokens
+inline constexpr int kWideStates = 16;  // up to as many selective_scan_wide.cuh is for
 inline constexpr float kLog2e = 1.44269504088896340736f;
-inline constexpr float kNegligible = -64;  // as a power of two
+inline constexpr float kNegligible = -48;  // as a power of two
 
 template <class T>
 struct Inputs {
@@ -102,11 +104,11 @@ struct Stage {
 };
 
 // Tokens of a block's channels of x, dt_raw and the like, copied likewise.
-template <class T, int kArrays, int kTokens, int kChannels>
+template <class T, int kArrays, int kTokens, int kChannels, int kPad = 8>
 struct ChannelStage {
   static constexpr int kRun =
       kChannels * sizeof(T) < 16 ? kChannels : 16 / static_cast<int>(sizeof(T));
-  alignas(16) T of[kArrays][kTokens][kChannels + 8];  // rows apart in the banks
+  alignas(16) T of[kArrays][kTokens][kChannels + kPad];  // rows apart in the banks
 
   // As Stage::fetch, which is to follow, of the channels from `channel` on; tokens beyond the last
   // are left as they are.
@@ -189,8 +191,7 @@ __device__ inline float exp2_fast(float x) {
 
 // ln(1 + exp(x)) = max(x, 0) + log1p(e) with e = exp(-|x|) in [0, 1], where log1p(e) / e is a
 // polynomial to 1.1e-7: its values at the Chebyshev nodes of [0, 1].
-__device__ inline float fast_softplus(float x) {
-  const float e = exp2_fast(-kLog2e * fabsf(x));
+__device__ inline float softplus_of(float x, float e) {
   float p = -0.00317605701f;
   p = fmaf(p, e, 0.0195425265f);
   p = fmaf(p, e, -0.0563736111f);
@@ -203,12 +204,30 @@ __device__ inline float fast_softplus(float x) {
   p = fmaf(p, e, 1.0f);
   return fmaf(p, e, x < 0 ? 0.0f : x);
 }
+__device__ inline float fast_softplus(float x) {
+  return softplus_of(x, exp2_fast(-kLog2e * fabsf(x)));
+}
 
+__device__ inline float reciprocal_fast(float x) {
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
 // 1 / (1 + exp(-x)).
 __device__ inline float fast_sigmoid(float x) {
-  float y;
-  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(1.0f + exp2_fast(-kLog2e * x)));
-  return y;
+  return reciprocal_fast(1.0f + exp2_fast(-kLog2e * x));
+}
+
+// Four that follow each other in shared memory.
+__device__ inline void load_four(const float* from, float (&out)[kGroup]) {
+  const float4 v = *reinterpret_cast<const float4*>(from);
+  out[0] = v.x;
+  out[1] = v.y;
+  out[2] = v.z;
+  out[3] = v.w;
+}
+__device__ inline void store_four(float* to, const float (&in)[kGroup]) {
+  *reinterpret_cast<float4*>(to) = {in[0], in[1], in[2], in[3]};
 }
 
 // The lane's states of a row of B or C in shared memory, and of a table in the device's.

@@ -485,13 +485,21 @@ void run(Device& device, const ScanBackward& args, Backward<T> a, bool active, i
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes),
         name_of(args.kOp));
   launch(device, name_of(args.kOp), kernel, grid_of(parts, blocks), kThreads, kBytes, a);
-  const int64_t sums = a.tokens * 2 * Shared::kPadded;
-  launch(device, name_of(args.kOp), sum_blocks_kernel<T>, grid_of(divide_up(sums, 256)), 256, 0,
-         a.dBC, blocks, a.tokens, Shared::kPadded, a.in.d_state, Rows<T>(args.dB),
-         Rows<T>(args.dC));
+  sum_blocks(device, args, dBC);
 }
 
 }  // namespace
+
+void scan::sum_blocks(Device& device, const ScanBackward& args, const Tensor& dBC) {
+  const int64_t blocks = dBC.dim(0), tokens = dBC.dim(1), padded = dBC.dim(3);
+  with_type(args.dB.dtype(), [&](auto element) {
+    using T = decltype(element);
+    launch(device, name_of(args.kOp), sum_blocks_kernel<T>,
+           grid_of(divide_up(tokens * 2 * padded, 256)), 256, 0, dBC.data<float>(), blocks, tokens,
+           static_cast<int>(padded), static_cast<int>(args.in.A.dim(1)), Rows<T>(args.dB),
+           Rows<T>(args.dC));
+  });
+}
 
 void selective_scan_backward(Device& device, const ScanBackward& args) {
   const int64_t d_inner = args.in.A.dim(0), d_state = args.in.A.dim(1);
@@ -528,6 +536,7 @@ void selective_scan_backward(Device& device, const ScanBackward& args) {
         .dstart = starts,
         .tokens = args.in.seqs.tokens,
         .taps = taps};
+    if (!active && d_state <= kWideStates && backward_wide(device, args, a, parts)) return;
     with_layout(d_state, [&](auto lanes, auto states) {
       run<decltype(lanes)::value, decltype(states)::value>(device, args, a, active, parts);
     });

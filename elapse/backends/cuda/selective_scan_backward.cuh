@@ -5,8 +5,7 @@
 // What the scan's backward kernel is given, and how it lays out shared memory.
 namespace elapse::cuda::scan {
 
-inline constexpr int kTile = static_cast<int>(ScanForward::kCheckpointEvery),
-                     kGroups = kTile / kGroup;
+inline constexpr int kGroups = kTile / kGroup;
 
 template <class T>
 struct Backward {
@@ -63,15 +62,6 @@ struct Tile {
         dz(a.dz, first, e) {}
 };
 
-// Of four tokens that follow each other.
-__device__ inline void load_four(const float* from, float (&out)[kGroup]) {
-  const float4 v = *reinterpret_cast<const float4*>(from);
-  out[0] = v.x;
-  out[1] = v.y;
-  out[2] = v.z;
-  out[3] = v.w;
-}
-
 // What a lane has of a token of its own.
 struct Own {
   float x, dt_raw, z, dout;
@@ -93,5 +83,13 @@ struct States {
     }
   }
 };
+
+// Of up to 16 states, without taps; selective_scan_wide.cuh says how. `rows` of chunks are as many
+// parts. False, and nothing done, on a GPU whose shared memory does not hold a block.
+template <class T>
+bool backward_wide(Device& device, const ScanBackward& args, Backward<T> a, int64_t rows);
+
+// dB and dC, summed over blocks: dBC is (blocks, tokens, 2, padded states), to C and to B.
+void sum_blocks(Device& device, const ScanBackward& args, const Tensor& dBC);
 
 }  // namespace elapse::cuda::scan

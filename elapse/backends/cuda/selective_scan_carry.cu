@@ -2,7 +2,7 @@
 // What chunks of a sequence hand on to each other; selective_scan.cuh says how.
 //
 // Bound: where states decay slowly, as one pass of the scan without its outputs: an exponential and
-// three multiply-adds a state and token. Where they decay by 2^-64 within a chunk, less.
+// three multiply-adds a state and token. Where they decay by 2^-48 within a chunk, less.
 #include "elapse/backends/cuda/selective_scan.cuh"
 
 namespace elapse::cuda::scan {
@@ -15,7 +15,7 @@ struct Tails {
   Inputs<T> in;
   Rows<const T> dout;  // backward
   float* tail;         // (rows, d_inner, d_state), assigned
-  float* steps;        // (rows, d_inner): the sum of dt; infinite where all decayed
+  float* decay;        // likewise: of a whole chunk
 };
 
 template <bool kBackward>
@@ -23,20 +23,44 @@ __device__ bool needs_tail(const Chunk& chunk) {
   return chunk.exists() && (kBackward ? !chunk.is_first() : !chunk.is_last());
 }
 
+// Where a thread stands: neighbours at the same states of a block's channels, so that a warp can
+// stop where its own states have decayed. Which warp has which states changes from block to block:
+// a quarter of a multiprocessor would else have the slowest of all its blocks.
+template <int kLanes, int kStates>
+struct Across {
+  static constexpr int kChannels = kThreads / kLanes;
+
+  int g, c;
+  int64_t e;
+  bool active;
+
+  __device__ Across(int64_t first_channel, int64_t d_inner)
+      : g(turned() / kChannels),
+        c(turned() % kChannels),
+        e(min(first_channel + c, d_inner - 1)),
+        active(first_channel + c < d_inner) {}
+  __device__ int state(int i) const { return g * kStates + i; }
+
+ private:
+  __device__ static int turned() {
+    constexpr unsigned kAtATime = 128;  // blocks, or about
+    const unsigned turn = (blockIdx.y * gridDim.x + blockIdx.x) / kAtATime;
+    return static_cast<int>((threadIdx.x + 32 * turn) % kThreads);
+  }
+};
+
 template <class T, int kLanes, int kStates, bool kBackward>
 __global__ void __launch_bounds__(kThreads) tails_kernel(const __grid_constant__ Tails<T> a) {
-  using At = Lane<kLanes, kStates>;
+  using At = Across<kLanes, kStates>;
   using Staged = Stage<T, kLanes * kStates>;
-  constexpr int kBlockChannels = kWarps * At::kChannels;
   __shared__ Staged stages[2];
-  __shared__ ChannelStage<T, 3, Staged::kTokens, kBlockChannels> own_stages[2];
-  constexpr int kTile = Staged::kTokens < 16 ? Staged::kTokens : 16;
-  __shared__ float2 shared[kWarps][At::kChannels][kTile + 1];  // rows apart in the banks
+  __shared__ ChannelStage<T, 3, Staged::kTokens, At::kChannels> own_stages[2];
+  constexpr int kTokens = Staged::kTokens < kTile ? Staged::kTokens : kTile;
+  __shared__ float2 values[At::kChannels][kTokens + 1];  // rows apart in the banks
   const Chunk chunk(a.in, blockIdx.x);
   if (!needs_tail<kBackward>(chunk)) return;
-  const int warp = static_cast<int>(threadIdx.x) / 32;
-  const int64_t first_channel = blockIdx.y * int64_t{kBlockChannels};
-  const At at(a.in, first_channel + warp * At::kChannels);
+  const int64_t first_channel = blockIdx.y * int64_t{At::kChannels};
+  const At at(first_channel, a.in.d_inner);
   float A2[kStates], tail[kStates] = {}, slowest = -INFINITY;
   load_A(a.in, at, A2);
 #pragma unroll
@@ -44,7 +68,7 @@ __global__ void __launch_bounds__(kThreads) tails_kernel(const __grid_constant__
     if (at.state(i) < a.in.d_state) slowest = fmaxf(slowest, A2[i]);
   }
   const float bias = a.in.dt_bias[at.e];
-  const int len = static_cast<int>(chunk.end - chunk.begin), channel = warp * At::kChannels + at.c;
+  const int len = static_cast<int>(chunk.end - chunk.begin);
   // Stages, and the tokens of each, from the first on backward, from the last on forward. Of those
   // places the first may be beyond the last token.
   const int count = (len + Staged::kTokens - 1) / Staged::kTokens;
@@ -70,35 +94,41 @@ __global__ void __launch_bounds__(kThreads) tails_kernel(const __grid_constant__
     const auto& own = own_stages[stage % 2].of;
     const auto place_of = [](int i) { return kBackward ? i : Staged::kTokens - 1 - i; };
     // A step, and what it writes into each state, but for B; backward, what it reads, but for C.
-    const auto step_of = [&](int place) -> float2 {
-      const bool real = first_of(stage) + place < len;
-      const float dt = fast_softplus(static_cast<float>(own[0][place][channel]) + bias);
-      float v = static_cast<float>(own[1][place][channel]);
-      if (kBackward) {
-        const float z = static_cast<float>(own[2][place][channel]);
-        v *= z * fast_sigmoid(z);
-      } else {
-        v *= dt;
+    // The values of all are chosen before the first goes through a function, so that chains run
+    // side by side.
+    const auto prepare = [&](int i) {
+      constexpr int kMine = (kTokens + kLanes - 1) / kLanes;
+      float dt[kMine], v[kMine], z[kMine];
+#pragma unroll
+      for (int k = 0; k < kMine; ++k) {
+        const int place = place_of(i + min(k * kLanes + at.g, kTokens - 1));
+        dt[k] = static_cast<float>(own[0][place][at.c]) + bias;
+        v[k] = static_cast<float>(own[1][place][at.c]);
+        if (kBackward) z[k] = static_cast<float>(own[2][place][at.c]);
+        if (first_of(stage) + place < len) continue;
+        dt[k] = -INFINITY;  // a step of 0
+        v[k] = 0;
+        z[k] = 0;
       }
-      return {real ? dt : 0.0f, real ? v : 0.0f};
+      __syncwarp();
+#pragma unroll
+      for (int k = 0; k < kMine; ++k) {
+        const float step = fast_softplus(dt[k]);
+        v[k] *= kBackward ? z[k] * fast_sigmoid(z[k]) : step;
+        if (k * kLanes + at.g < kTokens) values[at.c][k * kLanes + at.g] = {step, v[k]};
+      }
     };
-    float2* values = shared[warp][at.c];
-    for (int i = 0; i < Staged::kTokens && !decayed; i += kTile) {
-      float2 mine[kTile / kGroup];
+    for (int i = 0; i < Staged::kTokens; i += kTokens) {
+      __syncthreads();
+      prepare(i);
+      __syncthreads();
+      if (decayed) continue;
 #pragma unroll
-      for (int k = 0; k < kTile / kGroup; ++k) mine[k] = step_of(place_of(i + k * kGroup + at.own));
-      __syncwarp();
-      if (at.g < kGroup) {
-#pragma unroll
-        for (int k = 0; k < kTile / kGroup; ++k) values[k * kGroup + at.own] = mine[k];
-      }
-      __syncwarp();
-#pragma unroll
-      for (int j = 0; j < kTile; ++j) {
+      for (int j = 0; j < kTokens; ++j) {
         float factor[kStates];
         const int place = place_of(i + j);
         load_factors(kBackward ? staged.C[place] : staged.B[place], at, factor);
-        const float2 v = values[j];
+        const float2 v = values[at.c][j];
         const float after = kBackward ? steps + v.x : steps;
 #pragma unroll
         for (int n = 0; n < kStates; ++n) {
@@ -113,20 +143,15 @@ __global__ void __launch_bounds__(kThreads) tails_kernel(const __grid_constant__
   __pipeline_wait_prior(0);
   if (!at.active) return;
   store_states(a.tail + state_row(a.in, chunk.row, at.e), at, a.in.d_state, a.in.vectors, tail);
-  if (at.g == 0) a.steps[chunk.row * a.in.d_inner + at.e] = decayed ? INFINITY : steps;
-}
-
-// carry_out = exp(A sum dt) carry_in + tail.
-template <class T>
-__device__ float handed_on(const Inputs<T>& a, const float* steps, int64_t row, int64_t e, float A,
-                           float carry, float tail) {
-  const float sum = steps[row * a.d_inner + e];
-  return fmaf(exp2_fast(A * kLog2e * sum), carry, tail);
+  float decay[kStates];
+#pragma unroll
+  for (int n = 0; n < kStates; ++n) decay[n] = decayed ? 0.0f : exp2_fast(A2[n] * steps);
+  store_states(a.decay + state_row(a.in, chunk.row, at.e), at, a.in.d_state, a.in.vectors, decay);
 }
 
 // A thread a state: a sequence's chunks in their order, tails giving place to carries.
 template <class T>
-__global__ void carry_forward_kernel(Inputs<T> a, const float* pool, const float* steps,
+__global__ void carry_forward_kernel(Inputs<T> a, const float* pool, const float* decays,
                                      float* carries) {
   const int64_t width = a.d_inner * a.d_state, s = blockIdx.x;
   const int64_t i = blockIdx.y * int64_t{kThreads} + threadIdx.x;
@@ -137,14 +162,12 @@ __global__ void carry_forward_kernel(Inputs<T> a, const float* pool, const float
   for (int64_t c = row; c < row + chunks; ++c) {
     const float tail = c + 1 < row + chunks ? carries[c * width + i] : 0.0f;
     carries[c * width + i] = carry;
-    if (c + 1 < row + chunks) {
-      carry = handed_on(a, steps, c, i / a.d_state, a.A[i], carry, tail);
-    }
+    if (c + 1 < row + chunks) carry = fmaf(decays[c * width + i], carry, tail);
   }
 }
 
 template <class T>
-__global__ void carry_backward_kernel(Inputs<T> a, float* dpool, const float* steps, bool edited,
+__global__ void carry_backward_kernel(Inputs<T> a, float* dpool, const float* decays, bool edited,
                                       float* carries, float* dstart) {
   const int64_t width = a.d_inner * a.d_state, s = blockIdx.x;
   const int64_t i = blockIdx.y * int64_t{kThreads} + threadIdx.x;
@@ -161,7 +184,7 @@ __global__ void carry_backward_kernel(Inputs<T> a, float* dpool, const float* st
     const bool more = c > row && !edited;
     const float tail = more ? carries[c * width + i] : 0.0f;
     carries[c * width + i] = carry;
-    if (more) carry = handed_on(a, steps, c, i / a.d_state, a.A[i], carry, tail);
+    if (more) carry = fmaf(decays[c * width + i], carry, tail);
   }
 }
 
@@ -179,7 +202,7 @@ template <bool kBackward, class T>
 void tails(Device& device, const Tails<T>& args, int64_t rows) {
   with_layout(args.in.d_state, [&](auto lanes, auto states) {
     constexpr int kLanes = decltype(lanes)::value, kStates = decltype(states)::value;
-    const int64_t across = divide_up(args.in.d_inner, kWarps * (32 / kLanes));
+    const int64_t across = divide_up(args.in.d_inner, kThreads / kLanes);
     launch(device, "selective_scan: tails", tails_kernel<T, kLanes, kStates, kBackward>,
            grid_of(rows, across), kThreads, 0, args);
   });
@@ -282,16 +305,16 @@ template Inputs<__nv_bfloat16> inputs_of(const ScanInputs&, const Factors&, int6
 
 Tensor carry_forward(Device& device, const ScanInputs& in, const Factors& factors,
                      const Tensor& pool, int64_t chunk) {
-  const int64_t rows = chunk_rows(in, chunk), d_inner = in.A.dim(0), width = in.A.numel();
+  const int64_t rows = chunk_rows(in, chunk), width = in.A.numel();
   const Tensor carries = device.empty(DType::f32, {rows, width});
-  const Tensor steps = device.empty(DType::f32, {rows, d_inner});
+  const Tensor decays = device.empty(DType::f32, {rows, width});
   with_type(in.x.dtype(), [&](auto element) {
     using T = decltype(element);
     const Inputs<T> inputs = inputs_of<T>(in, factors, chunk);
-    tails<false>(device, Tails<T>{inputs, {}, carries.data<float>(), steps.data<float>()}, rows);
+    tails<false>(device, Tails<T>{inputs, {}, carries.data<float>(), decays.data<float>()}, rows);
     launch(device, "selective_scan: carries", carry_forward_kernel<T>,
            grid_of(inputs.n_seqs, divide_up(width, kThreads)), kThreads, 0, inputs,
-           pool ? pool.data<float>() : nullptr, steps.data<float>(), carries.data<float>());
+           pool ? pool.data<float>() : nullptr, decays.data<float>(), carries.data<float>());
   });
   return carries;
 }
@@ -299,21 +322,21 @@ Tensor carry_forward(Device& device, const ScanInputs& in, const Factors& factor
 Tensor carry_backward(Device& device, const ScanBackward& args, const Factors& factors,
                       int64_t chunk, bool edited, float* dstart) {
   const ScanInputs& in = args.in;
-  const int64_t rows = chunk_rows(in, chunk), d_inner = in.A.dim(0), width = in.A.numel();
+  const int64_t rows = chunk_rows(in, chunk), width = in.A.numel();
   const Tensor carries = device.empty(DType::f32, {rows, width});
-  const Tensor steps = device.empty(DType::f32, {rows, d_inner});
+  const Tensor decays = device.empty(DType::f32, {rows, width});
   with_type(in.x.dtype(), [&](auto element) {
     using T = decltype(element);
     const Inputs<T> inputs = inputs_of<T>(in, factors, chunk, {}, {args.dout});
     if (in.seqs.max_len > chunk && !edited) {
       tails<true>(
           device,
-          Tails<T>{inputs, rows_of<T>(args.dout), carries.data<float>(), steps.data<float>()},
+          Tails<T>{inputs, rows_of<T>(args.dout), carries.data<float>(), decays.data<float>()},
           rows);
     }
     launch(device, "selective_scan: carries", carry_backward_kernel<T>,
            grid_of(inputs.n_seqs, divide_up(width, kThreads)), kThreads, 0, inputs,
-           args.dpool ? args.dpool.data<float>() : nullptr, steps.data<float>(), edited,
+           args.dpool ? args.dpool.data<float>() : nullptr, decays.data<float>(), edited,
            carries.data<float>(), dstart);
   });
   return carries;

@@ -8,22 +8,12 @@
 // Memory, in float32: 16 bytes a (token, channel), and 4 for checkpoints: 0.13 ms at 3 TB/s.
 // docs/cuda.md has what was measured.
 #include "elapse/backends/cuda/kernels.h"
-#include "elapse/backends/cuda/selective_scan.cuh"
+#include "elapse/backends/cuda/selective_scan_forward.cuh"
 
 namespace elapse::cuda {
 namespace {
 
 using namespace scan;
-
-template <class T>
-struct Forward {
-  Inputs<T> in;
-  const float* carries;  // what chunks start from; or null: a chunk is a sequence
-  float* pool;
-  float* checkpoints;
-  Rows<T> out;
-  Taps taps;
-};
 
 template <class T, int kLanes, int kStates>
 struct Shared {
@@ -334,8 +324,12 @@ void selective_scan_forward(Device& device, const ScanForward& args) {
         .checkpoints = args.checkpoints ? args.checkpoints.data<float>() : nullptr,
         .out = Rows<T>(args.out),
         .taps = taps};
+    const bool active = any_active_forward(args.taps);
+    // Of a few tokens, as in decoding, half a block would have nothing to help with.
+    const bool wide = !active && d_state <= kWideStates && args.in.seqs.max_len > kTile;
+    if (wide && forward_wide(device, args.in, a)) return;
     with_layout(d_state, [&](auto lanes, auto states) {
-      run<decltype(lanes)::value, decltype(states)::value>(device, a, any_active_forward(args.taps),
+      run<decltype(lanes)::value, decltype(states)::value>(device, a, active,
                                                            chunk_rows(args.in, chunk));
     });
   });
