@@ -25,12 +25,7 @@ void for_each_part(const State& state, Visit&& visit) {
 class GoldenTest : public testing::TestWithParam<GoldenCase> {
  protected:
   bool in_double() const { return GetParam().dtype == DType::f64; }
-  // The fixtures' weights make small differences of large terms, and the processor's vectors decide
-  // in which order those are added: of 8 lanes, up to 2.2e-5.
-  double tolerance() const {
-    if (in_double()) return 1e-12;
-    return GetParam().folder.starts_with(kFixtures) ? 4e-5 : 1e-5;
-  }
+  double tolerance() const { return in_double() ? 1e-12 : 1e-5; }
 
   void expect_near(const std::string& name, const Tensor& found) {
     golden_.expect_near(name, found, tolerance());

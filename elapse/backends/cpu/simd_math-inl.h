@@ -114,12 +114,12 @@ HWY_INLINE V Exp(D d, V x) {
   return WithinRange(d, x, -87.3365f, 88.37f, hn::MulAdd(above_one, power, power));
 }
 
-// 2^(ab) to 6e-7 and exactly 1 at ab = 0; infinity above 127.5, 0 below -126.
+// 2^(ab), ab rounded, to 1e-7 and exactly 1 at ab = 0; infinity above 127.5, 0 below -126.
 template <class D, class V = hn::Vec<D>>
 HWY_INLINE V Exp2OfProduct(D d, V a, V b) {
   const V x = hn::Mul(a, b);
-  constexpr float kCoefficients[] = {0.69314283f, 0.24022351f, 0.055574005f, 0.0096662825f,
-                                     0.0011125498f};
+  constexpr float kCoefficients[] = {0.6931471825f,   0.2402264774f,   0.05550332367f,
+                                     0.009618436918f, 0.001339887502f, 0.0001535336196f};
   const V magic = hn::Set(d, kRoundingMagic);
   const V shifted = hn::Add(x, magic);
   const V r = hn::Sub(x, hn::Sub(shifted, magic));
