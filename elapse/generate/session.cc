@@ -14,7 +14,7 @@ namespace elapse {
 namespace {
 
 // A recording takes some time and memory, which a session of few steps does not give back.
-constexpr int64_t kRecordedStep = 4;
+constexpr int64_t kRecordedStep = 3;
 
 Sequences one_sequence(Device& device, int64_t length) {
   return make_sequences(device, {length}, {0}, {0});
@@ -72,8 +72,8 @@ void Session::read_one(int64_t token) {
   const bool records =
       !looks && (recorded_ || (RecordedStep::serves(*model_) && ++steps_ >= kRecordedStep));
   if (!records) return forward({token_tensor(model_->device(), {&token, 1}), one_token_, {}});
-  if (recorded_) recorded_->step(state_, token);
-  else recorded_.emplace(*model_, state_, one_token_, token);
+  if (!recorded_) recorded_.emplace(*model_, std::vector<int64_t>{0});
+  recorded_->step(state_, {&token, 1});
   keep_logits(recorded_->logits());
 }
 

@@ -112,9 +112,9 @@ bool LanguageModel::depends_on_position() const {
   return positions_ || std::any_of(layers_.begin(), layers_.end(), depends);
 }
 
-void LanguageModel::count_recorded() const {
+void LanguageModel::count_recorded(int64_t tokens) const {
   ++path_counts_.parallel;
-  path_counts_.layer_tokens += config_.n_layers;
+  path_counts_.layer_tokens += config_.n_layers * tokens;
 }
 
 State LanguageModel::make_state(int64_t slots, bool needs_grad) const {

@@ -75,7 +75,7 @@ class LanguageModel {
   const std::vector<PointInfo>& points() const { return points_; }
   const PathCounts& path_counts() const { return path_counts_; }
   void count_restored() const { ++path_counts_.restored; }
-  void count_recorded() const;  // a pass over one token without forward()
+  void count_recorded(int64_t tokens) const;  // a pass over one token each, without forward()
   // Whether what a pass launches depends on the positions of its tokens.
   bool depends_on_position() const;
 

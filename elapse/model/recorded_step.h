@@ -1,35 +1,50 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include <memory>
+#include <optional>
+#include <span>
+#include <vector>
 
 #include "elapse/model/language_model.h"
 #include "elapse/ops/device_graph.h"
 
 namespace elapse {
 
-// A pass over one token of one sequence, recorded and run again for the tokens after it: the same
-// kernels on the same memory, without the making of values and checking of shapes around them; as a
-// graph on devices that have those.
-// Gives the bits that LanguageModel::forward gives.
+// A pass over one token of each of some sequences, recorded and run again for the tokens after
+// them: the same kernels on the same memory, without the making of values and checking of shapes
+// around them; as a graph on devices that have those, from the second step on (the first has every
+// kernel loaded). Gives the bits that LanguageModel::forward gives.
+//
+// Between steps the tokens may change, and the slots; how many sequences there are, the model and
+// the tensors of the state may not. A place that no sequence needs is given kNoSlot and any token.
 class RecordedStep {
  public:
   // Whether passes over one token launch the same kernels at every position.
   static bool serves(const LanguageModel& model);
 
-  // Reads `token` with slot 0 of `state` and records. The model, `seqs` (one token that starts and
-  // ends in slot 0) and the tensors of `state` must outlive it. Where it throws, nothing was read.
-  RecordedStep(const LanguageModel& model, State& state, const Sequences& seqs, int64_t token);
+  // `slots`: of a state, one for each sequence, which starts and ends there. The model and the
+  // tensors of the state that steps are given, always the same, must outlive it.
+  RecordedStep(const LanguageModel& model, std::vector<int64_t> slots);
 
-  // The same for the next token; `state` is the constructor's, wherever it has moved to.
-  void step(State& state, int64_t token);
+  // For the steps after: as many slots as there were. Where the device has graphs two small arrays
+  // are copied there; others record again.
+  void move_to(std::vector<int64_t> slots);
 
-  const Tensor& logits() const { return logits_; }  // (1, vocab), of the token read last
+  // Reads a token of each sequence. Throws Error where they are not as many, or the state lacks a
+  // slot; where it throws, nothing was read.
+  void step(State& state, std::span<const int64_t> tokens);
+
+  const Tensor& logits() const { return logits_; }  // (sequences, vocab), of the step before
 
  private:
+  void record_graph(State& state, const std::function<void()>& pass);
+
   const LanguageModel* model_;
-  Tensor token_;
+  Sequences seqs_;
+  Tensor tokens_;  // (sequences) i64
   Tensor logits_;
-  Recording recording_;
+  bool has_run_ = false;
+  std::optional<Recording> recording_;
   std::unique_ptr<DeviceGraph> graph_;  // in its place
 };
 

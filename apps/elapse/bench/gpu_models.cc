@@ -10,6 +10,8 @@
 #include "elapse/core/convert.h"
 #include "elapse/core/random.h"
 #include "elapse/generate/generate.h"
+#include "elapse/model/recorded_step.h"
+#include "elapse/ops/rows.h"
 #include "elapse/train/trainer.h"
 
 namespace elapse::bench {
@@ -86,30 +88,34 @@ std::vector<Row> time_decoding(Context& context, const Benchmark& self) {
   return one_row(self, tokens, seconds, kTokens * bytes_of(model) / kBytes);
 }
 
-// Several sequences in one pass, a token each, which are not chosen.
+// Several sequences side by side, greedily: a recorded step of a token each, whose next tokens are
+// chosen on the device.
 std::vector<Row> time_batches(Context& context, const Benchmark& self) {
+  constexpr int kSteps = 20;
   Device& device = context.any_device();
   const LanguageModel model(device, config_of_name(self), DType::bf16, quick_weights(device));
   const TokenWork token = token_work(model.config());
   std::vector<Row> rows;
   for (const int64_t sequences : {4, 64, 256}) {
-    const auto count = static_cast<size_t>(sequences);
-    std::vector<int64_t> slots;
-    for (int64_t s = 0; s < sequences; ++s) slots.push_back(s);
+    std::vector<int64_t> tokens;
+    for (int64_t s = 0; s < sequences; ++s) tokens.push_back(s);
     State state = model.make_state(sequences);
-    const Batch batch = {device.upload(slots, {sequences}),
-                         make_sequences(device, std::vector<int64_t>(count, 1), slots, slots),
-                         {}};
+    RecordedStep step(model, tokens);  // a slot each
+    const Tensor likeliest_of = device.empty(DType::i64, {sequences});
     const double seconds = least_seconds({[&] {
-      Tape tape(device, false);
-      model.forward(tape, batch, &state);
-      device.synchronize();
+      for (int i = 0; i < kSteps; ++i) {
+        step.step(state, tokens);
+        likeliest(device, {step.logits().columns(0, kVocab), likeliest_of});
+        device.download_bytes(likeliest_of, tokens.data());
+      }
     }})[0];
     const auto n = static_cast<double>(sequences);
+    const double bytes = bytes_of(model) + 2 * n * static_cast<double>(state.bytes_per_slot());
     const double floor =
-        std::max(bytes_of(model) / kBytes, n * (token.layers + token.head) / kMultiplications);
+        std::max(bytes / kBytes, n * (token.layers + token.head) / kMultiplications);
     rows.push_back(make_row(fmt::format("{}.{}", self.name, sequences),
-                            {Measure::Kind::rate, "tokens/s", n}, seconds, floor, 1));
+                            {Measure::Kind::rate, "tokens/s", n * kSteps}, seconds, kSteps * floor,
+                            1));
   }
   return rows;
 }
@@ -192,8 +198,9 @@ constexpr Benchmark kBenchmarks[] = {
     {"gpu.decode.130m", "greedy decoding with mamba-130m on a GPU, bf16, batch 1", kWeights,
      time_decoding},
     {"gpu.decode.2.8b", "the same with mamba-2.8b", kWeights, time_decoding},
-    {"gpu.batches.130m", "passes over a token of each of 4, 64 and 256 sequences, mamba-130m, bf16",
-     "bytes of the weights or products, the longer", time_batches},
+    {"gpu.batches.130m",
+     "greedy decoding of 4, 64 and 256 sequences side by side, mamba-130m, bf16",
+     "bytes of the weights and states or products, the longer", time_batches},
     {"gpu.batches.2.8b", "the same with mamba-2.8b", "the same", time_batches},
     {"gpu.prefill.130m", "reading 8192 tokens with mamba-130m in one pass, bf16, slow and fast",
      kProducts, time_prompt},
