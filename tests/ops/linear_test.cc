@@ -49,6 +49,10 @@ const Case kCases[] = {
     {4, 5120, 7, true},
     {3, 1024, 4095, false, 8},
     {1, 1024, 4097},
+    {13, 1032, 260, true, 8},  // the tokens of many sequences
+    {64, 768, 33, false, 8},
+    {255, 264, 300, true},
+    {256, 1000, 24, false, 8},
 };
 
 struct Call {

@@ -13,6 +13,17 @@ struct Case {
   std::vector<int64_t> starts = {}, ends = {};
   bool bias = false;
   int64_t row_padding = 0;
+
+  // `tokens` sequences, most of which end in another slot than they start from.
+  static Case of_many(int64_t tokens, int64_t d_model, int64_t d_inner, int64_t dt_rank,
+                      int64_t d_state, bool bias) {
+    Case c = {tokens, d_model, d_inner, dt_rank, d_state, 4, {}, {}, bias, 8};
+    for (int64_t s = 0; s < tokens; ++s) {
+      c.starts.push_back(s % 5 == 0 ? -1 : s);
+      c.ends.push_back(s % 7 == 3 ? -1 : s % 3 == 0 ? s : tokens + s);
+    }
+    return c;
+  }
 };
 
 const Case kCases[] = {
@@ -25,6 +36,11 @@ const Case kCases[] = {
     {1, 15, 17, 3, 5, 4, {0}, {0}, true},                          // no vectors
     {2, 16, 40, 8, 20, 3, {0, 1}, {0, 1}},                         // many states, few taps
     {0, 16, 40, 8, 16, 4},
+    Case::of_many(5, 104, 56, 24, 16, true),
+    Case::of_many(33, 768, 152, 48, 16, false),
+    Case::of_many(65, 72, 64, 168, 6, true),
+    Case::of_many(256, 40, 72, 8, 12, true),
+    Case::of_many(257, 24, 40, 8, 16, false),
 };
 
 // Matrices whose products are about 1.
