@@ -19,7 +19,7 @@ struct SamplingSettings {
   std::vector<int64_t> lengths;    // that are read and trained on, ascending
   Seeds seeds;
 
-  static SamplingSettings quick();  // up to 2^14 tokens
+  static SamplingSettings quick();  // up to 2^13 tokens
   static SamplingSettings full();   // up to 2^17
 };
 

@@ -9,7 +9,10 @@ ModelConfig task_model(MixerKind mixer, int64_t d_model, int64_t n_layers, int64
     config.head_dim = 16;
     config.d_state = 32;
   }
-  if (mixer == MixerKind::attention) config.head_dim = 16;
+  if (mixer == MixerKind::attention) {
+    config.head_dim = 16;
+    config.n_kv_heads = config.n_heads();
+  }
   return config;
 }
 

@@ -10,6 +10,7 @@
 #include "elapse/experiments/mqar.h"
 #include "elapse/experiments/selective_copying.h"
 #include "elapse/experiments/spread.h"
+#include "elapse/experiments/task_model.h"
 #include "elapse/io/json.h"
 #include "tests/io/temporary_folder.h"
 
@@ -30,6 +31,12 @@ SelectiveCopyingSettings tiny_copying() {
   s.train.schedule = {};
   s.seeds = {5, 3};
   return s;
+}
+
+TEST(TaskModel, OfAttentionIsMultiHead) {
+  const ModelConfig model = task_model(MixerKind::attention, 64, 2, 256);
+  EXPECT_EQ(model.n_heads(), 4);
+  EXPECT_EQ(model.n_kv_heads, 4);
 }
 
 TEST(Spread, IsTheMedianAndTheEndsOfWhatIsThere) {

@@ -21,6 +21,19 @@ TEST(Scaling, operations_of_a_token) {
             3 * 2 * 4.0 * 64 * 100);
 }
 
+// A token costs the same after any number of others, but where all that came before is looked at:
+// then its share of a sequence grows with the length, and a sequence's work with its square.
+TEST(Scaling, operations_grow_with_the_length_where_the_memory_does) {
+  for (size_t kind = 0; kind < kMixerKinds; ++kind) {
+    const auto mixer = static_cast<MixerKind>(kind);
+    const ModelConfig model = ModelConfig::of(mixer, 64, 2, 256);
+    const auto at = [&](int64_t length) { return training_operations(model, length); };
+    const double first = at(2000) - at(1000), second = at(3000) - at(2000);
+    EXPECT_EQ(second, first) << name_of(mixer);
+    EXPECT_EQ(first > 0, model.state_bytes_per_token() > 0) << name_of(mixer);
+  }
+}
+
 TEST(Scaling, families_have_as_many_parameters) {
   const auto parameters = [](const ModelConfig& c) {
     return static_cast<double>(c.parameter_count() - c.vocab() * c.d_model);
