@@ -5,7 +5,7 @@
 Both train the model of `elapse bench train.<mixer>-256x4`: byte embeddings, 4 residual layers of
 d_model 256 (RMSNorm, mixer, projection), tied head, next-token loss over 8 sequences of 256, clipped
 gradients, AdamW. PyTorch's mixers are its own nn.RNN, nn.LSTM and nn.GRU, and those that
-tools/pytorch_mixers.py writes in plain PyTorch: WaveNet with conv1d; S4D with torch.fft; attention,
+tools/pytorch_mixers.py writes in plain PyTorch: WaveNet with conv1d; S4D and Hyena with torch.fft; attention,
 with an MLP in each layer as in Transformer++, of products and a softmax; linear attention and Mamba
 token by token, as the reference implementations of their recurrences do (and linear attention in
 chunks, by their parallel forms: NAME.chunked). The two take turns, and the best of each counts, so
@@ -47,6 +47,7 @@ MIXERS = {
     "lstm": cells(torch.nn.LSTM),
     "gru": cells(torch.nn.GRU),
     "wavenet": lambda layer: pytorch_mixers.WaveNet(D_MODEL, layer),
+    "hyena": lambda _layer: pytorch_mixers.Hyena(D_MODEL),
     "linear_attention": linear_attention("linear_attention", 1),
     "linear_attention.chunked": linear_attention("linear_attention", 64),
     "retnet": linear_attention("retnet", 1),

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mixers of tools/make_fixtures.py that are written as classes: linear attention and WaveNet.
+"""Mixers of tools/make_fixtures.py that are written as classes: linear attention, WaveNet and Hyena.
 
 Each says the parts of its state and how they start, draws its parameters, takes one token, and
 checks itself against a parallel form in PyTorch that shares none of that.
 """
+import math
+
 import torch
 from torch.nn import functional
 
@@ -189,3 +191,107 @@ class WaveNet:
                                  dilation=d)[0].split(self.d_inner)
         z = torch.tanh(f) * torch.sigmoid(g)
         assert_same(run(self, p, u), (p[prefix_of(1) + "out_proj.weight"] @ z).T)
+
+
+class Hyena:
+    def __init__(self, d_model, l_max, filter_order, emb_dim):
+        self.d_model, self.l_max = d_model, l_max
+        self.filter_order, self.emb_dim = filter_order, emb_dim
+        self.parts = (("conv", "conv_state"), ("queue", "queue_start"))
+
+    def ssm_cfg(self):
+        return {"layer": "hyena", "l_max": self.l_max, "filter_order": self.filter_order,
+                "emb_dim": self.emb_dim}
+
+    def start(self, _layer):
+        return zeros(2, 3 * self.d_model), zeros(self.l_max - 1, self.d_model)
+
+    def random(self, layer, normal):
+        d, order = self.d_model, self.filter_order
+        mlp = "filter_fn.implicit_filter."
+        p = {"in_proj.weight": normal(3 * d, d, scale=d ** -0.5),
+             "in_proj.bias": normal(3 * d, scale=0.3),
+             "short_filter.weight": normal(3 * d, 1, 3, scale=0.7),
+             "short_filter.bias": normal(3 * d, scale=0.3),
+             "filter_fn.bias": normal(d, scale=0.5),
+             mlp + "0.weight": normal(order, self.emb_dim, scale=1),
+             mlp + "0.bias": normal(order, scale=1),
+             mlp + "1.freq": 1.5 + normal(1, order, scale=0.3),
+             mlp + "2.weight": normal(order, order, scale=order ** -0.5),
+             mlp + "2.bias": normal(order, scale=1),
+             mlp + "4.weight": normal(order, order, scale=order ** -0.5),
+             mlp + "4.bias": normal(order, scale=1),
+             mlp + "6.weight": normal(d, order, scale=1),
+             "out_proj.weight": normal(d, d, scale=d ** -0.5),
+             "out_proj.bias": normal(d, scale=0.3)}
+        return {prefix_of(layer) + name: value for name, value in p.items()}
+
+    def tap(self, p, layer, lag):
+        """K of one lag, (d_model), number by number from the formulas."""
+        def of_mlp(name):
+            return p[prefix_of(layer) + "filter_fn.implicit_filter." + name]
+
+        share, angle = lag / (self.l_max - 1), 2 * math.pi * lag / self.l_max
+        bands = (self.emb_dim - 1) // 2
+        step = (bands - 1 - 1e-4) / (bands - 1) if bands > 1 else 0
+        angles = [(1e-4 + i * step) * angle for i in range(bands)]
+        h = torch.tensor([share, *map(math.cos, angles), *(-math.sin(a) for a in angles)],
+                         dtype=torch.float64)
+        for i in (0, 2, 4):
+            h = of_mlp(f"{i}.weight") @ h + of_mlp(f"{i}.bias")
+            h = torch.sin(of_mlp("1.freq")[0] * h)
+        slowest, fastest = math.log(0.01) / 1.5, math.log(0.01) / 0.3
+        rates = [slowest + (fastest - slowest) * e / (self.d_model - 1)
+                 for e in range(self.d_model)]
+        decay = torch.tensor([math.exp(-abs(rate) * share) for rate in rates],
+                             dtype=torch.float64)
+        return of_mlp("6.weight") @ h * decay
+
+    def token(self, p, layer, u, state, point):
+        """conv and queue are rows, the oldest first. The filter, which all tokens share, goes along
+        behind them."""
+        def param(name):
+            return p[prefix_of(layer) + name]
+
+        conv, queue = state[0], state[1]
+        taps = state[2] if len(state) > 2 else [self.tap(p, layer, lag)
+                                                for lag in range(self.l_max)]
+        projected = point("in_proj", param("in_proj.weight") @ u + param("in_proj.bias"))
+        window = torch.cat([conv, projected[None]])
+        terms = [point(f"conv_term.{2 - k}", param("short_filter.weight")[:, 0, k] * row)
+                 for k, row in enumerate(window)]
+        short = point("conv", sum(terms) + param("short_filter.bias"))
+        x0, x1, v = (point(name, part)
+                     for name, part in zip(("x0", "x1", "v"), short.split(self.d_model)))
+        w = point("w", v * x1)
+        past = torch.cat([queue, w[None]])
+        y = sum(tap * row for tap, row in zip(taps, past.flip(0)))
+        y = point("y", y + param("filter_fn.bias") * w)
+        gated = point("gated", y * x0)
+        out = point("out", param("out_proj.weight") @ gated + param("out_proj.bias"))
+        return out, (window[1:], past[1:], taps)
+
+    def check(self, p):
+        """The filter of all lags at once by PyTorch's layers, and PyTorch's own convolutions."""
+        d, length, prefix = self.d_model, 23, prefix_of(1)
+        u = torch.linspace(-1, 1, length * d, dtype=torch.float64).sin().reshape(length, d)
+        t = torch.linspace(0, 1, self.l_max, dtype=torch.float64)[:, None]
+        bands = (self.emb_dim - 1) // 2
+        turns = 2 * math.pi * torch.arange(self.l_max, dtype=torch.float64)[:, None] / self.l_max
+        z = torch.exp(-1j * torch.linspace(1e-4, bands - 1, bands, dtype=torch.float64) * turns)
+        h, mlp = torch.cat([t, z.real, z.imag], 1), prefix + "filter_fn.implicit_filter."
+        for i in (0, 2, 4):
+            h = functional.linear(h, p[f"{mlp}{i}.weight"], p[f"{mlp}{i}.bias"])
+            h = torch.sin(p[mlp + "1.freq"] * h)
+        rates = torch.linspace(math.log(0.01) / 1.5, math.log(0.01) / 0.3, d, dtype=torch.float64)
+        K = functional.linear(h, p[mlp + "6.weight"]) * torch.exp(-t * rates.abs())
+        projected = functional.linear(u, p[prefix + "in_proj.weight"], p[prefix + "in_proj.bias"])
+        short = functional.conv1d(projected.T[None], p[prefix + "short_filter.weight"],
+                                  p[prefix + "short_filter.bias"], padding=2, groups=3 * d)
+        x0, x1, v = short[0, :, :length].split(d)
+        w = v * x1
+        y = functional.conv1d(functional.pad(w[None], (self.l_max - 1, 0)),
+                              K.T.flip(1)[:, None], groups=d)[0]
+        gated = (y + p[prefix + "filter_fn.bias"][:, None] * w) * x0
+        assert_same(run(self, p, u), functional.linear(gated.T, p[prefix + "out_proj.weight"],
+                                                       p[prefix + "out_proj.bias"]))

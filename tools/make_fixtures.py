@@ -52,8 +52,8 @@ Parameters are exact in float32. `expected.safetensors` holds, in float64 but wh
 | `edited.<point>.grad.<parameter>` | of the parameters with one axis |
 
 The state of recurrent mixers has one part, `cell`, in place of `h` and `conv`; that of `wavenet`
-too, `queue`, a ring in which the row of position p stands at p modulo its rows; `linear_attention`
-has `h` and `z`, `s4d`, `retnet` and `gla` have `h`. Attention has none: its packed sequences start
+too, `queue`, a ring in which the row of position p stands at p modulo its rows; that of `hyena` has
+`conv` and `queue`, whose rows stand in their order; `linear_attention` has `h` and `z`, `s4d`, `retnet` and `gla` have `h`. Attention has none: its packed sequences start
 after the tokens `packed.past_ids` of `packed.past_lengths`, through which no gradient goes.
 
 Points of (tokens, d_inner, d_state) are those of layer 1 in the packed case, for size. AdamW: lr
@@ -750,7 +750,7 @@ def expect_training(c, parameters, batch):
 
 def adamw(p):
     def decays(name):
-        return not ("norm" in name or "bias_" in name or "kernel." in name
+        return not ("norm" in name or "bias_" in name or "kernel." in name or "filter_fn." in name
                     or name.endswith((".bias", "dt_bias", "A_log", ".B", ".C", ".D")))
 
     groups = [{"params": [v for n, v in p.items() if decays(n)], "weight_decay": 0.1},
@@ -1069,10 +1069,12 @@ def main():
     own = [fixture_mixers.LinearAttention(kind, d_model=10, n_heads=2, d_k=3, d_v=4)
            for kind in ("linear_attention", "retnet", "gla")]
     own.append(fixture_mixers.WaveNet(d_model=7, d_inner=5, width=3, cycle=3))
+    own.append(fixture_mixers.Hyena(d_model=6, l_max=8, filter_order=5, emb_dim=5))
     for seed, mixer in enumerate(own, 11):
         cfg = mixer.ssm_cfg()
         make(cfg["layer"], seed,
-             Config(d_model=mixer.d_model, n_layers=3 if mixer is own[-1] else 2, vocab_size=21,
+             Config(d_model=mixer.d_model, n_layers=3 if cfg["layer"] == "wavenet" else 2,
+                    vocab_size=21,
                     expand=0, d_state=0, d_conv=0, dt_rank=0, vocab=24, own=mixer),
              write_original, cfg)
     (FIXTURES / "README.md").write_text(README)

@@ -25,6 +25,42 @@ class WaveNet(torch.nn.Module):
         return self.out_proj((torch.tanh(f) * torch.sigmoid(g)).transpose(1, 2))
 
 
+class Hyena(torch.nn.Module):
+    """Poli et al., 2023, order 2, with elapse's sizes: the filter by an MLP of sines of as many lags
+    as the sequence has, convolved by torch.fft."""
+
+    def __init__(self, d_model, l_max=1024, order=64, emb_dim=33):
+        super().__init__()
+        self.in_proj = projection(d_model, 3 * d_model, True)
+        self.short_filter = torch.nn.Conv1d(3 * d_model, 3 * d_model, 3, groups=3 * d_model,
+                                            padding=2)
+        self.freq = torch.nn.Parameter(torch.full((order,), 14.0))
+        self.mlp = torch.nn.ModuleList(projection(n, order, True) for n in (emb_dim, order, order))
+        self.last = projection(order, d_model)
+        self.D = torch.nn.Parameter(torch.randn(d_model))
+        self.out_proj = projection(d_model, d_model, True)
+        bands = (emb_dim - 1) // 2
+        t = torch.linspace(0, 1, l_max)[:, None]
+        angles = 2 * math.pi * torch.arange(l_max)[:, None] / l_max
+        angles = angles * torch.linspace(1e-4, bands - 1, bands)
+        rates = torch.linspace(math.log(0.01) / 1.5, math.log(0.01) / 0.3, d_model)
+        self.register_buffer("features", torch.cat([t, angles.cos(), -angles.sin()], 1))
+        self.register_buffer("decay", torch.exp(t * rates))
+
+    def forward(self, u):
+        length = u.shape[1]
+        short = self.short_filter(self.in_proj(u).transpose(1, 2))[..., :length]
+        x0, x1, v = short.chunk(3, dim=1)
+        h = self.features[:length]
+        for layer in self.mlp:
+            h = torch.sin(self.freq * layer(h))
+        kernel = (self.last(h) * self.decay[:length]).T
+        w = v * x1
+        spectrum = torch.fft.rfft(kernel, 2 * length) * torch.fft.rfft(w, 2 * length)
+        y = torch.fft.irfft(spectrum, 2 * length)[..., :length] + w * self.D[:, None]
+        return self.out_proj((y * x0).transpose(1, 2))
+
+
 class LinearAttention(torch.nn.Module):
     """linear_attention, retnet or gla, with elapse's sizes; `chunk` 1: token by token, as the
     papers' recurrences stand. Otherwise so many tokens together, by the papers' chunkwise forms;

@@ -162,6 +162,11 @@ ModelConfig new_config(const TrainArguments& args, const TrainConfig& train, int
     ELAPSE_CHECK(is_diagonal(config.mixer), "--ssm-init: {} mixers have none", args.mixer);
     config.diagonal_init = *diagonal_init_named(args.ssm_init);
   }
+  if (args.l_max) {
+    ELAPSE_CHECK(config.mixer == MixerKind::hyena, "--l-max: {} mixers have none", args.mixer);
+    ELAPSE_CHECK(*args.l_max >= 2, "--l-max: expected at least 2, found {}", *args.l_max);
+    config.l_max = *args.l_max;
+  }
   config.d_intermediate = args.d_intermediate.value_or(config.d_intermediate);
   if (config.d_intermediate > 0) {
     config.layout = Layout::original;  // the other has none beside Mamba

@@ -137,6 +137,9 @@ void add_model_options(CLI::App& verb, TrainArguments& args) {
       ->check(CLI::IsMember(
           std::vector<std::string>(kDiagonalInitNames.begin(), kDiagonalInitNames.end())))
       ->excludes(model);
+  add_size("--l-max", args.l_max,
+           "Tokens that one sees with hyena, its own included: 1024 unless given, however long "
+           "sequences are");
   add_size("--heads", args.heads, "Heads of attention: of 64 channels unless given");
   add_size("--kv-heads", args.kv_heads,
            "Heads of its keys and values, shared by groups of query heads: as many unless given");

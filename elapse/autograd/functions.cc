@@ -210,6 +210,7 @@ Var tanh(Tape& tape, const Var& x) { return unary(tape, Unary::tanh, x); }
 Var log_sigmoid(Tape& tape, const Var& x) { return unary(tape, Unary::log_sigmoid, x); }
 Var elu_plus_one(Tape& tape, const Var& x) { return unary(tape, Unary::elu_plus_one, x); }
 Var reciprocal(Tape& tape, const Var& x) { return unary(tape, Unary::reciprocal, x); }
+Var sine(Tape& tape, const Var& x) { return unary(tape, Unary::sine, x); }
 
 Var add(Tape& tape, const Var& a, const Var& b) {
   Device& device = tape.device();

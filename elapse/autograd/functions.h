@@ -50,6 +50,7 @@ Var tanh(Tape& tape, const Var& x);
 Var log_sigmoid(Tape& tape, const Var& x);
 Var elu_plus_one(Tape& tape, const Var& x);
 Var reciprocal(Tape& tape, const Var& x);
+Var sine(Tape& tape, const Var& x);
 Var swiglu(Tape& tape, const Var& a, const Var& b);  // silu(a) b
 Var add(Tape& tape, const Var& a, const Var& b);     // broadcasting
 Var mul(Tape& tape, const Var& a, const Var& b);     // broadcasting

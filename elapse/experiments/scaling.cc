@@ -32,6 +32,10 @@ double mixing_operations(const ModelConfig& c, int64_t length) {
     const auto width = static_cast<double>(c.d_inner);
     return static_cast<double>(c.n_layers) * 2 * 2 * width * static_cast<double>(length) / 2;
   }
+  if (c.mixer == MixerKind::hyena) {
+    const double transform = 2.5 * 2 * std::log2(2 * static_cast<double>(length));  // for a token
+    return 2 * transform * static_cast<double>(c.n_layers * c.d_model);
+  }
   double numbers = 0;
   for (int64_t layer = 0; layer < c.n_layers; ++layer) {
     numbers += static_cast<double>(form_of(c.mixer).state_size(c, layer));
@@ -111,7 +115,8 @@ ScalingSettings ScalingSettings::full() {
 double training_operations(const ModelConfig& config, int64_t length) {
   double weights = config.tied_head ? static_cast<double>(config.vocab() * config.d_model) : 0;
   config.for_each_parameter([&](const std::string& name, const Shape& shape) {
-    if (shape.rank() >= 2 && !name.ends_with("embedding.weight")) {
+    const bool of_filter = name.find(".filter_fn.") != name.npos;
+    if (shape.rank() >= 2 && !of_filter && !name.ends_with("embedding.weight")) {
       weights += static_cast<double>(shape.numel());
     }
   });

@@ -33,7 +33,9 @@ struct ScalingSettings {
 // Operations of one token, forward and backward: twice the forward pass's for backward; 2 for each
 // weight of a matrix but the embedding's; for a layer that remembers a state, 6 for each number of
 // it (kept, written, read); for attention, those of the scores and of the values over the half of
-// the sequence that a token sees in the mean.
+// the sequence that a token sees in the mean; for Hyena, those of two Fourier transforms of twice
+// the sequence, 5/2 n log2(n) for n real numbers, while its filter's weights, which are multiplied
+// once for all sequences of a step, do not count.
 double training_operations(const ModelConfig& config, int64_t length);
 
 // The model of this mixer that comes nearest to `parameters`, apart from the embedding, with layers

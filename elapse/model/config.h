@@ -36,8 +36,9 @@ enum class MixerKind : uint8_t {
   retnet,
   gla,
   wavenet,
+  hyena,
 };
-inline constexpr size_t kMixerKinds = 12;
+inline constexpr size_t kMixerKinds = 13;
 std::string_view name_of(MixerKind mixer);  // "mamba2"
 // The mixer of that name. Throws Error listing them all.
 MixerKind mixer_named(std::string_view name);
@@ -113,6 +114,7 @@ struct ModelConfig {
   int64_t dilation = 0;
   bool qkv_bias = false, out_bias = false;
   int64_t dilation_cycle = 0;  // WaveNet's: dilations double from 1 on over so many layers
+  int64_t l_max = 0, filter_order = 0, emb_dim = 0;  // Hyena's (mixers/hyena.h)
   // Around the mixers:
   NormKind norm = NormKind::rms;
   int64_t d_intermediate = 0;  // of the MLP after each mixer; 0: there is none

@@ -5,6 +5,7 @@
 #include "elapse/mixers/attention.h"
 #include "elapse/mixers/dilated_conv.h"
 #include "elapse/mixers/h3.h"
+#include "elapse/mixers/hyena.h"
 #include "elapse/mixers/linear_attention.h"
 #include "elapse/mixers/mamba.h"
 #include "elapse/mixers/mamba2.h"
@@ -76,6 +77,10 @@ DilatedConvConfig dilated_conv_config(const ModelConfig& c, int64_t layer) {
   return {c.d_model, c.d_inner, c.d_conv, c.dilation_of(layer)};
 }
 
+HyenaConfig hyena_config(const ModelConfig& c) {
+  return {c.d_model, c.l_max, c.filter_order, c.emb_dim};
+}
+
 }  // namespace
 
 std::unique_ptr<Mixer> make_mixer(Device& device, const ModelConfig& config, DType dtype,
@@ -109,6 +114,9 @@ std::unique_ptr<Mixer> make_mixer(Device& device, const ModelConfig& config, DTy
     case MixerKind::wavenet:
       return std::make_unique<DilatedConv>(device, dilated_conv_config(config, layer), n, dtype,
                                            prefix, random, parameters);
+    case MixerKind::hyena:
+      return std::make_unique<Hyena>(device, hyena_config(config), n, dtype, prefix, random,
+                                     parameters);
   }
   fail("no mixer of number {}", static_cast<int>(config.mixer));
 }

@@ -16,7 +16,8 @@ constexpr std::array<const MixerForm*, kMixerKinds> kForms = {
     &kMambaForm,  &kMamba2Form, &kRnnForm,
     &kLstmForm,   &kGruForm,    &kAttentionForm,
     &kS4dForm,    &kH3Form,     &kLinearAttentionForm,
-    &kRetNetForm, &kGlaForm,    &kWaveNetForm};
+    &kRetNetForm, &kGlaForm,    &kWaveNetForm,
+    &kHyenaForm};
 
 }  // namespace
 

@@ -11,5 +11,6 @@ extern const MixerForm kAttentionForm;
 extern const MixerForm kS4dForm, kH3Form;
 extern const MixerForm kLinearAttentionForm, kRetNetForm, kGlaForm;
 extern const MixerForm kWaveNetForm;
+extern const MixerForm kHyenaForm;
 
 }  // namespace elapse

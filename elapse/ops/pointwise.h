@@ -33,6 +33,7 @@ enum class Unary : uint8_t {
   log_sigmoid,   // -ln(1 + exp(-x))
   elu_plus_one,  // exp(x) up to 0, x + 1 above
   reciprocal,    // 1 / x
+  sine,
 };
 
 struct UnaryForward {

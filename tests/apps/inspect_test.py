@@ -204,9 +204,9 @@ class Methods(unittest.TestCase):
         self.assertGreater(found["layers.0.mixer.out"]["relative"], 0)
         self.assertGreater(found["norm_f"]["relative"], 0)
 
-    def test_linear_attention_and_wavenet_are_looked_into(self):
+    def test_linear_attention_wavenet_and_hyena_are_looked_into(self):
         for mixer, point in (("linear_attention", "y"), ("retnet", "readout_h"), ("gla", "decay"),
-                             ("wavenet", "taps")):
+                             ("wavenet", "taps"), ("hyena", "w")):
             model = FIXTURES / mixer
             found = result_of("patch", "--point", f"mixer.{point}", model=model)
             self.assertTrue(found["score"])

@@ -149,13 +149,14 @@ class Runs(Train):
         self.assertIn("expected an even number, two for each complex state, found 7",
                       refused.stderr)
 
-    def test_trains_linear_attention_and_wavenet_which_the_other_verbs_read(self):
+    def test_trains_linear_attention_wavenet_and_hyena_which_the_other_verbs_read(self):
         text = self.folder / "text"
         text.write_text("to be or not to be " * 40)
         heads = {"num_heads": 1, "head_k_dim": 8, "head_v_dim": 8}
         wanted = {"linear_attention": (heads, (8 + 1) * 8), "retnet": ({**heads, "head_v_dim": 16},
                   16 * 8), "gla": ({"num_heads": 4, "head_k_dim": 1, "head_v_dim": 2}, 8),
-                  "wavenet": ({"hidden_size": 8, "kernel_size": 2, "dilation_cycle": 2}, 3 * 8)}
+                  "wavenet": ({"hidden_size": 8, "kernel_size": 2, "dilation_cycle": 2}, 3 * 8),
+                  "hyena": ({"l_max": 1024, "filter_order": 64, "emb_dim": 33}, (6 + 1023) * 8)}
         for mixer, (fields, floats) in wanted.items():
             out, state = self.folder / mixer, self.folder / f"{mixer}.state"
             layers = 2 if mixer == "wavenet" else 1

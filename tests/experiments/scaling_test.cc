@@ -19,6 +19,10 @@ TEST(Scaling, operations_of_a_token) {
   const ModelConfig attention = ModelConfig::of(MixerKind::attention, 64, 2, 256);
   EXPECT_EQ(training_operations(attention, 300) - training_operations(attention, 100),
             3 * 2 * 4.0 * 64 * 100);
+  // Hyena's with its logarithm; its maps are of 3 and of 1 d_model, its short filter has 3 taps.
+  const ModelConfig hyena = ModelConfig::of(MixerKind::hyena, 8, 1, 256);
+  EXPECT_EQ(training_operations(hyena, 128),
+            3 * (2.0 * (4 * 64 + 3 * 24 + 256 * 8) + 2 * 5 * 8 * 8));
 }
 
 // A token costs the same after any number of others, but where all that came before is looked at:

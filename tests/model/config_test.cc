@@ -402,6 +402,21 @@ TEST(ModelConfig, wavenet_in_a_form_of_our_own) {
                  "expected 1 to 16, found 40");
 }
 
+TEST(ModelConfig, hyena_in_a_form_of_our_own) {
+  const ModelConfig c = parsed(original(
+      R"(, "ssm_cfg": {"layer": "hyena", "l_max": 40, "filter_order": 5, "emb_dim": 7})"));
+  EXPECT_EQ(c.l_max, 40);
+  EXPECT_EQ(c.filter_order, 5);
+  EXPECT_EQ(c.emb_dim, 7);
+  EXPECT_EQ(c.state_bytes(), c.n_layers * c.d_model * (2 * 3 + 39) * 4);
+  EXPECT_EQ(parsed(c.json()), c);
+  EXPECT_EQ(ModelConfig::of(MixerKind::hyena, 8, 1, 8).l_max, 1024);
+  expect_refused(original(R"(, "ssm_cfg": {"layer": "hyena", "l_max": 1})"),
+                 "expected at least 2, found 1");
+  expect_refused(original(R"(, "ssm_cfg": {"layer": "hyena", "emb_dim": 4})"),
+                 "expected an odd number from 3 on, found 4");
+}
+
 TEST(ModelConfig, names_the_architecture_it_does_not_know) {
   const std::string known =
       "expected \"mamba\", \"mamba2\", \"falcon_mamba\", \"llama\" or \"mistral\" (the "

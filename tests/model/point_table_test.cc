@@ -108,6 +108,7 @@ ModelConfig config_of(MixerKind mixer) {
     config.d_inner = 13;
     config.d_conv = 3;
   }
+  if (mixer == MixerKind::hyena) config.l_max = 9;
   return config;
 }
 
@@ -139,6 +140,8 @@ std::string in_numbers(const std::string& shape, const ModelConfig& c) {
                                                 {"n_heads d_k", c.n_heads() * c.d_state},
                                                 {"16", 16},
                                                 {"width d_model", c.d_conv * c.d_model},
+                                                {"3 d_model", 3 * c.d_model},
+                                                {"l_max - 1", c.l_max - 1},
                                                 {"queue_rows", queue_rows},
                                                 {"vocab", c.vocab()},
                                                 {"1", 1},

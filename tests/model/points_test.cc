@@ -34,6 +34,7 @@ ModelConfig tiny_config(MixerKind mixer = MixerKind::mamba) {
   ModelConfig config = ModelConfig::of(mixer, 20, 2, 11);
   if (is_mamba(mixer)) config.d_state = 5;
   if (is_diagonal(mixer)) config.d_state = 6;
+  if (mixer == MixerKind::hyena) config.l_max = 6;
   if (mixer == MixerKind::mamba2) {
     config.head_dim = 10;
     config.n_groups = 2;
@@ -323,7 +324,7 @@ bool follows_edits_before(MixerKind mixer, const std::string& name) {
 // One inside the second layer's mixer: `of_mamba`, if it is Mamba's.
 std::string inner_point(MixerKind mixer, const std::string& of_mamba) {
   const bool has_z = mixer == MixerKind::wavenet || mixer == MixerKind::attention;
-  const std::string other = has_z ? "z" : "h";
+  const std::string other = has_z ? "z" : mixer == MixerKind::hyena ? "w" : "h";
   return "layers.1.mixer." + (is_mamba(mixer) ? of_mamba : other);
 }
 

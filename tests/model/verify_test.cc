@@ -93,7 +93,7 @@ TEST(Verify, DiagonalStateSpacesRunTheirOwnKernels) {
   }
 }
 
-TEST(Verify, LinearAttentionAndWaveNetRunTheirOwnKernels) {
+TEST(Verify, LinearAttentionWaveNetAndHyenaRunTheirOwnKernels) {
   const auto calls = [](MixerKind mixer, std::initializer_list<Op> ops) {
     Device device("cpu", 1);
     learn_one_token(device, ModelConfig::of(mixer, 8, 2, 5));
@@ -108,6 +108,11 @@ TEST(Verify, LinearAttentionAndWaveNetRunTheirOwnKernels) {
   EXPECT_EQ(calls(MixerKind::gla, {Op::gla_forward, Op::gla_backward, Op::gla_forward_by_tokens}),
             (Counts{2, 2, 0}));
   EXPECT_EQ(calls(MixerKind::wavenet, {Op::delayed_forward, Op::delayed_backward}), (Counts{2, 2}));
+  // Token by token the long filter is one of causal_conv's, as the short one is.
+  const bool by_tokens = mode() == "step";
+  EXPECT_EQ(calls(MixerKind::hyena, {Op::long_conv_forward, Op::long_conv_backward,
+                                     Op::causal_conv_forward, Op::causal_conv_backward}),
+            by_tokens ? (Counts{0, 0, 4, 4}) : (Counts{2, 2, 2, 2}));
 }
 
 TEST(Verify, RefTakesThePlaceOfCpuWhereAsked) {

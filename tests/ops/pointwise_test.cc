@@ -22,7 +22,8 @@ const Layout kLayouts[] = {
 constexpr Unary kUnaries[] = {Unary::exp,         Unary::neg_exp,      Unary::relu,
                               Unary::silu,        Unary::softplus,     Unary::gelu,
                               Unary::gelu_tanh,   Unary::sigmoid,      Unary::tanh,
-                              Unary::log_sigmoid, Unary::elu_plus_one, Unary::reciprocal};
+                              Unary::log_sigmoid, Unary::elu_plus_one, Unary::reciprocal,
+                              Unary::sine};
 // The slope of SiLU, s (1 + x (1 - s)), has the rounding of s times x, which is below 24.
 constexpr double kUnaryTolerance = (8 + 24) * kEpsilon;
 
@@ -178,7 +179,11 @@ TEST(Pointwise, ExtremesAsTheFormulasHaveThem) {
     EXPECT_EQ(elu[1], 0);
     EXPECT_EQ(elu[2], 1);
     EXPECT_EQ(elu[5], 201);
-    for (const auto& values : {sigmoid, tanh, log_sigmoid, elu, run(Unary::reciprocal)}) {
+    const auto sine = run(Unary::sine);
+    EXPECT_TRUE(std::isnan(sine[0]));
+    EXPECT_NEAR(sine[1], std::sin(-200.0), kEpsilon);
+    EXPECT_EQ(sine[2], 0);
+    for (const auto& values : {sigmoid, tanh, log_sigmoid, elu, sine, run(Unary::reciprocal)}) {
       EXPECT_TRUE(std::isnan(values[6]));
     }
   }

@@ -21,7 +21,9 @@ TokenWork matrix_work(const ModelConfig& config) {
   // A recurrent map counts at the full rate, although a token of it waits for the one before.
   int64_t weights = 0;
   config.for_each_parameter([&](const std::string& name, const Shape& shape) {
-    const bool multiplies = name.find("weight") != name.npos;
+    // What makes Hyena's filter runs once for all sequences.
+    const bool multiplies =
+        name.find("weight") != name.npos && name.find(".filter_fn.") == name.npos;
     if (name.find(".layers.") != name.npos && multiplies) weights += shape.numel();
   });
   const int64_t states = is_linear_attention(config.mixer) ? config.d_inner * config.d_state : 0;

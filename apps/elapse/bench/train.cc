@@ -103,6 +103,7 @@ constexpr Benchmark kBenchmarks[] = {
     {"train.gla-256x4", "the same, GLA, keys of 32 and values of 64", kFloor, time_baseline_256x4},
     {"train.wavenet-256x4", "the same with convolutions of dilation 1, 2, 4, 8", kFloor,
      time_baseline_256x4},
+    {"train.hyena-256x4", "the same, Hyena", kFloor, time_baseline_256x4},
 };
 
 }  // namespace

@@ -407,8 +407,13 @@ void TransposeWeight(const Tensor& weight, const Tensor& out) {
       hn::StoreU(e, d, to + 3 * d_inner + whole);
     }
   }
-  for (int64_t k = 0; k < d_conv; ++k) {
-    for (int64_t e = whole; e < d_inner; ++e) to[k * d_inner + e] = from[e * d_conv + k];
+  // Whole cache lines of what is read.
+  constexpr int64_t kLine = 16;
+  for (int64_t begin = 0; begin < d_conv; begin += kLine) {
+    const int64_t end = std::min(d_conv, begin + kLine);
+    for (int64_t e = whole; e < d_inner; ++e) {
+      for (int64_t k = begin; k < end; ++k) to[k * d_inner + e] = from[e * d_conv + k];
+    }
   }
 }
 

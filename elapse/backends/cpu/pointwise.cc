@@ -5,6 +5,7 @@
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "elapse/backends/cpu/pointwise.cc"
 #include <hwy/foreach_target.h>
+#include <hwy/contrib/math/math-inl.h>
 #include <hwy/highway.h>
 
 #include "elapse/backends/cpu/lanes-inl.h"
@@ -105,6 +106,8 @@ void UnaryForwardBlock(const UnaryForward& args, const StridedRows<2>& walk, Row
       });
     case Unary::reciprocal:
       return map([](V x) HWY_ATTR { return hn::Div(hn::Set(D(), 1.0f), x); });
+    case Unary::sine:
+      return map([](V x) HWY_ATTR { return hn::Sin(D(), x); });
   }
 }
 
@@ -145,6 +148,8 @@ void UnaryBackwardBlock(const UnaryBackward& args, const StridedRows<3>& walk, R
       });
     case Unary::reciprocal:
       return map([](V x) HWY_ATTR { return hn::Div(hn::Set(D(), -1.0f), hn::Mul(x, x)); });
+    case Unary::sine:
+      return map([](V x) HWY_ATTR { return hn::Cos(D(), x); });
   }
 }
 

@@ -147,6 +147,8 @@ __device__ float value_of(Unary function, float x) {
       return x > 0 ? x + 1.0f : expf(x);
     case Unary::reciprocal:
       return 1.0f / x;
+    case Unary::sine:
+      return sinf(x);
   }
   return x;
 }
@@ -176,6 +178,8 @@ __device__ float slope_of(Unary function, float x) {
       return x > 0 ? 1.0f : expf(x);
     case Unary::reciprocal:
       return -1.0f / (x * x);
+    case Unary::sine:
+      return cosf(x);
     default:
       return value_of(function, x);
   }

@@ -73,6 +73,8 @@ T value_of(Unary function, T x) {
       return x > 0 ? x + 1 : std::exp(x);
     case Unary::reciprocal:
       return 1 / x;
+    case Unary::sine:
+      return std::sin(x);
   }
   return x;
 }
@@ -100,6 +102,8 @@ T slope_of(Unary function, T x) {
       return x > 0 ? 1 : std::exp(x);
     case Unary::reciprocal:
       return -1 / (x * x);
+    case Unary::sine:
+      return std::cos(x);
     default:
       return value_of(function, x);
   }

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <array>
+
+#include "elapse/core/error.h"
+#include "elapse/model/config_fields.h"
+#include "elapse/model/mixer_forms.h"
+
+namespace elapse {
+namespace {
+
+constexpr std::array<std::string_view, 3> kFields = {"l_max", "filter_order", "emb_dim"};
+constexpr int64_t kTaps = 3;  // of the short filter
+
+void set_defaults(ModelConfig& c) {
+  c.d_inner = c.d_model;
+  c.d_conv = kTaps;
+  c.l_max = 1024;
+  c.filter_order = 64;
+  // Published language models have 33; 3, the default of safari's class, makes one band, whose
+  // frequency is 1e-4: as good as constant.
+  c.emb_dim = 33;
+}
+
+void read(const Json& ssm_cfg, ModelConfig& c) {
+  c.l_max = size_field(ssm_cfg, "l_max", c.l_max);
+  ELAPSE_CHECK(c.l_max >= 2, "{}: expected at least 2, found {}", ssm_cfg.at("l_max").where(),
+               c.l_max);
+  c.filter_order = size_field(ssm_cfg, "filter_order", c.filter_order);
+  c.emb_dim = size_field(ssm_cfg, "emb_dim", c.emb_dim);
+  ELAPSE_CHECK(c.emb_dim >= 3 && c.emb_dim % 2 == 1,
+               "{}: expected an odd number from 3 on, found {}", ssm_cfg.at("emb_dim").where(),
+               c.emb_dim);
+}
+
+void write(JsonWriter& json, const ModelConfig& c) {
+  json.field("l_max", c.l_max).field("filter_order", c.filter_order).field("emb_dim", c.emb_dim);
+}
+
+void visit_layer(const std::string& name, Shape weight, const ModelConfig::VisitParameter& visit) {
+  visit(name + ".weight", weight);
+  visit(name + ".bias", {weight[0]});
+}
+
+void visit_parameters(const ModelConfig& c, int64_t, const std::string& prefix,
+                      const ModelConfig::VisitParameter& visit) {
+  visit_layer(prefix + "in_proj", {3 * c.d_model, c.d_model}, visit);
+  visit_layer(prefix + "short_filter", {3 * c.d_model, 1, kTaps}, visit);
+  const std::string mlp = prefix + "filter_fn.implicit_filter.";
+  visit(prefix + "filter_fn.bias", {c.d_model});
+  visit_layer(mlp + "0", {c.filter_order, c.emb_dim}, visit);
+  visit(mlp + "1.freq", {1, c.filter_order});
+  visit_layer(mlp + "2", {c.filter_order, c.filter_order}, visit);
+  visit_layer(mlp + "4", {c.filter_order, c.filter_order}, visit);
+  visit(mlp + "6.weight", {c.d_model, c.filter_order});
+  visit_layer(prefix + "out_proj", {c.d_model, c.d_model}, visit);
+}
+
+int64_t state_size(const ModelConfig& c, int64_t) {
+  return (kTaps - 1) * 3 * c.d_model + (c.l_max - 1) * c.d_model;
+}
+
+}  // namespace
+
+constinit const MixerForm kHyenaForm = {"hyena", "Hyena",          "hyena",
+                                        kFields, set_defaults,     read,
+                                        write,   visit_parameters, state_size};
+
+}  // namespace elapse
