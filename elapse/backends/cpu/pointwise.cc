@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <cmath>
+
 #include "elapse/backends/cpu/kernels.h"
 #include "elapse/backends/cpu/strided_rows.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "elapse/backends/cpu/pointwise.cc"
 #include <hwy/foreach_target.h>
-#include <hwy/contrib/math/math-inl.h>
 #include <hwy/highway.h>
 
 #include "elapse/backends/cpu/lanes-inl.h"
@@ -24,6 +25,15 @@ constexpr int64_t kAhead = 1024;  // floats: two inputs and an output are too mu
 template <class Lanes>
 HWY_INLINE V LoadStep(Lanes lanes, const float* row, int64_t step, int64_t i) {
   return step == 1 ? lanes.load(row + i) : hn::Set(D(), *row);
+}
+
+// For functions that are rare: of no more than the filters of a Hyena.
+template <class Function>
+HWY_INLINE V EachLane(V x, Function f) {
+  float lanes[hn::MaxLanes(D())];
+  hn::StoreU(x, D(), lanes);
+  for (size_t i = 0; i < hn::Lanes(D()); ++i) lanes[i] = f(lanes[i]);
+  return hn::LoadU(D(), lanes);
 }
 
 // y = f(x)
@@ -107,7 +117,7 @@ void UnaryForwardBlock(const UnaryForward& args, const StridedRows<2>& walk, Row
     case Unary::reciprocal:
       return map([](V x) HWY_ATTR { return hn::Div(hn::Set(D(), 1.0f), x); });
     case Unary::sine:
-      return map([](V x) HWY_ATTR { return hn::Sin(D(), x); });
+      return map([](V x) HWY_ATTR { return EachLane(x, [](float v) { return std::sin(v); }); });
   }
 }
 
@@ -149,7 +159,7 @@ void UnaryBackwardBlock(const UnaryBackward& args, const StridedRows<3>& walk, R
     case Unary::reciprocal:
       return map([](V x) HWY_ATTR { return hn::Div(hn::Set(D(), -1.0f), hn::Mul(x, x)); });
     case Unary::sine:
-      return map([](V x) HWY_ATTR { return hn::Cos(D(), x); });
+      return map([](V x) HWY_ATTR { return EachLane(x, [](float v) { return std::cos(v); }); });
   }
 }
 
