@@ -5,7 +5,6 @@
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "elapse/backends/cpu/pointwise.cc"
 #include <hwy/foreach_target.h>
-#include <hwy/contrib/math/math-inl.h>
 #include <hwy/highway.h>
 
 #include "elapse/backends/cpu/lanes-inl.h"
@@ -76,6 +75,40 @@ void CopyBlock(const Copy& args, const StridedRows<2>& walk, RowBlock block) {
   MapOne(walk, block, args.x, args.out, [](V x) HWY_ATTR { return x; });
 }
 
+// sin(x - n pi), or its negative where `negative` is odd, to 1.4e-7 of 1 for |x| up to 1e5, with pi
+// in four parts of which the first have few bits; n is the nearest integer or half to x / pi.
+HWY_INLINE V SineOfRest(V x, V n, hn::Vec<hn::RebindToUnsigned<D>> negative) {
+  constexpr float kPi[] = {3.140625f, 0.00096702575683593750f, 6.2771141529083252e-7f,
+                           1.2154189e-10f};
+  constexpr float kCoefficients[] = {-0.166666567f, 0.00833301712f, -0.000198066147f,
+                                     2.60005481e-06f};
+  const D d;
+  V r = x;
+  for (const float part : kPi) r = hn::NegMulAdd(n, hn::Set(d, part), r);
+  const V square = hn::Mul(r, r);
+  const V sine = hn::MulAdd(hn::Mul(square, Polynomial(d, square, kCoefficients)), r, r);
+  return hn::Xor(sine, hn::BitCast(d, hn::ShiftLeft<31>(negative)));
+}
+
+inline constexpr float kInversePi = 0.318309886f;
+
+HWY_INLINE V Sine(V x) {
+  const D d;
+  const V magic = hn::Set(d, kRoundingMagic);
+  const V shifted = hn::MulAdd(x, hn::Set(d, kInversePi), magic);
+  return SineOfRest(x, hn::Sub(shifted, magic), hn::BitCast(hn::RebindToUnsigned<D>(), shifted));
+}
+
+// With m nearest to x / pi - 1/2: -sin(x - (m + 1/2) pi), or its negative where m is odd.
+HWY_INLINE V Cosine(V x) {
+  const D d;
+  const hn::RebindToUnsigned<D> du;
+  const V magic = hn::Set(d, kRoundingMagic), half = hn::Set(d, 0.5f);
+  const V shifted = hn::Add(hn::MulAdd(x, hn::Set(d, kInversePi), hn::Neg(half)), magic);
+  return SineOfRest(x, hn::Add(hn::Sub(shifted, magic), half),
+                    hn::Add(hn::BitCast(du, shifted), hn::Set(du, 1)));
+}
+
 void UnaryForwardBlock(const UnaryForward& args, const StridedRows<2>& walk, RowBlock block) {
   const auto map = [&](auto f) HWY_ATTR { MapOne(walk, block, args.x, args.y, f); };
   switch (args.function) {
@@ -107,7 +140,7 @@ void UnaryForwardBlock(const UnaryForward& args, const StridedRows<2>& walk, Row
     case Unary::reciprocal:
       return map([](V x) HWY_ATTR { return hn::Div(hn::Set(D(), 1.0f), x); });
     case Unary::sine:
-      return map([](V x) HWY_ATTR { return hn::Sin(D(), x); });
+      return map([](V x) HWY_ATTR { return Sine(x); });
   }
 }
 
@@ -149,7 +182,7 @@ void UnaryBackwardBlock(const UnaryBackward& args, const StridedRows<3>& walk, R
     case Unary::reciprocal:
       return map([](V x) HWY_ATTR { return hn::Div(hn::Set(D(), -1.0f), hn::Mul(x, x)); });
     case Unary::sine:
-      return map([](V x) HWY_ATTR { return hn::Cos(D(), x); });
+      return map([](V x) HWY_ATTR { return Cosine(x); });
   }
 }
 
