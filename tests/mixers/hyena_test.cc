@@ -52,7 +52,7 @@ class Model {
     const LayerState state = mixer_.make_state(device_, 1, true);
     const Var u = input();
     Tape tape(device_);
-    const Var out = run(tape, u, pieces, with_state ? &state : nullptr, start);
+    Var out = run(tape, u, pieces, with_state ? &state : nullptr, start);
     const Tensor dout = device_.empty(DType::f64, out.shape());
     for (int64_t i = 0; i < dout.numel(); ++i) dout.data<double>()[i] = std::sin(double(i));
     out.set_grad(dout);
