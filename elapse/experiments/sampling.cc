@@ -50,6 +50,11 @@ class Measuring {
       : settings_(settings),
         model_(device, task_model(mixer, settings.d_model, settings.n_layers, settings.vocab_size),
                DType::f32, seed),
+        sampled_(device, model_.config(), DType::f32,
+                 Parameters::Source{[this](const std::string& name, const Shape&, ParameterUse) {
+                                      return model_.parameters().find(name)->var.value();
+                                    },
+                                    /*needs_grad=*/false}),
         tokens_(some_tokens(Random(seed),
                             std::max(settings.positions.back(), settings.lengths.back()) + 1,
                             settings.vocab_size)) {}
@@ -58,7 +63,7 @@ class Measuring {
     TokenCosts costs;
     const int64_t stages = std::ssize(settings_.positions) + std::ssize(settings_.lengths);
     int64_t done = 0;
-    Session session(model_);
+    Session session(sampled_);
     for (const int64_t position : settings_.positions) {
       costs.sampling.push_back(sample(session, position));
       progress({"measure", ++done, stages, fmt::format("a token after {}", position)});
@@ -88,7 +93,7 @@ class Measuring {
   }
 
   double reading(int64_t length) const {
-    return median_seconds([&] { Session(model_).prefill(tokens(0, length)); });
+    return median_seconds([&] { Session(sampled_).prefill(tokens(0, length)); });
   }
 
   double training(int64_t length) const {
@@ -105,6 +110,7 @@ class Measuring {
 
   const SamplingSettings& settings_;
   LanguageModel model_;
+  LanguageModel sampled_;  // of the same weights, frozen as those of files are that are sampled
   std::vector<int64_t> tokens_;
 };
 

@@ -50,20 +50,18 @@ Hyena::Hyena(Device& device, const HyenaConfig& config, int64_t n_layers, DType 
     return layer;
   };
   in_proj_ = add_layer("in_proj", {3 * d_model, d_model}, Use::matrix, bound(d_model));
-  short_filter_ = add_layer("short_filter", {3 * d_model, 1, kShortTaps}, Use::convolution,
-                            bound(kShortTaps));
+  short_filter_ =
+      add_layer("short_filter", {3 * d_model, 1, kShortTaps}, Use::convolution, bound(kShortTaps));
   D_ = add("filter_fn.bias", {d_model}, Use::other,
            [&](int64_t count) { return normal_values(random, count); });
   const std::string mlp = "filter_fn.implicit_filter.";
   mlp_[0] = add_layer(mlp + "0", {order, config.emb_dim}, Use::other, bound(config.emb_dim));
-  freq_ = add(mlp + "1.freq", {1, order}, Use::other, [](int64_t count) {
-    return Values(static_cast<size_t>(count), kFirstFreq);
-  });
+  freq_ = add(mlp + "1.freq", {1, order}, Use::other,
+              [](int64_t count) { return Values(static_cast<size_t>(count), kFirstFreq); });
   mlp_[1] = add_layer(mlp + "2", {order, order}, Use::other, bound(order));
   mlp_[2] = add_layer(mlp + "4", {order, order}, Use::other, bound(order));
-  mlp_[3].weight = add(mlp + "6.weight", {d_model, order}, Use::other, [&](int64_t count) {
-    return uniform_values(random, count, bound(order));
-  });
+  mlp_[3].weight = add(mlp + "6.weight", {d_model, order}, Use::other,
+                       [&](int64_t count) { return uniform_values(random, count, bound(order)); });
   out_proj_ = add_layer("out_proj", {d_model, d_model}, Use::matrix, bound(d_model * n_layers));
 
   Values delta;
@@ -108,18 +106,18 @@ Var Hyena::filter(Tape& tape, const Lags& lags) const {
 
 Var Hyena::long_filtered(Tape& tape, const Var& w, const Sequences& seqs, const LayerState* state,
                          const PointScope& points) const {
-  return run_from_starts(
-      tape, *this, state, "queue", "queue_start", seqs, points,
-      [&](const Sequences& from, const Var& pool) {
-        if (pool) {
-          const Var K = kept_filter_ ? kept_filter_ : filter(tape, furthest_first_);
-          return causal_conv(tape, w, K, Var(), from, pool, {}, /*silu=*/false);
-        }
-        const int64_t met = std::clamp<int64_t>(from.max_len, 1, config_.l_max);
-        const Lags near = {Var(nearest_first_.features.value().rows(0, met)),
-                           Var(nearest_first_.t.value().columns(0, met))};
-        return long_conv(tape, w, filter(tape, near), from);
-      });
+  return run_from_starts(tape, *this, state, "queue", "queue_start", seqs, points,
+                         [&](const Sequences& from, const Var& pool) {
+                           if (pool) {
+                             const Var K =
+                                 kept_filter_ ? kept_filter_ : filter(tape, furthest_first_);
+                             return causal_conv(tape, w, K, Var(), from, pool, {}, /*silu=*/false);
+                           }
+                           const int64_t met = std::clamp<int64_t>(from.max_len, 1, config_.l_max);
+                           const Lags near = {Var(nearest_first_.features.value().rows(0, met)),
+                                              Var(nearest_first_.t.value().columns(0, met))};
+                           return long_conv(tape, w, filter(tape, near), from);
+                         });
 }
 
 Var Hyena::forward(Tape& tape, const Var& u, const Sequences& seqs, const LayerState* state,
@@ -134,8 +132,8 @@ Var Hyena::forward(Tape& tape, const Var& u, const Sequences& seqs, const LayerS
   const Var v = points.pass(tape, "v", parts[2]);
   const Var w = points.pass(tape, "w", mul(tape, v, x1));
   const Var skipped = mul(tape, w, reshape(tape, D_, {1, d_model}));
-  const Var y = points.pass(
-      tape, "y", add(tape, long_filtered(tape, w, seqs, state, points), skipped));
+  const Var y =
+      points.pass(tape, "y", add(tape, long_filtered(tape, w, seqs, state, points), skipped));
   const Var gated = points.pass(tape, "gated", mul(tape, y, x0));
   return points.pass(tape, "out", linear(tape, gated, out_proj_.weight, out_proj_.bias));
 }

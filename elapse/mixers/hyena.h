@@ -28,8 +28,8 @@ struct HyenaConfig {
 // code's options: one head, no MLP between, no activation, no `shift`, filters not normalised, z
 // and delta not trained.
 //
-// A token sees the last l_max tokens, its own included, and nothing before them. Published models
-// are given no longer sequences.
+// A token sees the w of the last l_max tokens, its own included, and nothing before them, however
+// long sequences are; published models are given none that are longer.
 class Hyena final : public Mixer {
  public:
   // Adds its parameters under `prefix`, drawn from `random` in their order as PyTorch starts

@@ -61,8 +61,7 @@ int64_t state_size(const ModelConfig& c, int64_t) {
 
 }  // namespace
 
-constinit const MixerForm kHyenaForm = {"hyena", "Hyena",          "hyena",
-                                        kFields, set_defaults,     read,
-                                        write,   visit_parameters, state_size};
+constinit const MixerForm kHyenaForm = {"hyena", "Hyena", "hyena",          kFields,   set_defaults,
+                                        read,    write,   visit_parameters, state_size};
 
 }  // namespace elapse

@@ -35,9 +35,9 @@ class Model {
     std::vector<Var> outs;
     int64_t begin = 0;
     for (const int64_t length : pieces) {
-      const Sequences seqs =
-          state == nullptr ? make_sequences(device_, {length})
-                           : make_sequences(device_, {length}, {begin == 0 ? start : 0}, {0});
+      const Sequences seqs = state == nullptr
+                                 ? make_sequences(device_, {length})
+                                 : make_sequences(device_, {length}, {begin == 0 ? start : 0}, {0});
       const Var part = slice_rows(tape, u, begin, begin + length);
       outs.push_back(mixer_.forward(tape, part, seqs, state, PointScope()));
       begin += length;
@@ -118,11 +118,11 @@ TEST(Hyena, SeesTheLastTokensAlone) {
 std::pair<int64_t, std::vector<float>> decoded(bool frozen) {
   Device device("cpu", 1);
   Random random(3);
-  Parameters drawn, frozen_ones(Parameters::Source{
-                        [&](const std::string& name, const Shape&, ParameterUse) {
-                          return drawn.find(name)->var.value();
-                        },
-                        false});
+  Parameters drawn,
+      frozen_ones(Parameters::Source{[&](const std::string&name, const Shape&, ParameterUse) {
+                                       return drawn.find(name)->var.value();
+                                     },
+                                     false});
   const Hyena trained(device, kConfig, 2, DType::f32, "", random, drawn);
   const Hyena loaded(device, kConfig, 2, DType::f32, "", random, frozen_ones);
   const Hyena& mixer = frozen ? loaded : trained;

@@ -403,8 +403,8 @@ TEST(ModelConfig, wavenet_in_a_form_of_our_own) {
 }
 
 TEST(ModelConfig, hyena_in_a_form_of_our_own) {
-  const ModelConfig c = parsed(original(
-      R"(, "ssm_cfg": {"layer": "hyena", "l_max": 40, "filter_order": 5, "emb_dim": 7})"));
+  const ModelConfig c = parsed(
+      original(R"(, "ssm_cfg": {"layer": "hyena", "l_max": 40, "filter_order": 5, "emb_dim": 7})"));
   EXPECT_EQ(c.l_max, 40);
   EXPECT_EQ(c.filter_order, 5);
   EXPECT_EQ(c.emb_dim, 7);

@@ -19,11 +19,10 @@ const Layout kLayouts[] = {
     {{2, 1}},   {{5, 1}, 3},   {{1, 20000}, 5}, {{2, 2, 3, 4}},
 };
 
-constexpr Unary kUnaries[] = {Unary::exp,         Unary::neg_exp,      Unary::relu,
-                              Unary::silu,        Unary::softplus,     Unary::gelu,
-                              Unary::gelu_tanh,   Unary::sigmoid,      Unary::tanh,
-                              Unary::log_sigmoid, Unary::elu_plus_one, Unary::reciprocal,
-                              Unary::sine};
+constexpr Unary kUnaries[] = {
+    Unary::exp,          Unary::neg_exp,    Unary::relu,    Unary::silu, Unary::softplus,
+    Unary::gelu,         Unary::gelu_tanh,  Unary::sigmoid, Unary::tanh, Unary::log_sigmoid,
+    Unary::elu_plus_one, Unary::reciprocal, Unary::sine};
 // The slope of SiLU, s (1 + x (1 - s)), has the rounding of s times x, which is below 24.
 constexpr double kUnaryTolerance = (8 + 24) * kEpsilon;
 
