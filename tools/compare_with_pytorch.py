@@ -5,11 +5,11 @@
 Both train the model of `elapse bench train.<mixer>-256x4`: byte embeddings, 4 residual layers of
 d_model 256 (RMSNorm, mixer, projection), tied head, next-token loss over 8 sequences of 256, clipped
 gradients, AdamW. PyTorch's mixers are its own nn.RNN, nn.LSTM and nn.GRU, and those that
-tools/pytorch_mixers.py writes in plain PyTorch: WaveNet with conv1d; S4D and Hyena with torch.fft; attention,
-with an MLP in each layer as in Transformer++, of products and a softmax; linear attention and Mamba
-token by token, as the reference implementations of their recurrences do (and linear attention in
-chunks, by their parallel forms: NAME.chunked). The two take turns, and the best of each counts, so
-that both meet the same machine.
+tools/pytorch_mixers.py writes in plain PyTorch: WaveNet with conv1d; S4D and Hyena with torch.fft;
+attention, with an MLP in each layer as in Transformer++, of products and a softmax; linear attention
+and Mamba token by token, as the reference implementations of their recurrences do (and linear
+attention in chunks, by their parallel forms: NAME.chunked). The two take turns, and the best of each
+counts, so that both meet the same machine.
 
     /usr/bin/python3 tools/compare_with_pytorch.py [--threads 2] [--rounds 3] [MIXER ...]
 

@@ -53,8 +53,9 @@ Parameters are exact in float32. `expected.safetensors` holds, in float64 but wh
 
 The state of recurrent mixers has one part, `cell`, in place of `h` and `conv`; that of `wavenet`
 too, `queue`, a ring in which the row of position p stands at p modulo its rows; that of `hyena` has
-`conv` and `queue`, whose rows stand in their order; `linear_attention` has `h` and `z`, `s4d`, `retnet` and `gla` have `h`. Attention has none: its packed sequences start
-after the tokens `packed.past_ids` of `packed.past_lengths`, through which no gradient goes.
+`conv` and `queue`, whose rows stand in their order; `linear_attention` has `h` and `z`, `s4d`,
+`retnet` and `gla` have `h`. Attention has none: its packed sequences start after the tokens
+`packed.past_ids` of `packed.past_lengths`, through which no gradient goes.
 
 Points of (tokens, d_inner, d_state) are those of layer 1 in the packed case, for size. AdamW: lr
 1e-3, betas 0.9 0.95, eps 1e-8, decay 0.1 but none on A_log, B, C, D, biases and norms, gradient norm
@@ -1074,8 +1075,7 @@ def main():
         cfg = mixer.ssm_cfg()
         make(cfg["layer"], seed,
              Config(d_model=mixer.d_model, n_layers=3 if cfg["layer"] == "wavenet" else 2,
-                    vocab_size=21,
-                    expand=0, d_state=0, d_conv=0, dt_rank=0, vocab=24, own=mixer),
+                    vocab_size=21, expand=0, d_state=0, d_conv=0, dt_rank=0, vocab=24, own=mixer),
              write_original, cfg)
     (FIXTURES / "README.md").write_text(README)
 
