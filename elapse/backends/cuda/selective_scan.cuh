@@ -362,8 +362,8 @@ struct Factors {
 // What a large GPU runs at a time, in warps: 132 multiprocessors with three blocks each.
 inline constexpr int64_t kWarpsAtATime = 132 * 3 * kWarps;
 // Tokens of a chunk, as shapes alone say: sequences are cut where there are too few for those
-// warps, and into no more chunks than run at a time.
-int64_t chunk_for(const ScanInputs& in);
+// warps, and then into as many chunks as run at a time with `blocks` wide blocks a multiprocessor.
+int64_t chunk_for(const ScanInputs& in, int64_t blocks);
 inline bool is_whole(const ScanInputs& in, int64_t chunk) { return in.seqs.max_len <= chunk; }
 inline int64_t chunk_rows(const ScanInputs& in, int64_t chunk) {
   return (is_whole(in, chunk) ? 0 : in.seqs.tokens / chunk) + in.seqs.count();

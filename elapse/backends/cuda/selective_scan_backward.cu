@@ -508,7 +508,7 @@ void selective_scan_backward(Device& device, const ScanBackward& args) {
   TapViews views(device);
   const bool active = any_active_backward(args.taps);
   const Taps taps = view_taps(views, args.taps, d_inner, d_state);
-  const int64_t chunk = chunk_for(args.in);
+  const int64_t chunk = chunk_for(args.in, 1);
   const Factors factors(device, args.in);
   Tensor dstart;
   if (args.dpool) dstart = device.empty(DType::f32, {n_seqs, d_inner, d_state});

@@ -259,13 +259,14 @@ Rows<const T> rows_of(const Tensor& t) {
 Factors::Factors(Device& device, const ScanInputs& in)
     : B(padded(device, in.B)), C(padded(device, in.C)) {}
 
-int64_t chunk_for(const ScanInputs& in) {
+int64_t chunk_for(const ScanInputs& in, int64_t blocks) {
   constexpr int64_t kLeast = 128, kStep = ScanForward::kCheckpointEvery;
   const int64_t across = divide_up(in.A.dim(0), Sizes(in.A.dim(1)).channels);
   const int64_t at_once = std::max(int64_t{1}, kWarpsAtATime / across);  // chunks
   const int64_t share = divide_up(in.seqs.tokens, at_once);
   const bool whole = 2 * in.seqs.max_len <= 3 * share;
-  const int64_t tokens = std::max(kLeast, whole ? in.seqs.max_len : share);
+  const int64_t cut = divide_up(in.seqs.tokens, blocks * at_once);
+  const int64_t tokens = std::max(kLeast, whole ? in.seqs.max_len : cut);
   return divide_up(tokens, kStep) * kStep;
 }
 

@@ -307,7 +307,7 @@ void selective_scan_forward(Device& device, const ScanForward& args) {
   const int64_t d_inner = args.in.A.dim(0), d_state = args.in.A.dim(1);
   if (args.in.seqs.count() == 0 || d_inner == 0) return;
   if (step_forward(device, args)) return;
-  const int64_t chunk = chunk_for(args.in);
+  const int64_t chunk = chunk_for(args.in, d_state <= kWideStates ? 2 : 1);
   const Factors factors(device, args.in);
   Tensor carries;
   if (args.in.seqs.max_len > chunk) {

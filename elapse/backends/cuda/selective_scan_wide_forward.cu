@@ -128,7 +128,7 @@ struct Help {
     fetch(0);
     fetch(1);
     __pipeline_wait_prior(1);
-    meet_helpers();
+    meet();
     prepare(0);
     __pipeline_wait_prior(0);
     meet();
@@ -215,6 +215,7 @@ struct Walk {
     const Forward<T>& a = block.a;
     int64_t checkpoint = checkpoint_begin(block.chunk.first, block.chunk.s) +
                          (block.chunk.begin - block.chunk.first) / kTile;
+    meet();  // where helpers wait for what each has fetched
     meet();
     for (int tile = 0; tile < block.tiles; ++tile) {
       if (a.checkpoints != nullptr) {
