@@ -67,7 +67,8 @@ PointPass PointPass::step(const std::vector<int64_t>& sequences, const std::vect
   for (int64_t& row : logit_rows) {
     if (!logit_row_of_.empty()) row = logit_row_of_[static_cast<size_t>(row)];
   }
-  for (const auto& [name, whole] : touched_) {
+  for (const auto& touched : touched_) {
+    const auto& whole = touched.second;
     auto point = std::make_shared<Point>(*whole);
     const auto pick = [&](PointPart& part) {
       if (whole->axis == Axis::none) return;
@@ -86,7 +87,7 @@ PointPass PointPass::step(const std::vector<int64_t>& sequences, const std::vect
     if (point->value) pick(point->value->part);
     if (point->gradient) pick(point->gradient->part);
     for (PointChange& change : point->edits) pick(change.part);
-    pass.touched_[name] = std::move(point);
+    pass.touched_[touched.first] = std::move(point);
   }
   return pass;
 }

@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <cmath>
 #include <optional>
-#include <ranges>
 
 #include "elapse/model/checkpoint.h"
 #include "elapse/train/predict.h"
@@ -77,9 +76,9 @@ std::string first_non_finite(const LanguageModel& model, const TokenBatch& batch
   Tape tape(model.device(), false);
   const Tensor loss = predict_loss(tape, model, batch).value();
   if (!is_finite(model.device(), loss)) return "the loss itself";
-  for (const Parameter& p : std::views::reverse(parameters)) {
-    if (p.var.grad() && !is_finite(model.device(), p.var.grad())) {
-      return fmt::format("gradient of \"{}\"", p.name);
+  for (auto p = parameters.rbegin(); p != parameters.rend(); ++p) {
+    if (p->var.grad() && !is_finite(model.device(), p->var.grad())) {
+      return fmt::format("gradient of \"{}\"", p->name);
     }
   }
   return "none that can be found again";
