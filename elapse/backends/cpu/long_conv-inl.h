@@ -33,8 +33,9 @@ HWY_INLINE SignalSize SizeOf(hn::Vec<hn::RebindToSigned<D>> largest_bits) {
   const auto special = hn::Eq(exponent, hn::Set(di, kSpecial));
   const auto within = hn::Min(hn::Max(exponent, hn::Set(di, kOne)), hn::Set(di, 253 * kOne));
   const auto inverse = hn::Sub(hn::Set(di, 254 * kOne), within);
-  return {hn::BitCast(D(), hn::IfThenElse(special, exponent | hn::Set(di, kOne - 1), within)),
-          hn::BitCast(D(), hn::IfThenZeroElse(special, inverse))};
+  return {
+      hn::BitCast(D(), hn::IfThenElse(special, hn::Or(exponent, hn::Set(di, kOne - 1)), within)),
+      hn::BitCast(D(), hn::IfThenZeroElse(special, inverse))};
 }
 
 // The channels from e on, as many as `lanes` has, of the sequences that share a transform: `second`
