@@ -19,6 +19,7 @@
 #include "elapse/generate/model_text.h"
 #include "elapse/io/file.h"
 #include "elapse/mixers/attention.h"
+#include "elapse/mixers/hyena.h"
 #include "elapse/model/checkpoint.h"
 #include "elapse/model/checkpoint_files.h"
 #include "elapse/text/byte_tokenizer.h"
@@ -76,15 +77,17 @@ std::unique_ptr<TokenSource> open_source(const TrainArguments& args, const Model
 }
 
 // A lower bound of the bytes that training takes: float32 weights with gradients and two moments,
-// and what each layer keeps of each token for backward: at least the stream that enters it, its
-// norm, and the mixer's output.
+// what each layer keeps of each token for backward: at least the stream that enters it, its norm,
+// and the mixer's output; and Hyena's two tables of lags.
 double least_bytes(const ModelConfig& c, int64_t tokens) {
   double weights = 0;  // which may be more than a whole number holds
   c.for_each_parameter([&](const std::string&, const Shape& shape) {
     weights += static_cast<double>(shape.numel());
   });
-  const double kept = 3 * static_cast<double>(c.n_layers) * static_cast<double>(c.d_model);
-  return sizeof(float) * (4 * weights + kept * static_cast<double>(tokens));
+  const auto layers = static_cast<double>(c.n_layers);
+  const double kept = 3 * layers * static_cast<double>(c.d_model);
+  const double lags = 2 * layers * static_cast<double>(c.l_max) * static_cast<double>(c.emb_dim);
+  return sizeof(float) * (4 * weights + kept * static_cast<double>(tokens) + lags);
 }
 
 // Tokens of the largest pass of any step.
@@ -164,7 +167,10 @@ ModelConfig new_config(const TrainArguments& args, const TrainConfig& train, int
   }
   if (args.l_max) {
     ELAPSE_CHECK(config.mixer == MixerKind::hyena, "--l-max: {} mixers have none", args.mixer);
-    ELAPSE_CHECK(*args.l_max >= 2, "--l-max: expected at least 2, found {}", *args.l_max);
+    const int64_t most = HyenaConfig::most_lags(config.d_model, config.emb_dim);
+    ELAPSE_CHECK(*args.l_max >= 2 && *args.l_max <= most,
+                 "--l-max: expected 2 to {} with --d-model {}, found {}", most, config.d_model,
+                 *args.l_max);
     config.l_max = *args.l_max;
   }
   config.d_intermediate = args.d_intermediate.value_or(config.d_intermediate);

@@ -120,9 +120,11 @@ void add_model_options(CLI::App& verb, TrainArguments& args) {
   };
   add_size("--d-model", args.d_model, "Width of the residual stream");
   add_size("--layers", args.n_layers, "Layers");
-  add_size("--d-state", args.d_state,
-           "State size of a channel: 16 unless given, 128 with mamba2, 64 with s4d and h3; not "
-           "every mixer has one");
+  add_size(
+      "--d-state", args.d_state,
+      "State size of a channel: 16 unless given, 128 with mamba2, 64 with s4d and h3, even "
+      "where their states are complex; with linear_attention, retnet and gla the channels of a "
+      "head's keys; other mixers have none");
   verb.add_option(
           "--selective", args.selective,
           "Which of a mamba mixer's dt, B and C depend on the token, with commas between, or "

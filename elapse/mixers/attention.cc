@@ -63,25 +63,19 @@ Attention::Attention(Device& device, const AttentionConfig& config, int64_t n_la
   const int64_t q_width = config.n_heads * config.head_dim;
   const int64_t kv_width = config.n_kv_heads * config.head_dim;
   using Use = ParameterUse;
-  const auto add = [&](const std::string& name, int64_t out, int64_t in, double deviation,
-                       bool bias) {
+  const NewParameters add = {device, dtype, prefix, random, parameters};
+  const auto add_projection = [&](const std::string& name, int64_t out, int64_t in,
+                                  double deviation, bool bias) {
     Projection projection;
-    projection.weight = parameters.add(prefix + name + ".weight", {out, in}, Use::matrix, [&] {
-      Values values(static_cast<size_t>(out * in));
-      for (double& value : values) value = deviation * random.normal();
-      return upload_rounded(device, dtype, values, {out, in});
-    });
-    if (bias) {
-      projection.bias = parameters.add(prefix + name + ".bias", {out}, Use::other,
-                                       [&] { return device.zeros(dtype, {out}); });
-    }
+    projection.weight = add.normal(name + ".weight", {out, in}, Use::matrix, deviation);
+    if (bias) projection.bias = add.constant(name + ".bias", {out}, Use::other, 0);
     return projection;
   };
   const double scaled = kDeviation / std::sqrt(2 * static_cast<double>(n_layers));
-  q_proj_ = add("q_proj", q_width, d_model, kDeviation, config.qkv_bias);
-  k_proj_ = add("k_proj", kv_width, d_model, kDeviation, config.qkv_bias);
-  v_proj_ = add("v_proj", kv_width, d_model, kDeviation, config.qkv_bias);
-  o_proj_ = add("o_proj", d_model, q_width, scaled, config.out_bias);
+  q_proj_ = add_projection("q_proj", q_width, d_model, kDeviation, config.qkv_bias);
+  k_proj_ = add_projection("k_proj", kv_width, d_model, kDeviation, config.qkv_bias);
+  v_proj_ = add_projection("v_proj", kv_width, d_model, kDeviation, config.qkv_bias);
+  o_proj_ = add_projection("o_proj", d_model, q_width, scaled, config.out_bias);
   if (config.positions == Positions::none) return;
   frequencies_ = rotary_frequencies(config.head_dim, config.rope_theta, config.rope_scaling);
   if (config.positions != Positions::xpos) return;

@@ -11,7 +11,8 @@ namespace elapse {
 enum class Positions : uint8_t {
   none,    // not at all, but for what the model adds to its input
   rotary,  // Su et al., 2021
-  xpos,    // Sun et al., 2022: rotary, and scales that let attention fade with the distance
+  xpos,    // Sun et al., 2022: rotary, and scales that let attention fade with the distance: up to
+           // position 24 521, where they would leave float32 no room; beyond, Error
 };
 
 struct AttentionConfig {

@@ -9,33 +9,6 @@
 #include "elapse/mixers/start.h"
 
 namespace elapse {
-namespace {
-
-constexpr double kDtMin = 1e-3, kDtMax = 0.1;
-
-// The same numbers for each of `rows` channels.
-template <class Of>
-Values repeated(const std::vector<std::complex<double>>& A, int64_t rows, Of&& of) {
-  Values values;
-  for (int64_t e = 0; e < rows; ++e) {
-    for (const std::complex<double>& a : A) values.push_back(of(a));
-  }
-  return values;
-}
-
-Values normal_values(Random& random, int64_t count, double deviation) {
-  Values values(static_cast<size_t>(count));
-  for (double& v : values) v = deviation * random.normal();
-  return values;
-}
-
-Values log_dt_values(Random& random, int64_t count) {
-  Values values(static_cast<size_t>(count));
-  for (double& v : values) v = random.uniform(std::log(kDtMin), std::log(kDtMax));
-  return values;
-}
-
-}  // namespace
 
 DiagonalParameters::DiagonalParameters(Device& device, DiagonalInit init, int64_t d_inner,
                                        int64_t d_state, DType dtype, const std::string& prefix,
@@ -45,27 +18,30 @@ DiagonalParameters::DiagonalParameters(Device& device, DiagonalInit init, int64_
   ELAPSE_CHECK(!is_complex(init) || d_state % 2 == 0,
                "d_state: expected an even number, two for each complex state, found {}", d_state);
   const int64_t n_states = is_complex(init) ? d_state / 2 : d_state;
+  ELAPSE_CHECK(d_state <= most_states(init), "d_state: expected at most {} with init {}, found {}",
+               most_states(init), name_of(init), d_state);
   // None decays: that would move poles and step sizes towards nothing in particular.
-  const auto add = [&](const std::string& name, Shape shape, auto&& start) {
-    return parameters.add(name, shape, ParameterUse::other,
-                          [&] { return upload_rounded(device, dtype, start(), shape); });
+  constexpr auto kUse = ParameterUse::other;
+  const NewParameters add = {device, dtype, prefix, random, parameters};
+  std::vector<std::complex<double>> A;
+  // of(a) of each state's a, and again for every channel.
+  const auto of_A = [&](auto of) {
+    return [&, of, next = size_t{0}]() mutable {
+      if (A.empty()) A = diagonal_values(init, d_state);
+      return of(A[next++ % A.size()]);
+    };
   };
-  const auto A = [&](auto of) { return repeated(diagonal_values(init, d_state), d_inner, of); };
   const Shape shape = {d_inner, n_states};
-  log_dt_ = add(prefix + "log_dt", {d_inner}, [&] { return log_dt_values(random, d_inner); });
+  log_dt_ = add.drawn("log_dt", {d_inner}, kUse, [&] { return log_dt_start(random); });
+  C_ = is_complex(init)
+           ? add.normal("C", {d_inner, n_states, 2}, kUse, std::sqrt(0.5))  // |C|^2 is 1 on average
+           : add.normal("C", shape, kUse);
+  log_A_real_ =
+      add.drawn("log_A_real", shape, kUse, of_A([](auto a) { return std::log(-a.real()); }));
   if (is_complex(init)) {
-    C_ = add(prefix + "C", {d_inner, n_states, 2}, [&] {  // |C|^2 is 1 on average
-      return normal_values(random, 2 * shape.numel(), std::sqrt(0.5));
-    });
-  } else {
-    C_ = add(prefix + "C", shape, [&] { return normal_values(random, shape.numel(), 1); });
+    A_imag_ = add.drawn("A_imag", shape, kUse, of_A([](auto a) { return a.imag(); }));
   }
-  log_A_real_ = add(prefix + "log_A_real", shape,
-                    [&] { return A([](auto a) { return std::log(-a.real()); }); });
-  if (is_complex(init)) {
-    A_imag_ = add(prefix + "A_imag", shape, [&] { return A([](auto a) { return a.imag(); }); });
-  }
-  D_ = add(D_name, {d_inner}, [&] { return normal_values(random, d_inner, 1); });
+  D_ = NewParameters{device, dtype, "", random, parameters}.normal(D_name, {d_inner}, kUse);
 }
 
 Var DiagonalParameters::run(Tape& tape, const Mixer& mixer, const Var& x, const Sequences& seqs,

@@ -8,60 +8,33 @@
 namespace elapse {
 namespace {
 
-using Matrix = std::vector<std::vector<double>>;
-
 constexpr double kRealPart = -0.5;
 
-// Of a symmetric matrix, ascending: Jacobi's rotations, each of which clears one place.
-std::vector<double> eigenvalues(Matrix m) {
-  const size_t n = m.size();
-  const auto rotate = [&](size_t p, size_t q) {
-    if (m[p][q] == 0) return;
-    const double theta = (m[q][q] - m[p][p]) / (2 * m[p][q]);
-    const double t = std::copysign(1 / (std::abs(theta) + std::hypot(theta, 1)), theta);
-    const double c = 1 / std::hypot(t, 1), s = t * c;
-    for (size_t k = 0; k < n; ++k) {
-      const double kp = m[k][p], kq = m[k][q];
-      m[k][p] = c * kp - s * kq;
-      m[k][q] = s * kp + c * kq;
-    }
-    for (size_t k = 0; k < n; ++k) {
-      const double pk = m[p][k], qk = m[q][k];
-      m[p][k] = c * pk - s * qk;
-      m[q][k] = s * pk + c * qk;
-    }
-  };
-  constexpr int kSweeps = 16;  // they converge quadratically
-  for (int sweep = 0; sweep < kSweeps; ++sweep) {
-    for (size_t p = 0; p < n; ++p) {
-      for (size_t q = p + 1; q < n; ++q) rotate(p, q);
-    }
-  }
-  std::vector<double> values;
-  for (size_t i = 0; i < n; ++i) values.push_back(m[i][i]);
-  std::sort(values.begin(), values.end());
-  return values;
-}
-
 // The normal part of HiPPO-LegS is -1/2 and an antisymmetric S with S[n][k] = -sqrt(n + 1/2)
-// sqrt(k + 1/2) below the diagonal: the squares of its frequencies, each twice, are the eigenvalues
-// of S^T S. Ascending.
+// sqrt(k + 1/2) below the diagonal. With w_n = sqrt(n + 1/2) v_n, the difference of two
+// neighbouring rows of S v = i f v is w_{n+1} (1 + i f / (n + 3/2)) = -w_n (1 - i f / (n + 1/2)),
+// factors of which only the angles matter: going around from the last row to the first, which the
+// sum of the two allows, the angles must close, and for an even N the frequencies f_j, j from 1 to
+// N / 2, are the solutions of
+//   sum over n < N of atan(f / (n + 1/2)) = pi (j - 1/2)
+// The sum is concave in f: from the solution before, Newton's steps never pass the next one.
 std::vector<double> legs_frequencies(int64_t d_state) {
-  const auto N = static_cast<size_t>(d_state);
-  const auto S = [](size_t n, size_t k) {
-    const double size = std::sqrt((static_cast<double>(n) + 0.5) * (static_cast<double>(k) + 0.5));
-    return n == k ? 0 : n > k ? -size : size;
-  };
-  Matrix square(N, std::vector<double>(N));
-  for (size_t i = 0; i < N; ++i) {
-    for (size_t j = 0; j < N; ++j) {
-      for (size_t k = 0; k < N; ++k) square[i][j] += S(k, i) * S(k, j);
-    }
-  }
-  const std::vector<double> squares = eigenvalues(std::move(square));
   std::vector<double> frequencies;
-  for (size_t i = 0; i < N; i += 2) {
-    frequencies.push_back(std::sqrt(std::max(0.0, (squares[i] + squares[i + 1]) / 2)));
+  double f = 0;
+  for (int64_t j = 1; j <= d_state / 2; ++j) {
+    const double wanted = std::numbers::pi * (static_cast<double>(j) - 0.5);
+    while (true) {
+      double sum = 0, slope = 0;
+      for (int64_t n = 0; n < d_state; ++n) {
+        const double p = static_cast<double>(n) + 0.5;
+        sum += std::atan(f / p);
+        slope += p / (p * p + f * f);
+      }
+      const double next = f + (wanted - sum) / slope;
+      if (next <= f) break;  // what is left is rounding
+      f = next;
+    }
+    frequencies.push_back(f);
   }
   return frequencies;
 }

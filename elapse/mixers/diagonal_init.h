@@ -29,6 +29,11 @@ inline std::optional<DiagonalInit> diagonal_init_named(std::string_view name) {
 }
 inline bool is_complex(DiagonalInit init) { return init != DiagonalInit::real; }
 
+// How large d_state may be: the legs take d_state^2 operations, which 4096 make a second of.
+constexpr int64_t most_states(DiagonalInit init) {
+  return init == DiagonalInit::legs ? 4096 : int64_t{1} << 24;
+}
+
 // Of a channel of d_state real numbers: d_state / 2 of a complex kind's, with positive imaginary
 // parts, each of which stands for its conjugate too; d_state real ones.
 std::vector<std::complex<double>> diagonal_values(DiagonalInit init, int64_t d_state);

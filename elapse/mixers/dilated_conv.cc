@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "elapse/mixers/dilated_conv.h"
 
-#include <cmath>
-
 #include "elapse/mixers/start.h"
 
 namespace elapse {
@@ -12,17 +10,13 @@ DilatedConv::DilatedConv(Device& device, const DilatedConvConfig& config, int64_
                          Parameters& parameters)
     : config_(config), dtype_(dtype) {
   const int64_t d_inner = config.d_inner, inputs = config.width * config.d_model;
-  const auto bound = [](int64_t count) { return 1 / std::sqrt(static_cast<double>(count)); };
   using Use = ParameterUse;
-  const auto add = [&](const char* name, Shape shape, Use use, double within) {
-    return parameters.add(prefix + name, shape, use, [&] {
-      return upload_rounded(device, dtype, uniform_values(random, shape.numel(), within), shape);
-    });
-  };
-  conv_weight_ = add("conv.weight", {2 * d_inner, inputs}, Use::matrix, bound(inputs));
-  conv_bias_ = add("conv.bias", {2 * d_inner}, Use::other, bound(inputs));
-  out_proj_ =
-      add("out_proj.weight", {config.d_model, d_inner}, Use::matrix, bound(d_inner * n_layers));
+  const NewParameters add = {device, dtype, prefix, random, parameters};
+  const double bound = linear_bound(inputs);
+  conv_weight_ = add.uniform("conv.weight", {2 * d_inner, inputs}, Use::matrix, bound);
+  conv_bias_ = add.uniform("conv.bias", {2 * d_inner}, Use::other, bound);
+  out_proj_ = add.uniform("out_proj.weight", {config.d_model, d_inner}, Use::matrix,
+                          linear_bound(d_inner * n_layers));
 }
 
 Var DilatedConv::forward(Tape& tape, const Var& u, const Sequences& seqs, const LayerState* state,

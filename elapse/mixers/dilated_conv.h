@@ -18,8 +18,11 @@ struct DilatedConvConfig {
 //   taps = (u[t - (width - 1) dilation], ..., u[t - dilation], u[t]);  [f, g] = conv taps + bias
 //   z = tanh(f) sigmoid(g);  out = out_proj z
 // The published layer has two projections of z: one is added to the stream that later layers read,
-// the other to a sum that the head reads. The backbone's stream is both: the head reads it after
-// the last layer.
+// the other to a sum of skips, which alone the head reads, past two more layers of 1 by 1. A mixer
+// here has one output, which is added to the backbone's stream, and the head reads the stream after
+// the last layer: the sum of all layers' outputs and of the embedding. That is the published model
+// with both projections the same; with different ones it has d_inner d_model parameters a layer
+// more, which a stream as wide as both sums together would hold.
 class DilatedConv final : public Mixer {
  public:
   // Adds its parameters under `prefix`, as PyTorch starts convolutions, drawn from `random` in

@@ -8,35 +8,22 @@
 #include "elapse/mixers/start.h"
 
 namespace elapse {
-namespace {
-
-// A tensor that starts uniform within 1 / sqrt(inputs), as PyTorch's layers do.
-Var add_uniform(Device& device, DType dtype, Random& random, Parameters& parameters,
-                const std::string& name, Shape shape, ParameterUse use, double bound) {
-  return parameters.add(name, shape, use, [&] {
-    return upload_rounded(device, dtype, uniform_values(random, shape.numel(), bound), shape);
-  });
-}
-
-}  // namespace
 
 H3::H3(Device& device, const H3Config& config, int64_t n_layers, DType dtype,
        const std::string& prefix, Random& random, Parameters& parameters)
     : config_(config), dtype_(dtype) {
   const int64_t d_model = config.d_model, d_state = config.d_state;
-  const double bound = 1 / std::sqrt(static_cast<double>(d_model));
-  const auto add = [&](const std::string& name, Shape shape, ParameterUse use, double within) {
-    return add_uniform(device, dtype, random, parameters, prefix + name, shape, use, within);
-  };
+  const NewParameters add = {device, dtype, prefix, random, parameters};
+  const double bound = linear_bound(d_model);
   const auto add_linear = [&](const std::string& name, double within) -> Linear {
-    return {add(name + ".weight", {d_model, d_model}, ParameterUse::matrix, within),
-            add(name + ".bias", {d_model}, ParameterUse::other, within)};
+    return {add.uniform(name + ".weight", {d_model, d_model}, ParameterUse::matrix, within),
+            add.uniform(name + ".bias", {d_model}, ParameterUse::other, within)};
   };
   q_ = add_linear("q_proj", bound);
   k_ = add_linear("k_proj", bound);
   v_ = add_linear("v_proj", bound);
-  shift_ = add("shift.weight", {d_model, 1, d_state}, ParameterUse::convolution,
-               1 / std::sqrt(static_cast<double>(d_state)));
+  shift_ = add.uniform("shift.weight", {d_model, 1, d_state}, ParameterUse::convolution,
+                       linear_bound(d_state));
   ssm_ = DiagonalParameters(device, config.init, d_model, d_state, dtype, prefix + "ssm_kernel.",
                             prefix + "D", random, parameters);
   output_ = add_linear("output_linear", bound / std::sqrt(static_cast<double>(n_layers)));

@@ -7,13 +7,14 @@
 
 #include "elapse/autograd/functions.h"
 #include "elapse/autograd/state_space.h"
+#include "elapse/core/error.h"
 #include "elapse/mixers/convolution.h"
 #include "elapse/mixers/start.h"
 
 namespace elapse {
 namespace {
 
-constexpr int64_t kShortTaps = 3;
+constexpr int64_t kShortTaps = HyenaConfig::kShortTaps;
 constexpr double kFirstFreq = 14;
 constexpr double kLeastBand = 1e-4;
 const double kSlowest = std::log(0.01) / 1.5, kFastest = std::log(0.01) / 0.3;
@@ -24,9 +25,20 @@ double evenly(double first, double last, int64_t count, int64_t i) {
   return first + (last - first) * static_cast<double>(i) / static_cast<double>(count - 1);
 }
 
-Var constant(Device& device, DType dtype, const Values& values, Shape shape) {
-  if (dtype == DType::f64) return Var(device.upload(values, shape));
-  return Var(device.upload(std::vector<float>(values.begin(), values.end()), shape));
+// (rows, columns) of value(row, column), not rounded further: these are no parameters.
+template <class T, class Of>
+Var table_of(Device& device, const Shape& shape, Of&& value) {
+  std::vector<T> values(static_cast<size_t>(shape.numel()));
+  for (size_t i = 0; i < values.size(); ++i) {
+    const auto at = static_cast<int64_t>(i);
+    values[i] = static_cast<T>(value(at / shape[1], at % shape[1]));
+  }
+  return Var(device.upload(values, shape));
+}
+template <class Of>
+Var table(Device& device, DType dtype, const Shape& shape, Of&& value) {
+  return dtype == DType::f64 ? table_of<double>(device, shape, value)
+                             : table_of<float>(device, shape, value);
 }
 
 }  // namespace
@@ -35,63 +47,62 @@ Hyena::Hyena(Device& device, const HyenaConfig& config, int64_t n_layers, DType 
              const std::string& prefix, Random& random, Parameters& parameters)
     : config_(config), dtype_(dtype) {
   const int64_t d_model = config.d_model, order = config.filter_order;
-  const auto bound = [](int64_t inputs) { return 1 / std::sqrt(static_cast<double>(inputs)); };
+  const int64_t most = HyenaConfig::most_lags(d_model, config.emb_dim);
+  ELAPSE_CHECK(config.l_max >= 2 && config.l_max <= most, "l_max: expected 2 to {}, found {}", most,
+               config.l_max);
   using Use = ParameterUse;
-  const auto add = [&](const std::string& name, Shape shape, Use use, auto&& start) {
-    return parameters.add(prefix + name, shape, use, [&] {
-      return upload_rounded(device, dtype, start(shape.numel()), shape);
-    });
-  };
-  const auto add_layer = [&](const std::string& name, Shape weight, Use use, double within) {
-    const auto uniform = [&](int64_t count) { return uniform_values(random, count, within); };
+  const NewParameters add = {device, dtype, prefix, random, parameters};
+  const auto add_layer = [&](const std::string& name, Shape weight, Use use, double bound) {
     Linear layer;
-    layer.weight = add(name + ".weight", weight, use, uniform);
-    layer.bias = add(name + ".bias", {weight[0]}, Use::other, uniform);
+    layer.weight = add.uniform(name + ".weight", weight, use, bound);
+    layer.bias = add.uniform(name + ".bias", {weight[0]}, Use::other, bound);
     return layer;
   };
-  in_proj_ = add_layer("in_proj", {3 * d_model, d_model}, Use::matrix, bound(d_model));
-  short_filter_ =
-      add_layer("short_filter", {3 * d_model, 1, kShortTaps}, Use::convolution, bound(kShortTaps));
-  D_ = add("filter_fn.bias", {d_model}, Use::other,
-           [&](int64_t count) { return normal_values(random, count); });
+  in_proj_ = add_layer("in_proj", {3 * d_model, d_model}, Use::matrix, linear_bound(d_model));
+  short_filter_ = add_layer("short_filter", {3 * d_model, 1, kShortTaps}, Use::convolution,
+                            linear_bound(kShortTaps));
+  D_ = add.normal("filter_fn.bias", {d_model}, Use::other);
   const std::string mlp = "filter_fn.implicit_filter.";
-  mlp_[0] = add_layer(mlp + "0", {order, config.emb_dim}, Use::other, bound(config.emb_dim));
-  freq_ = add(mlp + "1.freq", {1, order}, Use::other,
-              [](int64_t count) { return Values(static_cast<size_t>(count), kFirstFreq); });
-  mlp_[1] = add_layer(mlp + "2", {order, order}, Use::other, bound(order));
-  mlp_[2] = add_layer(mlp + "4", {order, order}, Use::other, bound(order));
-  mlp_[3].weight = add(mlp + "6.weight", {d_model, order}, Use::other,
-                       [&](int64_t count) { return uniform_values(random, count, bound(order)); });
-  out_proj_ = add_layer("out_proj", {d_model, d_model}, Use::matrix, bound(d_model * n_layers));
+  const double order_bound = linear_bound(order);
+  mlp_[0] = add_layer(mlp + "0", {order, config.emb_dim}, Use::other, linear_bound(config.emb_dim));
+  freq_ = add.constant(mlp + "1.freq", {1, order}, Use::other, kFirstFreq);
+  mlp_[1] = add_layer(mlp + "2", {order, order}, Use::other, order_bound);
+  mlp_[2] = add_layer(mlp + "4", {order, order}, Use::other, order_bound);
+  mlp_[3].weight = add.uniform(mlp + "6.weight", {d_model, order}, Use::other, order_bound);
+  out_proj_ =
+      add_layer("out_proj", {d_model, d_model}, Use::matrix, linear_bound(d_model * n_layers));
 
-  Values delta;
-  for (int64_t e = 0; e < d_model; ++e) delta.push_back(evenly(kSlowest, kFastest, d_model, e));
-  delta_ = constant(device, dtype, delta, {d_model, 1});
+  delta_ = table(device, dtype, {d_model, 1},
+                 [&](int64_t e, int64_t) { return evenly(kSlowest, kFastest, d_model, e); });
   nearest_first_ = lags(device, false);
   furthest_first_ = lags(device, true);
-  if (!mlp_[3].weight.needs_grad()) {
+  if (filter_is_frozen()) {
     Tape tape(device, false);
     kept_filter_ = filter(tape, furthest_first_);
   }
 }
 
+bool Hyena::filter_is_frozen() const {
+  return !freq_.needs_grad() && std::none_of(mlp_.begin(), mlp_.end(), [](const Linear& map) {
+    return map.weight.needs_grad() || (map.bias && map.bias.needs_grad());
+  });
+}
+
 Hyena::Lags Hyena::lags(Device& device, bool furthest_first) const {
   const int64_t l_max = config_.l_max, bands = (config_.emb_dim - 1) / 2;
-  Values features, ts;
-  for (int64_t row = 0; row < l_max; ++row) {
-    const auto lag = static_cast<double>(furthest_first ? l_max - 1 - row : row);
-    const double t = lag / static_cast<double>(l_max - 1);
-    const double angle = 2 * std::numbers::pi * lag / static_cast<double>(l_max);
-    const auto of_band = [&](int64_t band) {
-      return angle * evenly(kLeastBand, static_cast<double>(bands - 1), bands, band);
-    };
-    ts.push_back(t);
-    features.push_back(t);
-    for (int64_t i = 0; i < bands; ++i) features.push_back(std::cos(of_band(i)));
-    for (int64_t i = 0; i < bands; ++i) features.push_back(-std::sin(of_band(i)));
-  }
-  return {constant(device, dtype_, features, {l_max, config_.emb_dim}),
-          constant(device, dtype_, ts, {1, l_max})};
+  const auto lag = [=](int64_t row) {
+    return static_cast<double>(furthest_first ? l_max - 1 - row : row);
+  };
+  const auto t = [=](int64_t row) { return lag(row) / static_cast<double>(l_max - 1); };
+  const auto feature = [=](int64_t row, int64_t i) {
+    if (i == 0) return t(row);
+    const double angle = 2 * std::numbers::pi * lag(row) / static_cast<double>(l_max);
+    const int64_t band = (i - 1) % bands;
+    const double turned = angle * evenly(kLeastBand, static_cast<double>(bands - 1), bands, band);
+    return i <= bands ? std::cos(turned) : -std::sin(turned);
+  };
+  return {table(device, dtype_, {l_max, config_.emb_dim}, feature),
+          table(device, dtype_, {1, l_max}, [=](int64_t, int64_t row) { return t(row); })};
 }
 
 Var Hyena::filter(Tape& tape, const Lags& lags) const {

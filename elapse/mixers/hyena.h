@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <algorithm>
 #include <array>
 
 #include "elapse/core/random.h"
@@ -9,9 +10,18 @@ namespace elapse {
 
 struct HyenaConfig {
   int64_t d_model = 0;
-  int64_t l_max = 0;         // tokens that one sees, its own included; from 2 on
+  int64_t l_max = 0;         // tokens that one sees, its own included; from 2 to kMostLags
   int64_t filter_order = 0;  // channels of the MLP that makes the filter
   int64_t emb_dim = 0;       // numbers that say a lag to it; odd, from 3 on
+
+  static constexpr int64_t kShortTaps = 3;
+  // No weight's shape depends on l_max, but tables of l_max emb_dim numbers, filters and states of
+  // l_max d_model do: neither may have more than kMostNumbers. The longest that is published,
+  // HyenaDNA's of a million tokens and 256 channels, fits.
+  static constexpr int64_t kMostLags = int64_t{1} << 20, kMostNumbers = int64_t{1} << 28;
+  static constexpr int64_t most_lags(int64_t d_model, int64_t emb_dim) {
+    return std::min(kMostLags, kMostNumbers / std::max(d_model, emb_dim));
+  }
 };
 
 // The Hyena operator of order 2 (Poli, Massaroli, Nguyen, Fu, Dao, Baccus, Bengio, Ermon and Re,
@@ -58,6 +68,7 @@ class Hyena final : public Mixer {
   };
 
   Lags lags(Device& device, bool furthest_first) const;
+  bool filter_is_frozen() const;
   Var filter(Tape& tape, const Lags& lags) const;  // (d_model, lags)
   // K * w, from the state's part "queue" and into it.
   Var long_filtered(Tape& tape, const Var& w, const Sequences& seqs, const LayerState* state,

@@ -8,14 +8,10 @@
 namespace elapse {
 namespace {
 
-constexpr int64_t kLowRank = 16;          // of gla's decays
 constexpr double kDecayTemperature = 16;  // sigmoid's root
 constexpr double kNormaliserEps = 1e-6;   // as the authors' code has it
 
 using Use = ParameterUse;
-
-// PyTorch's of a linear map.
-double bound_for(int64_t inputs) { return 1 / std::sqrt(static_cast<double>(inputs)); }
 
 }  // namespace
 
@@ -25,42 +21,35 @@ LinearAttention::LinearAttention(Device& device, const LinearAttentionConfig& co
     : config_(config), dtype_(dtype) {
   const int64_t d_model = config.d_model, keys = config.keys(), d_inner = config.d_inner();
   const bool plain = is(LinearAttentionKind::plain);
-  const auto uniform = [&](const char* name, Shape shape, Use use, double bound) {
-    return parameters.add(prefix + name, shape, use, [&] {
-      return upload_rounded(device, dtype, uniform_values(random, shape.numel(), bound), shape);
-    });
-  };
+  const NewParameters add = {device, dtype, prefix, random, parameters};
   const auto matrix = [&](const char* name, int64_t rows, int64_t columns, double gain) {
     const double xavier = gain * std::sqrt(6 / static_cast<double>(rows + columns));
-    return uniform(name, {rows, columns}, Use::matrix, plain ? bound_for(columns) : xavier);
+    return add.uniform(name, {rows, columns}, Use::matrix, plain ? linear_bound(columns) : xavier);
   };
   const double gain = std::exp2(-2.5);
   q_proj_ = matrix("q_proj.weight", keys, d_model, gain);
   k_proj_ = matrix("k_proj.weight", keys, d_model, gain);
   v_proj_ = matrix("v_proj.weight", d_inner, d_model, gain);
   if (!plain) g_proj_ = matrix("g_proj.weight", d_inner, d_model, gain);
-  const Tensor ones = device.empty(dtype, {config.d_v});
-  fill(device, {ones, 1});
   if (is(LinearAttentionKind::gla)) {
-    gk_low_ = matrix("gk_proj.0.weight", kLowRank, d_model, gain);
-    gk_proj_ = matrix("gk_proj.1.weight", keys, kLowRank, gain);
-    gk_bias_ = uniform("gk_proj.1.bias", {keys}, Use::other, bound_for(kLowRank));
-    norm_weight_ =
-        parameters.add(prefix + "g_norm.weight", ones.shape(), Use::other, [&] { return ones; });
+    gk_low_ = matrix("gk_proj.0.weight", config.kLowRank, d_model, gain);
+    gk_proj_ = matrix("gk_proj.1.weight", keys, config.kLowRank, gain);
+    gk_bias_ = add.uniform("gk_proj.1.bias", {keys}, Use::other, linear_bound(config.kLowRank));
+    norm_weight_ = add.constant("g_norm.weight", {config.d_v}, Use::other, 1);
   } else {
     log_decay_ = Var(log_decays(device));
     zeros_ = Var(device.zeros(dtype, {config.n_heads}));
-    norm_weight_ = Var(ones);
+    norm_weight_ = filled(device, dtype, {config.d_v}, 1);
   }
   const double rescale = std::sqrt(static_cast<double>(n_layers));
-  const double out = plain ? bound_for(d_inner) / rescale
+  const double out = plain ? linear_bound(d_inner) / rescale
                            : std::sqrt(6 / static_cast<double>(d_model + d_inner)) / 2 / rescale;
-  o_proj_ = uniform("o_proj.weight", {d_model, d_inner}, Use::matrix, out);
+  o_proj_ = add.uniform("o_proj.weight", {d_model, d_inner}, Use::matrix, out);
 }
 
 // Of each head, not rounded: these are no parameters.
 Tensor LinearAttention::log_decays(Device& device) const {
-  Values values(static_cast<size_t>(config_.n_heads), 0.0);
+  std::vector<double> values(static_cast<size_t>(config_.n_heads), 0.0);
   for (size_t i = 0; i < values.size() && is(LinearAttentionKind::retnet); ++i) {
     values[i] = std::log1p(-std::exp2(-5 - static_cast<double>(i)));
   }
@@ -94,7 +83,7 @@ Var LinearAttention::fixed_decay(Tape& tape, const Memory& names, const Heads& h
                                  const Sequences& seqs, const LayerState* state,
                                  const PointScope& points) const {
   const SsdVars in = {.x = heads.v,
-                      .dt_raw = constant(tape, 0, {seqs.tokens, config_.n_heads}),
+                      .dt_raw = filled(tape.device(), dtype_, {seqs.tokens, config_.n_heads}, 0),
                       .dt_bias = zeros_,
                       .A = log_decay_,
                       .B = heads.k,
@@ -123,7 +112,7 @@ Var LinearAttention::chosen_decay(Tape& tape, const Heads& heads, const Var& u,
                                   const PointScope& points) const {
   const Var low = points.pass(tape, "decay_low", linear(tape, u, gk_low_, Var()));
   const Var pre = points.pass(tape, "decay_pre", linear(tape, low, gk_proj_, gk_bias_));
-  const Var temperature = constant(tape, 1 / kDecayTemperature, {1, 1});
+  const Var temperature = filled(tape.device(), dtype_, {1, 1}, 1 / kDecayTemperature);
   const GlaVars in = {heads.q, heads.k, heads.v, mul(tape, log_sigmoid(tape, pre), temperature)};
   GlaTaps taps;
   if (points.looks()) {
@@ -145,10 +134,11 @@ Var LinearAttention::normalised(Tape& tape, const Heads& heads, const Var& reado
                                 const Sequences& seqs, const LayerState* state,
                                 const PointScope& points) const {
   const int64_t rows = seqs.tokens * config_.n_heads;
-  const Heads of_ones = {heads.q, heads.k, constant(tape, 1, {seqs.tokens, config_.n_heads})};
+  const Heads of_ones = {heads.q, heads.k,
+                         filled(tape.device(), dtype_, {seqs.tokens, config_.n_heads}, 1)};
   const Memory names = {"z", "z_start", nullptr, nullptr, "z", nullptr};
   const Var sum = fixed_decay(tape, names, of_ones, seqs, state, points);
-  const Var eps = constant(tape, kNormaliserEps, {1, 1});
+  const Var eps = filled(tape.device(), dtype_, {1, 1}, kNormaliserEps);
   const Var normaliser = points.pass(tape, "normaliser", add(tape, sum, eps));
   const Var share = reshape(tape, reciprocal(tape, normaliser), {rows, 1});
   const Var y = mul(tape, reshape(tape, readout, {rows, config_.d_v}), share);
@@ -165,12 +155,6 @@ Var LinearAttention::gated(Tape& tape, const Var& readout, const Var& u,
   const Var g = points.pass(tape, "g", linear(tape, u, g_proj_, Var()));
   const Var gate = points.pass(tape, "gate", silu(tape, g));
   return points.pass(tape, "gated", mul(tape, gate, norm));
-}
-
-Var LinearAttention::constant(Tape& tape, double value, Shape shape) const {
-  const Tensor t = tape.device().empty(dtype_, shape);
-  fill(tape.device(), {t, value});
-  return Var(t);
 }
 
 LayerState LinearAttention::make_state(Device& device, int64_t slots, bool needs_grad) const {

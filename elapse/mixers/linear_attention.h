@@ -17,9 +17,10 @@ struct LinearAttentionConfig {
   LinearAttentionKind kind = LinearAttentionKind::plain;
   int64_t d_model = 0;
   int64_t n_heads = 1;
-  int64_t d_k = 0;         // of a head: channels of q and k
-  int64_t d_v = 0;         // of a head: channels of v
-  double norm_eps = 1e-5;  // of retnet's and gla's norm
+  int64_t d_k = 0;                         // of a head: channels of q and k
+  int64_t d_v = 0;                         // of a head: channels of v
+  double norm_eps = 1e-5;                  // of retnet's and gla's norm
+  static constexpr int64_t kLowRank = 16;  // of gla's decays, between its two maps
 
   int64_t keys() const { return n_heads * d_k; }
   int64_t d_inner() const { return n_heads * d_v; }
@@ -67,7 +68,6 @@ class LinearAttention final : public Mixer {
   Var normalised(Tape& tape, const Heads& heads, const Var& readout, const Sequences& seqs,
                  const LayerState* state, const PointScope& points) const;
   Var gated(Tape& tape, const Var& readout, const Var& u, const PointScope& points) const;
-  Var constant(Tape& tape, double value, Shape shape) const;
 
   LinearAttentionConfig config_;
   DType dtype_;

@@ -13,14 +13,9 @@
 namespace elapse {
 namespace {
 
-// A = -(1, ..., d_state) in every channel ("S4D-real").
-Values A_log_values(int64_t d_inner, int64_t d_state) {
-  Values values;
-  for (int64_t i = 0; i < d_inner * d_state; ++i) {
-    values.push_back(std::log(static_cast<double>(i % d_state + 1)));
-  }
-  return values;
-}
+// What the scan, which always has a z, is given where there is none: silu(64) is 64 to the last bit
+// in every dtype, and dividing by it rounds nothing.
+constexpr double kOpen = 64;
 
 }  // namespace
 
@@ -31,58 +26,43 @@ Mamba::Mamba(Device& device, const MambaConfig& config, int64_t n_layers, DType 
   const int64_t d_conv = config.d_conv, dt_rank = config.dt_rank;
   const int64_t in_rows = config.gate ? 2 * d_inner : d_inner;
   using Use = ParameterUse;
-  const auto add = [&](const char* name, Shape shape, Use use, auto&& start) {
-    return parameters.add(prefix + name, shape, use, [&] {
-      return upload_rounded(device, dtype, start(shape.numel()), shape);
-    });
-  };
-  const auto constant = [](double value) {
-    return [value](int64_t count) { return Values(static_cast<size_t>(count), value); };
-  };
-  const auto uniform_within = [&](double bound) {
-    return [&random, bound](int64_t count) { return uniform_values(random, count, bound); };
-  };
-  const auto linear_bound = [](int64_t in) { return 1 / std::sqrt(static_cast<double>(in)); };
-  A_log_ = add("A_log", {d_inner, d_state}, Use::other,
-               [&](int64_t) { return A_log_values(d_inner, d_state); });
-  D_ = add("D", {d_inner}, Use::other, constant(1));
-  in_proj_ =
-      add("in_proj.weight", {in_rows, d_model}, Use::matrix, uniform_within(linear_bound(d_model)));
-  if (config.bias) in_proj_bias_ = add("in_proj.bias", {in_rows}, Use::other, constant(0));
-  conv_weight_ = add("conv1d.weight", {d_inner, 1, d_conv}, Use::convolution,
-                     uniform_within(linear_bound(d_conv)));
+  const NewParameters add = {device, dtype, prefix, random, parameters};
+  // A = -(1, ..., d_state) in every channel ("S4D-real").
+  A_log_ = add.drawn("A_log", {d_inner, d_state}, Use::other, [d_state, i = int64_t{0}]() mutable {
+    return std::log(static_cast<double>(i++ % d_state + 1));
+  });
+  D_ = add.constant("D", {d_inner}, Use::other, 1);
+  in_proj_ = add.uniform("in_proj.weight", {in_rows, d_model}, Use::matrix, linear_bound(d_model));
+  if (config.bias) in_proj_bias_ = add.constant("in_proj.bias", {in_rows}, Use::other, 0);
+  conv_weight_ =
+      add.uniform("conv1d.weight", {d_inner, 1, d_conv}, Use::convolution, linear_bound(d_conv));
   if (config.conv_bias) {
-    conv_bias_ = add("conv1d.bias", {d_inner}, Use::other, uniform_within(linear_bound(d_conv)));
+    conv_bias_ = add.uniform("conv1d.bias", {d_inner}, Use::other, linear_bound(d_conv));
   }
   if (config.selective_rows() > 0) {
-    x_proj_ = add("x_proj.weight", {config.selective_rows(), d_inner}, Use::matrix,
-                  uniform_within(linear_bound(d_inner)));
+    x_proj_ = add.uniform("x_proj.weight", {config.selective_rows(), d_inner}, Use::matrix,
+                          linear_bound(d_inner));
   }
   if (config.selective_dt) {
-    dt_proj_ = add("dt_proj.weight", {d_inner, dt_rank}, Use::matrix,
-                   uniform_within(linear_bound(dt_rank)));
+    dt_proj_ =
+        add.uniform("dt_proj.weight", {d_inner, dt_rank}, Use::matrix, linear_bound(dt_rank));
   }
-  dt_bias_ = add("dt_proj.bias", {d_inner}, Use::other,
-                 [&](int64_t count) { return dt_bias_values(random, count); });
+  dt_bias_ =
+      add.drawn("dt_proj.bias", {d_inner}, Use::other, [&] { return dt_bias_start(random); });
   // As S4D starts them (Gu et al., 2022, "On the parameterization and initialization of diagonal
   // state space models").
-  if (!config.selective_B) B_ = add("B", {d_state}, Use::other, constant(1));
-  if (!config.selective_C) {
-    C_ = add("C", {d_state}, Use::other,
-             [&random](int64_t count) { return normal_values(random, count); });
-  }
-  out_proj_ = add("out_proj.weight", {d_model, d_inner}, Use::matrix,
-                  uniform_within(linear_bound(d_inner) / std::sqrt(static_cast<double>(n_layers))));
-  if (config.bias) out_proj_bias_ = add("out_proj.bias", {d_model}, Use::other, constant(0));
+  if (!config.selective_B) B_ = add.constant("B", {d_state}, Use::other, 1);
+  if (!config.selective_C) C_ = add.normal("C", {d_state}, Use::other);
+  out_proj_ = add.uniform("out_proj.weight", {d_model, d_inner}, Use::matrix,
+                          linear_bound(d_inner) / std::sqrt(static_cast<double>(n_layers)));
+  if (config.bias) out_proj_bias_ = add.constant("out_proj.bias", {d_model}, Use::other, 0);
   if (!A_log_.needs_grad()) {
     Tape tape(device, false);
     frozen_A_ = neg_exp(tape, A_log_);
   }
   if (config.norm_eps > 0) {
-    dt_ones_ =
-        Var(upload_rounded(device, dtype, Values(static_cast<size_t>(dt_rank), 1.0), {dt_rank}));
-    state_ones_ =
-        Var(upload_rounded(device, dtype, Values(static_cast<size_t>(d_state), 1.0), {d_state}));
+    dt_ones_ = filled(device, dtype, {dt_rank}, 1);
+    state_ones_ = filled(device, dtype, {d_state}, 1);
   }
 }
 
@@ -96,10 +76,14 @@ Var Mamba::forward(Tape& tape, const Var& u, const Sequences& seqs, const LayerS
   if (config_.gate) halves = split(tape, in, {config_.d_inner, config_.d_inner});
   const Var in_x = points.pass(tape, "in_x", halves[0]);
   const Var in_z = config_.gate ? points.pass(tape, "in_z", halves[1])
-                                : open_gate(tape, seqs.tokens, in.dtype());
+                                : filled(tape.device(), in.dtype(), in.shape(), kOpen);
   const Var x = points.pass(
       tape, "x", convolve(tape, *this, in_x, conv_weight_, conv_bias_, seqs, state, points));
-  const Var gated = points.pass(tape, "gated", scan(tape, x, in_z, seqs, state, points));
+  Var scanned = scan(tape, x, in_z, seqs, state, points);
+  if (!config_.gate) {
+    scanned = mul(tape, scanned, filled(tape.device(), in.dtype(), {1, 1}, 1 / kOpen));
+  }
+  const Var gated = points.pass(tape, "gated", scanned);
   return points.pass(tape, "out", linear(tape, gated, out_proj_, out_proj_bias_));
 }
 
@@ -135,14 +119,6 @@ Var Mamba::step(Tape& tape, const Var& u, const Sequences& seqs, const LayerStat
 }
 
 Var Mamba::A(Tape& tape) const { return frozen_A_ ? frozen_A_ : neg_exp(tape, A_log_); }
-
-// What the scan, which always has a z, is given where there is none: the z at which silu is 1.
-Var Mamba::open_gate(Tape& tape, int64_t tokens, DType dtype) const {
-  constexpr double kOpen = 1.2784645427610738;
-  const Tensor z = tape.device().empty(dtype, {tokens, config_.d_inner});
-  fill(tape.device(), {z, kOpen});
-  return Var(z);
-}
 
 // A row (columns) for every token.
 Var Mamba::same_at(Tape& tape, int64_t tokens, const Var& constant) const {

@@ -38,7 +38,8 @@ struct MambaConfig {
 // Without selection dt = softplus(dt_bias), and B and C are the same at every token: with none
 // selective the scan is a time-invariant state-space model with the real diagonal A of S4D-real,
 // whose B and C, as the selective ones, all channels share. Without a gate there is no z and
-// out = out_proj (selective_scan(x, dt, A, B, C, D)).
+// out = out_proj (selective_scan(x, dt, A, B, C, D)): the scan is given a z whose silu is a power
+// of two, which its output is divided by, without a rounding.
 class Mamba final : public Mixer {
  public:
   // Adds its parameters under `prefix` ("backbone.layers.0.mixer."), with the published
@@ -66,7 +67,6 @@ class Mamba final : public Mixer {
   Var step(Tape& tape, const Var& u, const Sequences& seqs, const LayerState& state) const;
   Var A(Tape& tape) const;
   Var same_at(Tape& tape, int64_t tokens, const Var& constant) const;
-  Var open_gate(Tape& tape, int64_t tokens, DType dtype) const;
   Var scan(Tape& tape, const Var& x, const Var& z, const Sequences& seqs, const LayerState* state,
            const PointScope& points) const;
   Var normed(Tape& tape, const Var& part, const Var& ones) const;

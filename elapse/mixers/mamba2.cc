@@ -12,12 +12,6 @@ namespace {
 
 constexpr double kLeastA = 1, kMostA = 16;  // -A starts uniform between them
 
-Values A_log_values(Random& random, int64_t count) {
-  Values values(static_cast<size_t>(count));
-  for (double& v : values) v = std::log(random.uniform(kLeastA, kMostA));
-  return values;
-}
-
 constexpr std::array<const char*, static_cast<size_t>(SsdPoint::count)> kSsdPointNames = {
     "dt_pre", "dt", "decay", "B_bar", "write", "h", "readout_h", "y"};
 
@@ -39,34 +33,23 @@ Mamba2::Mamba2(Device& device, const Mamba2Config& config, int64_t n_layers, DTy
   const int64_t d_model = config.d_model, d_inner = config.d_inner, n_heads = config.n_heads();
   const int64_t d_conv_inner = config.d_conv_inner(), in_rows = d_inner + d_conv_inner + n_heads;
   using Use = ParameterUse;
-  const auto add = [&](const char* name, Shape shape, Use use, auto&& start) {
-    return parameters.add(prefix + name, shape, use, [&] {
-      return upload_rounded(device, dtype, start(shape.numel()), shape);
-    });
-  };
-  const auto constant = [](double value) {
-    return [value](int64_t count) { return Values(static_cast<size_t>(count), value); };
-  };
-  const auto uniform_of = [&](int64_t inputs, double divisor) {
-    const double bound = 1 / std::sqrt(static_cast<double>(inputs)) / divisor;
-    return [&random, bound](int64_t count) { return uniform_values(random, count, bound); };
-  };
-  A_log_ = add("A_log", {n_heads}, Use::other,
-               [&](int64_t count) { return A_log_values(random, count); });
-  D_ = add("D", {config.D_by_channel ? d_inner : n_heads}, Use::other, constant(1));
-  dt_bias_ = add("dt_bias", {n_heads}, Use::other,
-                 [&](int64_t count) { return dt_bias_values(random, count); });
-  in_proj_ = add("in_proj.weight", {in_rows, d_model}, Use::matrix, uniform_of(d_model, 1));
-  if (config.bias) in_proj_bias_ = add("in_proj.bias", {in_rows}, Use::other, constant(0));
-  conv_weight_ = add("conv1d.weight", {d_conv_inner, 1, config.d_conv}, Use::convolution,
-                     uniform_of(config.d_conv, 1));
+  const NewParameters add = {device, dtype, prefix, random, parameters};
+  A_log_ = add.drawn("A_log", {n_heads}, Use::other,
+                     [&] { return std::log(random.uniform(kLeastA, kMostA)); });
+  D_ = add.constant("D", {config.D_by_channel ? d_inner : n_heads}, Use::other, 1);
+  dt_bias_ = add.drawn("dt_bias", {n_heads}, Use::other, [&] { return dt_bias_start(random); });
+  in_proj_ = add.uniform("in_proj.weight", {in_rows, d_model}, Use::matrix, linear_bound(d_model));
+  if (config.bias) in_proj_bias_ = add.constant("in_proj.bias", {in_rows}, Use::other, 0);
+  const double conv_bound = linear_bound(config.d_conv);
+  conv_weight_ =
+      add.uniform("conv1d.weight", {d_conv_inner, 1, config.d_conv}, Use::convolution, conv_bound);
   if (config.conv_bias) {
-    conv_bias_ = add("conv1d.bias", {d_conv_inner}, Use::other, uniform_of(config.d_conv, 1));
+    conv_bias_ = add.uniform("conv1d.bias", {d_conv_inner}, Use::other, conv_bound);
   }
-  norm_weight_ = add("norm.weight", {d_inner}, Use::other, constant(1));
-  out_proj_ = add("out_proj.weight", {d_model, d_inner}, Use::matrix,
-                  uniform_of(d_inner, std::sqrt(static_cast<double>(n_layers))));
-  if (config.bias) out_proj_bias_ = add("out_proj.bias", {d_model}, Use::other, constant(0));
+  norm_weight_ = add.constant("norm.weight", {d_inner}, Use::other, 1);
+  out_proj_ = add.uniform("out_proj.weight", {d_model, d_inner}, Use::matrix,
+                          linear_bound(d_inner) / std::sqrt(static_cast<double>(n_layers)));
+  if (config.bias) out_proj_bias_ = add.constant("out_proj.bias", {d_model}, Use::other, 0);
   if (!A_log_.needs_grad()) {
     Tape tape(device, false);
     frozen_A_ = neg_exp(tape, A_log_);

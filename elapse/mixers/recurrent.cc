@@ -21,19 +21,15 @@ Recurrent::Recurrent(Device& device, const RecurrentConfig& config, int64_t n_la
                      const std::string& prefix, Random& random, Parameters& parameters)
     : config_(config), dtype_(dtype) {
   const int64_t d_inner = config.d_inner, gates = gate_count(config.cell) * d_inner;
-  const double bound = 1 / std::sqrt(static_cast<double>(d_inner));
+  const double bound = linear_bound(d_inner);
   using Use = ParameterUse;
-  const auto add = [&](const char* name, Shape shape, Use use, double within) {
-    return parameters.add(prefix + name, shape, use, [&] {
-      return upload_rounded(device, dtype, uniform_values(random, shape.numel(), within), shape);
-    });
-  };
-  weight_ih_ = add("weight_ih_l0", {gates, config.d_model}, Use::matrix, bound);
-  weight_hh_ = add("weight_hh_l0", {gates, d_inner}, Use::matrix, bound);
-  bias_ih_ = add("bias_ih_l0", {gates}, Use::other, bound);
-  bias_hh_ = add("bias_hh_l0", {gates}, Use::other, bound);
-  out_proj_ = add("out_proj.weight", {config.d_model, d_inner}, Use::matrix,
-                  bound / std::sqrt(static_cast<double>(n_layers)));
+  const NewParameters add = {device, dtype, prefix, random, parameters};
+  weight_ih_ = add.uniform("weight_ih_l0", {gates, config.d_model}, Use::matrix, bound);
+  weight_hh_ = add.uniform("weight_hh_l0", {gates, d_inner}, Use::matrix, bound);
+  bias_ih_ = add.uniform("bias_ih_l0", {gates}, Use::other, bound);
+  bias_hh_ = add.uniform("bias_hh_l0", {gates}, Use::other, bound);
+  out_proj_ = add.uniform("out_proj.weight", {config.d_model, d_inner}, Use::matrix,
+                          bound / std::sqrt(static_cast<double>(n_layers)));
 }
 
 Var Recurrent::forward(Tape& tape, const Var& u, const Sequences& seqs, const LayerState* state,

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "elapse/mixers/s4d.h"
 
-#include <cmath>
-
 #include "elapse/autograd/functions.h"
 #include "elapse/mixers/start.h"
 
@@ -13,14 +11,12 @@ S4d::S4d(Device& device, const S4dConfig& config, DType dtype, const std::string
     : d_model_(config.d_model),
       ssm_(device, config.init, config.d_model, config.d_state, dtype, prefix + "kernel.",
            prefix + "D", random, parameters) {
-  const double bound = 1 / std::sqrt(static_cast<double>(config.d_model));
-  const auto add = [&](const char* name, Shape shape, ParameterUse use) {
-    return parameters.add(prefix + name, shape, use, [&] {
-      return upload_rounded(device, dtype, uniform_values(random, shape.numel(), bound), shape);
-    });
-  };
-  output_linear_ = add("output_linear.weight", {2 * d_model_, d_model_}, ParameterUse::matrix);
-  output_linear_bias_ = add("output_linear.bias", {2 * d_model_}, ParameterUse::other);
+  using Use = ParameterUse;
+  const NewParameters add = {device, dtype, prefix, random, parameters};
+  const double bound = linear_bound(d_model_);
+  output_linear_ =
+      add.uniform("output_linear.weight", {2 * d_model_, d_model_}, Use::matrix, bound);
+  output_linear_bias_ = add.uniform("output_linear.bias", {2 * d_model_}, Use::other, bound);
 }
 
 Var S4d::forward(Tape& tape, const Var& u, const Sequences& seqs, const LayerState* state,

@@ -15,32 +15,34 @@ constexpr double kDtMin = 1e-3, kDtMax = 0.1, kDtFloor = 1e-4;
 
 }  // namespace
 
-Values uniform_values(Random& random, int64_t count, double bound) {
-  Values values(static_cast<size_t>(count));
-  for (double& v : values) v = random.uniform(-bound, bound);
-  return values;
+Var filled(Device& device, DType dtype, Shape shape, double value) {
+  const Tensor t = device.empty(dtype, shape);
+  fill(device, {t, value});
+  return Var(t);
 }
 
-Values normal_values(Random& random, int64_t count) {
-  Values values(static_cast<size_t>(count));
-  for (double& v : values) v = random.normal();
-  return values;
+double linear_bound(int64_t inputs) { return 1 / std::sqrt(static_cast<double>(inputs)); }
+
+double log_dt_start(Random& random) { return random.uniform(std::log(kDtMin), std::log(kDtMax)); }
+
+double dt_bias_start(Random& random) {
+  const double dt = std::max(std::exp(log_dt_start(random)), kDtFloor);
+  return dt + std::log(-std::expm1(-dt));
 }
 
-Values dt_bias_values(Random& random, int64_t count) {
-  Values values(static_cast<size_t>(count));
-  for (double& v : values) {
-    const double dt = std::exp(random.uniform(std::log(kDtMin), std::log(kDtMax)));
-    const double floored = std::max(dt, kDtFloor);
-    v = floored + std::log(-std::expm1(-floored));
-  }
-  return values;
+Var NewParameters::constant(const std::string& name, const Shape& shape, ParameterUse use,
+                            double value) const {
+  return drawn(name, shape, use, [&] { return value; });
 }
 
-Tensor upload_rounded(Device& device, DType dtype, const Values& values, Shape shape) {
-  const std::vector<float> rounded(values.begin(), values.end());
-  if (dtype == DType::f32) return device.upload(rounded, shape);
-  return device.upload(Values(rounded.begin(), rounded.end()), shape);
+Var NewParameters::uniform(const std::string& name, const Shape& shape, ParameterUse use,
+                           double bound) const {
+  return drawn(name, shape, use, [&] { return random.uniform(-bound, bound); });
+}
+
+Var NewParameters::normal(const std::string& name, const Shape& shape, ParameterUse use,
+                          double deviation) const {
+  return drawn(name, shape, use, [&] { return deviation * random.normal(); });
 }
 
 Var run_from_starts(Tape& tape, const Mixer& mixer, const LayerState* state, const char* part,

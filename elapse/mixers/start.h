@@ -9,17 +9,45 @@
 // What mixers start from: published initial values, and states that somebody looks at.
 namespace elapse {
 
-using Values = std::vector<double>;
+// draw() for each element in order, rounded to float32, which every published checkpoint starts
+// from.
+template <class Draw>
+Tensor drawn_tensor(Device& device, DType dtype, const Shape& shape, Draw&& draw) {
+  std::vector<float> values(static_cast<size_t>(shape.numel()));
+  for (float& v : values) v = static_cast<float>(draw());
+  if (dtype == DType::f32) return device.upload(values, shape);
+  return device.upload(std::vector<double>(values.begin(), values.end()), shape);
+}
 
-Values uniform_values(Random& random, int64_t count, double bound);  // within -bound to bound
+Var filled(Device& device, DType dtype, Shape shape, double value);  // not trained
 
-Values normal_values(Random& random, int64_t count);  // mean 0, variance 1
+// 1 / sqrt(inputs): PyTorch starts maps of so many inputs uniform within it.
+double linear_bound(int64_t inputs);
 
-// softplus(value) is log-uniform over the published range of step sizes, 1e-3 to 0.1.
-Values dt_bias_values(Random& random, int64_t count);
+// The published range of step sizes is 1e-3 to 0.1: log dt uniform over it, and a bias whose
+// softplus is such a dt.
+double log_dt_start(Random& random);
+double dt_bias_start(Random& random);
 
-// Uploads values rounded to float32, which every published checkpoint starts from.
-Tensor upload_rounded(Device& device, DType dtype, const Values& values, Shape shape);
+// Adds a layer's parameters under `prefix`, drawn from `random` in the order of the calls.
+struct NewParameters {
+  Device& device;
+  DType dtype;
+  std::string prefix;
+  Random& random;
+  Parameters& parameters;
+
+  template <class Draw>
+  Var drawn(const std::string& name, const Shape& shape, ParameterUse use, Draw&& draw) const {
+    return parameters.add(prefix + name, shape, use,
+                          [&] { return drawn_tensor(device, dtype, shape, draw); });
+  }
+  Var constant(const std::string& name, const Shape& shape, ParameterUse use, double value) const;
+  // Within -bound to bound.
+  Var uniform(const std::string& name, const Shape& shape, ParameterUse use, double bound) const;
+  Var normal(const std::string& name, const Shape& shape, ParameterUse use,
+             double deviation = 1) const;
+};
 
 // run(seqs, pool), where `pool` is a part ("h") of the state, or empty without a state: zeros.
 // Where the point `name` of what sequences start from is edited, or its gradient is asked for, the

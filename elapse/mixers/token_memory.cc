@@ -51,13 +51,14 @@ std::shared_ptr<TokenMemory::Page> TokenMemory::own_copy(Tape& tape, const Page&
   return copy;
 }
 
-// The last page gets room for a row that nobody else sees.
-void TokenMemory::make_writable(Tape& tape, Chain& chain) const {
+// Where the next row goes, which nobody else sees: the last page, a copy of it or a new one.
+std::shared_ptr<TokenMemory::Page> TokenMemory::writable_page(Tape& tape,
+                                                              const Chain& chain) const {
   const int64_t used = chain.length % kPageTokens;
-  if (used == 0) return chain.pages.push_back(new_page(tape.device()));
-  std::shared_ptr<Page>& last = chain.pages.back();
-  if (last.use_count() == 1 && last->rows.needs_grad() == needs_grad_) return;
-  last = own_copy(tape, *last, used);
+  if (used == 0) return new_page(tape.device());
+  const std::shared_ptr<Page>& last = chain.pages.back();
+  if (last.use_count() == 1 && last->rows.needs_grad() == needs_grad_) return last;
+  return own_copy(tape, *last, used);
 }
 
 void TokenMemory::drop_unseen(Chain& chain) const {
@@ -68,28 +69,33 @@ void TokenMemory::drop_unseen(Chain& chain) const {
 
 void TokenMemory::append(Tape& tape, int64_t from, int64_t to, const Var& k, const Var& v,
                          int64_t begin, int64_t end) {
-  Chain next;
-  if (from == to) next = std::move(chains_[static_cast<size_t>(from)]);
-  else if (from != Sequences::kNoSlot) next = chain(from);
+  Chain& c = chains_[static_cast<size_t>(to)];
+  if (from != to) c = from == Sequences::kNoSlot ? Chain() : chain(from);
   while (begin < end) {
-    make_writable(tape, next);
-    const int64_t row = next.length % kPageTokens;
+    const int64_t row = c.length % kPageTokens;
     const int64_t count = std::min(end - begin, kPageTokens - row);
-    write_to_page(tape, k, v, begin, begin + count, next.pages.back()->rows, row);
-    next.length += count;
+    // It joins the others once it is written: what may throw stands before.
+    std::shared_ptr<Page> page = writable_page(tape, c);
+    write_to_page(tape, k, v, begin, begin + count, page->rows, row);
+    if (row == 0) c.pages.push_back(std::move(page));
+    else c.pages.back() = std::move(page);
+    c.length += count;
     begin += count;
-    drop_unseen(next);
+    drop_unseen(c);
   }
-  chains_[static_cast<size_t>(to)] = std::move(next);
 }
 
-void TokenMemory::adopt(int64_t to, const TokenMemory& other, int64_t from) {
+void TokenMemory::adopt(Device& device, int64_t to, const TokenMemory& other, int64_t from) {
   Chain next;
   if (from != Sequences::kNoSlot) next = other.chain(from);
+  const int64_t used = next.length % kPageTokens;
+  Tape tape(device, false);
   for (std::shared_ptr<Page>& page : next.pages) {
-    if (!needs_grad_ && page->rows.needs_grad()) {
-      page = std::make_shared<Page>(Page{Var(page->rows.value())});
-    }
+    if (needs_grad_ || !page->rows.needs_grad()) continue;
+    // Both go on writing to the last page; a full one stays as it is.
+    const bool is_written = used > 0 && page == next.pages.back();
+    page = is_written ? own_copy(tape, *page, used)
+                      : std::make_shared<Page>(Page{Var(page->rows.value())});
   }
   chains_[static_cast<size_t>(to)] = std::move(next);
 }

@@ -32,12 +32,13 @@ class TokenMemory {
   std::vector<PastPage> past(int64_t slot) const;
 
   // Tokens [begin, end) of k and v (tokens, width) after those of slot `from` (kNoSlot: none), into
-  // slot `to`, which may be the same.
+  // slot `to`, which may be the same. Where it throws, `to` remembers those before the page that it
+  // could not write.
   void append(Tape& tape, int64_t from, int64_t to, const Var& k, const Var& v, int64_t begin,
               int64_t end);
   // Slot `to` remembers what `other`'s slot `from` does (kNoSlot: nothing). Gradients flow from
   // here to there where both have them.
-  void adopt(int64_t to, const TokenMemory& other, int64_t from);
+  void adopt(Device& device, int64_t to, const TokenMemory& other, int64_t from);
   // A memory of its own with these slots; repeats allowed.
   TokenMemory fork(Device& device, const std::vector<int64_t>& slots) const;
   void reset();
@@ -65,7 +66,7 @@ class TokenMemory {
   static int64_t first_page(const Chain& chain);
   std::shared_ptr<Page> new_page(Device& device) const;
   std::shared_ptr<Page> own_copy(Tape& tape, const Page& page, int64_t rows) const;
-  void make_writable(Tape& tape, Chain& chain) const;
+  std::shared_ptr<Page> writable_page(Tape& tape, const Chain& chain) const;
   void drop_unseen(Chain& chain) const;
 
   DType dtype_;

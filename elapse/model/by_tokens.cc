@@ -102,7 +102,8 @@ State ByTokens::start_states(Tape& tape, const Batch& batch, const State* state)
       layer.parts[p].pool = add(tape, layer.parts[p].pool, loaded);
     }
     for (int64_t s = 0; layer.memory && s < batch.seqs.count(); ++s) {
-      layer.memory->adopt(s, *from.memory, batch.seqs.starts[static_cast<size_t>(s)]);
+      layer.memory->adopt(tape.device(), s, *from.memory,
+                          batch.seqs.starts[static_cast<size_t>(s)]);
     }
   }
   return states;
@@ -117,7 +118,7 @@ void ByTokens::end_states(Tape& tape, const Batch& batch, const State& states,
     }
     for (int64_t s = 0; to.memory && s < batch.seqs.count(); ++s) {
       const int64_t end = batch.seqs.ends[static_cast<size_t>(s)];
-      if (end != Sequences::kNoSlot) to.memory->adopt(end, *from.memory, s);
+      if (end != Sequences::kNoSlot) to.memory->adopt(tape.device(), end, *from.memory, s);
     }
   }
 }

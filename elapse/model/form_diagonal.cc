@@ -32,6 +32,9 @@ void read(const Json& ssm_cfg, ModelConfig& c) {
   ELAPSE_CHECK(!is_complex(c.diagonal_init) || c.d_state % 2 == 0,
                "{}: expected an even number, two for each complex state, found {}",
                ssm_cfg.at("d_state").where(), c.d_state);
+  ELAPSE_CHECK(c.d_state <= most_states(c.diagonal_init),
+               "{}: expected at most {} with init {}, found {}", ssm_cfg.at("d_state").where(),
+               most_states(c.diagonal_init), name_of(c.diagonal_init), c.d_state);
 }
 
 void write(JsonWriter& json, const ModelConfig& c) {

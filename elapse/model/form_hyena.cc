@@ -2,6 +2,7 @@
 #include <array>
 
 #include "elapse/core/error.h"
+#include "elapse/mixers/hyena.h"
 #include "elapse/model/config_fields.h"
 #include "elapse/model/mixer_forms.h"
 
@@ -9,7 +10,7 @@ namespace elapse {
 namespace {
 
 constexpr std::array<std::string_view, 3> kFields = {"l_max", "filter_order", "emb_dim"};
-constexpr int64_t kTaps = 3;  // of the short filter
+constexpr int64_t kTaps = HyenaConfig::kShortTaps;
 
 void set_defaults(ModelConfig& c) {
   c.d_inner = c.d_model;
@@ -23,13 +24,16 @@ void set_defaults(ModelConfig& c) {
 
 void read(const Json& ssm_cfg, ModelConfig& c) {
   c.l_max = size_field(ssm_cfg, "l_max", c.l_max);
-  ELAPSE_CHECK(c.l_max >= 2, "{}: expected at least 2, found {}", ssm_cfg.at("l_max").where(),
-               c.l_max);
   c.filter_order = size_field(ssm_cfg, "filter_order", c.filter_order);
   c.emb_dim = size_field(ssm_cfg, "emb_dim", c.emb_dim);
   ELAPSE_CHECK(c.emb_dim >= 3 && c.emb_dim % 2 == 1,
                "{}: expected an odd number from 3 on, found {}", ssm_cfg.at("emb_dim").where(),
                c.emb_dim);
+  const int64_t most = HyenaConfig::most_lags(c.d_model, c.emb_dim);
+  ELAPSE_CHECK(c.l_max >= 2 && c.l_max <= most,
+               "{}: expected 2 to {} for d_model {} and emb_dim {}, found {}",
+               ssm_cfg.has("l_max") ? ssm_cfg.at("l_max").where() : ssm_cfg.where(), most,
+               c.d_model, c.emb_dim, c.l_max);
 }
 
 void write(JsonWriter& json, const ModelConfig& c) {

@@ -3,6 +3,7 @@
 #include <numeric>
 
 #include "elapse/core/error.h"
+#include "elapse/mixers/linear_attention.h"
 #include "elapse/model/config_fields.h"
 #include "elapse/model/mixer_forms.h"
 
@@ -10,10 +11,10 @@ namespace elapse {
 namespace {
 
 constexpr std::array<std::string_view, 3> kFields = {"num_heads", "head_k_dim", "head_v_dim"};
-constexpr int64_t kHeadDim = 64;     // of keys: or as many as divide both 64 and d_model
-constexpr int64_t kGlaHeads = 4;     // published, with keys half as wide as d_model; or as many
-                                     // as divide both
-constexpr int64_t kGlaLowRank = 16;  // of the decays
+constexpr int64_t kHeadDim = 64;  // of keys: or as many as divide both 64 and d_model
+constexpr int64_t kGlaHeads = 4;  // published, with keys half as wide as d_model; or as many as
+                                  // divide both
+constexpr int64_t kGlaLowRank = LinearAttentionConfig::kLowRank;
 
 // ModelConfig's words: a head's keys are its d_state, its values its head_dim.
 void set_heads(ModelConfig& c, int64_t n_heads, int64_t d_k, int64_t d_v) {

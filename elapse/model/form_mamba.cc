@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <array>
 
+#include "elapse/mixers/mamba.h"
 #include "elapse/model/config_fields.h"
 #include "elapse/model/mixer_forms.h"
 
@@ -23,10 +24,13 @@ void set_defaults(ModelConfig& c) {
   c.selective_dt = c.selective_B = c.selective_C = c.gate = true;
 }
 
-// Rows of x_proj (mixers/mamba.h).
 int64_t selective_rows(const ModelConfig& c) {
-  return (c.selective_dt ? c.dt_rank : 0) + (c.selective_B ? c.d_state : 0) +
-         (c.selective_C ? c.d_state : 0);
+  const MambaConfig mixer = {.d_state = c.d_state,
+                             .dt_rank = c.dt_rank,
+                             .selective_dt = c.selective_dt,
+                             .selective_B = c.selective_B,
+                             .selective_C = c.selective_C};
+  return mixer.selective_rows();
 }
 
 void read(const Json& ssm_cfg, ModelConfig& c) {

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "elapse/core/hash.h"
+#include "elapse/mixers/start.h"
 #include "elapse/model/by_tokens.h"
 #include "elapse/model/make_mixer.h"
 
@@ -12,25 +13,6 @@ namespace elapse {
 namespace {
 
 constexpr double kEmbeddingDeviation = 0.02;
-
-// Drawn values, rounded to float32.
-template <class Draw>
-Tensor device_values(Device& device, DType dtype, Shape shape, Draw&& draw) {
-  std::vector<float> values(static_cast<size_t>(shape.numel()));
-  for (float& v : values) v = static_cast<float>(draw());
-  if (dtype == DType::f32) return device.upload(values, shape);
-  return device.upload(std::vector<double>(values.begin(), values.end()), shape);
-}
-
-Tensor normal_values(Device& device, DType dtype, Random& random, Shape shape) {
-  return device_values(device, dtype, shape, [&] { return kEmbeddingDeviation * random.normal(); });
-}
-
-// As PyTorch starts a linear map, which the published model leaves an untied head at.
-Tensor uniform_values(Device& device, DType dtype, Random& random, Shape shape) {
-  const double bound = 1 / std::sqrt(static_cast<double>(shape[-1]));
-  return device_values(device, dtype, shape, [&] { return random.uniform(-bound, bound); });
-}
 
 }  // namespace
 
@@ -54,13 +36,13 @@ LanguageModel::LanguageModel(Device& device, const ModelConfig& config, DType ac
   const DType dtype = dtype_;
   Random random(seed);
   const Shape vocab_shape = {config.vocab(), config.d_model};
+  const NewParameters add = {device, dtype, "backbone.", random, parameters_};
   const auto table = [&](const char* name, const Shape& shape) {
-    return parameters_.add(name, shape, Use::matrix,
-                           [&] { return normal_values(device, dtype, random, shape); });
+    return add.normal(name, shape, Use::matrix, kEmbeddingDeviation);
   };
-  embedding_ = table("backbone.embedding.weight", vocab_shape);
+  embedding_ = table("embedding.weight", vocab_shape);
   if (config.max_positions > 0) {
-    positions_ = table("backbone.positions.weight", {config.max_positions, config.d_model});
+    positions_ = table("positions.weight", {config.max_positions, config.d_model});
   }
   for (int64_t i = 0; i < config.n_layers; ++i) {
     const std::string prefix = fmt::format("backbone.layers.{}.", i);
@@ -72,10 +54,11 @@ LanguageModel::LanguageModel(Device& device, const ModelConfig& config, DType ac
     layer.mlp.emplace(device, config, dtype, prefix + "mlp.", random, parameters_);
   }
   norm_f_ = Norm(device, config, dtype, activations, "backbone.norm_f", parameters_);
-  head_ = config.tied_head ? embedding_
-                           : parameters_.add("lm_head.weight", vocab_shape, Use::matrix, [&] {
-                               return uniform_values(device, dtype, random, vocab_shape);
-                             });
+  // As PyTorch starts a linear map, which the published model leaves an untied head at.
+  head_ = config.tied_head
+              ? embedding_
+              : NewParameters{device, dtype, "", random, parameters_}.uniform(
+                    "lm_head.weight", vocab_shape, Use::matrix, linear_bound(config.d_model));
   parameters_.forget_source();
   list_points();
 }

@@ -10,16 +10,16 @@ namespace {
 
 constexpr double kGpt2Deviation = 0.02;
 
-Values start_values(const ModelConfig& c, bool is_last, const Shape& shape, Random& random) {
+Var add_weight(const NewParameters& add, const ModelConfig& c, bool is_last,
+               const std::string& name, const Shape& shape) {
   const auto layers = static_cast<double>(c.n_layers);
   if (c.mlp == MlpKind::swiglu) {
-    const double bound = 1 / std::sqrt(static_cast<double>(shape[1]));
-    return uniform_values(random, shape.numel(), is_last ? bound / std::sqrt(layers) : bound);
+    const double bound = linear_bound(shape[1]);
+    return add.uniform(name, shape, ParameterUse::matrix,
+                       is_last ? bound / std::sqrt(layers) : bound);
   }
-  Values values(static_cast<size_t>(shape.numel()));
-  const double deviation = is_last ? kGpt2Deviation / std::sqrt(2 * layers) : kGpt2Deviation;
-  for (double& v : values) v = deviation * random.normal();
-  return values;
+  return add.normal(name, shape, ParameterUse::matrix,
+                    is_last ? kGpt2Deviation / std::sqrt(2 * layers) : kGpt2Deviation);
 }
 
 }  // namespace
@@ -27,15 +27,13 @@ Values start_values(const ModelConfig& c, bool is_last, const Shape& shape, Rand
 Mlp::Mlp(Device& device, const ModelConfig& config, DType dtype, const std::string& prefix,
          Random& random, Parameters& parameters)
     : kind_(config.mlp) {
-  for_each_parameter(config, prefix, [&](const std::string& name, const Shape& shape) {
+  const NewParameters add = {device, dtype, prefix, random, parameters};
+  for_each_parameter(config, prefix, [&](const std::string& full, const Shape& shape) {
     const bool is_bias = shape.rank() == 1;
-    const std::string map = name.substr(prefix.size(), name.rfind('.') - prefix.size());
+    const std::string name = full.substr(prefix.size()), map = name.substr(0, name.rfind('.'));
     const bool is_last = map == "down_proj" || map == "proj";
-    const Var value =
-        parameters.add(name, shape, is_bias ? ParameterUse::other : ParameterUse::matrix, [&] {
-          if (is_bias) return device.zeros(dtype, shape);
-          return upload_rounded(device, dtype, start_values(config, is_last, shape, random), shape);
-        });
+    const Var value = is_bias ? add.constant(name, shape, ParameterUse::other, 0)
+                              : add_weight(add, config, is_last, name, shape);
     Map& into = is_last ? out_ : map == "gate_proj" ? gate_ : in_;
     (is_bias ? into.bias : into.weight) = value;
   });

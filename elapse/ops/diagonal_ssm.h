@@ -28,8 +28,8 @@ struct DiagonalSsmInputs {
 //   A_bar = exp(dt A)                      B_bar = (A_bar - 1) / A
 //   h[t]  = A_bar h[t-1] + B_bar x[t]      y     = sum_n C h + D x, or 2 Re sum_n C h + D x
 // Sequences without slots are also y = K * x, a convolution with the answer K to a single 1:
-// kernels may take them together by Fourier transforms, where an infinity or NaN reaches all tokens
-// of its channel. An edit of h is carried into later tokens.
+// kernels may take them together by Fourier transforms, where rounding and what is not finite reach
+// as far as long_conv.h says. An edit of h is carried into later tokens.
 struct DiagonalSsmForward {
   static constexpr Op kOp = Op::diagonal_ssm_forward;
   DiagonalSsmInputs in;

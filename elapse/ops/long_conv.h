@@ -8,7 +8,9 @@ namespace elapse {
 // of len log len operations where that is less than len filter_len. For each sequence and channel
 // e, before which there is nothing:
 //   y[t] = sum over j <= t of K[e][j] x[t - j]
-// An infinity or NaN in x may reach all tokens of its channel.
+// What rounding leaves is relative to the largest magnitude in a sequence's channel, and an
+// infinity or NaN there may reach all its tokens; neither reaches other sequences, but for dK,
+// which is a sum over them.
 struct LongConvForward {
   static constexpr Op kOp = Op::long_conv_forward;
   Tensor x;  // (tokens, d_inner), rows may be strided

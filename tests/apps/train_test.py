@@ -148,6 +148,11 @@ class Runs(Train):
                       "--length", 16, "--steps", 5, "--warmup", 2)
         self.assertIn("expected an even number, two for each complex state, found 7",
                       refused.stderr)
+        refused = run(PROGRAM, "train", "--text", text, "--out", self.folder / "wide", "--mixer",
+                      "s4d", "--d-model", 1, "--layers", 1, "--d-state", 2**24, "--batch-tokens",
+                      64, "--length", 16, "--steps", 5, "--warmup", 2)
+        self.assertIn("d_state: expected at most 4096 with init legs, found 16777216",
+                      refused.stderr)
 
     def test_trains_linear_attention_wavenet_and_hyena_which_the_other_verbs_read(self):
         text = self.folder / "text"
@@ -173,6 +178,15 @@ class Runs(Train):
                          ("eval", "--text", text)):
                 self.assert_done(run(PROGRAM, verb[0], "--model", out, *verb[1:],
                                      errors="replace"))
+
+    def test_a_hyena_sees_no_more_tokens_than_fit(self):
+        for l_max, d_model, most in ((1, 8, 2**20), (2**20 + 1, 8, 2**20), (2**20, 512, 2**19)):
+            with self.subTest(l_max=l_max):
+                refused = run(PROGRAM, "train", "--task", "induction", "--mixer", "hyena", "--out",
+                              self.folder / "run", "--d-model", d_model, "--layers", 1, "--l-max",
+                              l_max)
+                self.assert_fails(refused, f"--l-max: expected 2 to {most} with --d-model "
+                                           f"{d_model}, found {l_max}")
 
     def test_the_learning_rate_falls_to_a_tenth_of_its_peak(self):
         def rates(*more):
@@ -551,6 +565,9 @@ class Errors(Train):
         huge = run(PROGRAM, "train", "--task", "induction", "--mixer", "lstm", "--d-model", 2**22,
                    "--layers", 2**16, "--out", self.folder / "run")
         self.assert_fails(huge, "needs at least")
+        lags = run(PROGRAM, "train", "--task", "induction", "--mixer", "hyena", "--d-model", 8,
+                   "--layers", 2**12, "--l-max", 2**20, "--out", self.folder / "run")
+        self.assert_fails(lags, "needs at least")
         self.assertFalse((self.folder / "run").exists())
 
     def test_every_task_is_trained_and_tested(self):

@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "elapse/autograd/functions.h"
+#include "elapse/core/error.h"
 
 namespace elapse {
 namespace {
@@ -243,6 +244,33 @@ TEST(AttentionMixer, XposFadesWithTheDistance) {
                 ((a * c + b * d) * std::cos(angle) + (a * d - b * c) * std::sin(angle));
   }
   EXPECT_NEAR(score, expected, 1e-12);
+}
+
+// Where its scales would leave float32's range, amid a session.
+TEST(AttentionMixer, XposEndsWhereItsScalesDo) {
+  constexpr int64_t kEnd = 24'521, kWidth = 4;
+  Model model({.d_model = kWidth,
+               .n_heads = 1,
+               .n_kv_heads = 1,
+               .head_dim = kWidth,
+               .positions = Positions::xpos,
+               .window = 2});
+  const LayerState state = model.mixer().make_state(model.device(), 1, false);
+  const Tensor row = model.device().zeros(DType::f64, {1, kWidth});
+  state.memory->restore(model.device(), {kEnd - 1}, {row, row});
+  const Var u = model.input(1);
+  Tape tape(model.device(), false);
+  model.run(tape, u, 0, 1, &state);
+  EXPECT_EQ(state.memory->length(0), kEnd);
+  try {
+    model.run(tape, u, 0, 1, &state);
+    FAIL() << "the next position has scales";
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("reach position 24522, but sequence 0 goes to 24522"),
+              std::string::npos)
+        << error.what();
+  }
+  EXPECT_EQ(state.memory->length(0), kEnd);
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include "elapse/core/error.h"
 #include "elapse/core/random.h"
 
 namespace elapse {
@@ -130,13 +131,40 @@ TEST_F(TokenMemoryTest, SlotsGoFromOneToAnother) {
   EXPECT_EQ(memory.length(1), 9);
   EXPECT_EQ(keys(memory, 1), numbered(9, 9));
   EXPECT_EQ(memory.length(2), 1);
-  memory.adopt(0, memory, 2);
+  memory.adopt(device_, 0, memory, 2);
   EXPECT_EQ(keys(memory, 0), keys(memory, 2));
-  memory.adopt(1, memory, Sequences::kNoSlot);
+  memory.adopt(device_, 1, memory, Sequences::kNoSlot);
   EXPECT_EQ(memory.length(1), 0);
   memory.reset();
   EXPECT_EQ(memory.pages(), 0);
   EXPECT_EQ(memory.length(2), 0);
+}
+
+// What has gradients and what has none go on apart from each other.
+TEST_F(TokenMemoryTest, AMemoryWithoutGradientsHasItsOwnLastPage) {
+  TokenMemory with_gradients(DType::f32, kWidth, 0, 1, true), without = make(1);
+  append(with_gradients, 0, 0, kPage + 10);
+  without.adopt(device_, 0, with_gradients, 0);
+  append(with_gradients, 0, 0, 2);
+  const auto before = keys(with_gradients, 0);
+  append(without, 0, 0, 3);
+  EXPECT_EQ(keys(with_gradients, 0), before);
+  EXPECT_EQ(without.length(0), kPage + 13);
+  EXPECT_EQ(with_gradients.past(0)[0].rows.value().raw(), without.past(0)[0].rows.value().raw());
+}
+
+TEST_F(TokenMemoryTest, WhatCannotBeAppendedLeavesWhatWasThere) {
+  for (const int64_t count : {int64_t{10}, kPage}) {
+    next_ = 1;
+    TokenMemory memory = make(1);
+    append(memory, 0, 0, count);
+    Tape tape(device_, false);
+    const Var wide(device_.zeros(DType::f32, {1, kWidth + 1}));
+    EXPECT_THROW(memory.append(tape, 0, 0, wide, wide, 0, 1), Error);
+    EXPECT_EQ(keys(memory, 0), numbered(count, count));
+    append(memory, 0, 0, 2);
+    EXPECT_EQ(keys(memory, 0), numbered(count + 2, count + 2));
+  }
 }
 
 TEST_F(TokenMemoryTest, RowsRestoreIt) {

@@ -402,6 +402,13 @@ TEST(ModelConfig, wavenet_in_a_form_of_our_own) {
                  "expected 1 to 16, found 40");
 }
 
+TEST(ModelConfig, as_many_states_as_legs_are_found_for) {
+  EXPECT_EQ(parsed(original(R"(, "ssm_cfg": {"layer": "S4D", "d_state": 4096})")).d_state, 4096);
+  expect_refused(original(R"(, "ssm_cfg": {"layer": "S4D", "d_state": 4098})"),
+                 "expected at most 4096 with init legs, found 4098");
+  EXPECT_EQ(parsed(original(R"(, "ssm_cfg": {"layer": "H3", "d_state": 4098})")).d_state, 4098);
+}
+
 TEST(ModelConfig, hyena_in_a_form_of_our_own) {
   const ModelConfig c = parsed(
       original(R"(, "ssm_cfg": {"layer": "hyena", "l_max": 40, "filter_order": 5, "emb_dim": 7})"));
@@ -412,7 +419,12 @@ TEST(ModelConfig, hyena_in_a_form_of_our_own) {
   EXPECT_EQ(parsed(c.json()), c);
   EXPECT_EQ(ModelConfig::of(MixerKind::hyena, 8, 1, 8).l_max, 1024);
   expect_refused(original(R"(, "ssm_cfg": {"layer": "hyena", "l_max": 1})"),
-                 "expected at least 2, found 1");
+                 "expected 2 to 1048576 for d_model 8 and emb_dim 33, found 1");
+  expect_refused(original(R"(, "ssm_cfg": {"layer": "hyena", "l_max": 1048577})"),
+                 "expected 2 to 1048576 for d_model 8 and emb_dim 33, found 1048577");
+  expect_refused(
+      original(R"(, "ssm_cfg": {"layer": "hyena", "l_max": 1048576, "emb_dim": 16777215})"),
+      "expected 2 to 16 for d_model 8 and emb_dim 16777215, found 1048576");
   expect_refused(original(R"(, "ssm_cfg": {"layer": "hyena", "emb_dim": 4})"),
                  "expected an odd number from 3 on, found 4");
 }

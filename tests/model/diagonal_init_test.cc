@@ -3,7 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <functional>
 #include <numbers>
 
 namespace elapse {
@@ -54,6 +56,21 @@ TEST(DiagonalInit, LegSIsTheSpectrumOfHippo) {
       EXPECT_LT(smallest_pivot(N, w), 1e-6 * double(N)) << w;
       EXPECT_GT(smallest_pivot(N, 1.01 * w), 1e-4) << w;
     }
+  }
+}
+
+// Of a trace: the sum of the squares of S' numbers is that of its frequencies', each twice.
+TEST(DiagonalInit, LegSIsWholeAtTheLargestSizes) {
+  for (const int64_t N : {256, 2048}) {
+    const std::vector<double> list = frequencies(DiagonalInit::legs, N);
+    EXPECT_TRUE(std::is_sorted(list.begin(), list.end(), std::less_equal<>()));
+    double squares = 0, all = 0, diagonal = 0;
+    for (const double w : list) squares += 2 * w * w;
+    for (int64_t n = 0; n < N; ++n) {
+      all += double(n) + 0.5;
+      diagonal += (double(n) + 0.5) * (double(n) + 0.5);
+    }
+    EXPECT_NEAR(squares, all * all - diagonal, 1e-10 * all * all) << N;
   }
 }
 

@@ -191,6 +191,34 @@ TEST(DiagonalSsm, SmallStepsKeepTheirDigits) {
   }
 }
 
+// As of LongConv, whose transforms these are.
+TEST(DiagonalSsm, ANeighboursSizeIsNoMatter) {
+  constexpr int64_t kLen = 128, kChannels = 18;
+  const Case c = {{kLen, kLen, kLen, kLen}, kChannels, 16};
+  const auto in = [&](DType dtype, const char* name, double size) {
+    Device device(name, 1);
+    Operands o(dtype);
+    const DiagonalSsmForward forward = make_call(device, o, c).forward;
+    EXPECT_EQ(cpu::ssm_plan(forward.in).filter_len, kLen);
+    for (int64_t i = kLen * kChannels; i < 2 * kLen * kChannels; ++i) {
+      put(forward.in.x, i, get(forward.in.x, i) * size);
+    }
+    diagonal_ssm_forward(device, forward);
+    return values(forward.y);
+  };
+  const double tolerance = 4 * kEpsilon * 4 * std::sqrt(double(kLen));
+  for (const double size : {0x1p-20, 0x1p20, double(INFINITY)}) {
+    const auto found = in(DType::f32, "cpu", size), expected = in(DType::f64, "ref", size);
+    for (size_t i = 0; i < found.size(); ++i) {
+      const bool is_scaled = i / (kLen * kChannels) == 1;
+      if (is_scaled && std::isinf(size)) continue;
+      const double unit = is_scaled ? size : 1;
+      ASSERT_LE(std::abs(found[i] - expected[i]), tolerance * std::max(unit, std::abs(expected[i])))
+          << "element " << i << " beside " << size;
+    }
+  }
+}
+
 TEST(DiagonalSsm, RefusesWhatDoesNotFit) {
   Device ref("ref");
   Operands o(DType::f64);

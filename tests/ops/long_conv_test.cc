@@ -105,6 +105,60 @@ TEST(LongConv, TransformSizesHoldWhatIsAsked) {
   }
 }
 
+// Sequences of very different sizes share transforms: each is as exact as alone.
+TEST(LongConv, ANeighboursSizeIsNoMatter) {
+  constexpr int64_t kLen = 256, kChannels = 18;
+  const auto in = [&](DType dtype, const char* name, std::vector<double> sizes) {
+    Device device(name, 1);
+    Operands o(dtype);
+    const Call call = make_call(device, o, {{kLen, kLen, kLen}, kChannels, kLen});
+    for (int64_t s = 0; s < 3; ++s) {
+      for (int64_t i = s * kLen * kChannels; i < (s + 1) * kLen * kChannels; ++i) {
+        put(call.forward.x, i, get(call.forward.x, i) * sizes[static_cast<size_t>(s)]);
+        put(call.backward.dy, i, get(call.backward.dy, i) / sizes[static_cast<size_t>(s)]);
+      }
+    }
+    run(device, call);
+    return std::vector{values(call.forward.y), values(call.backward.dx), values(call.backward.dK)};
+  };
+  const double tolerance = 12 * kEpsilon * std::sqrt(double(3 * kLen));
+  for (const double size : {0x1p-40, 0x1p-20, 1.0, 0x1p20, 0x1p40}) {
+    const std::vector<double> sizes = {1, size, 1};
+    const auto found = in(DType::f32, "cpu", sizes), expected = in(DType::f64, "ref", sizes);
+    for (size_t k = 0; k < found.size(); ++k) {
+      for (size_t i = 0; i < found[k].size(); ++i) {
+        const double of_sequence = k == 2 ? 1 : sizes[i / (kLen * kChannels)];
+        const double unit = k == 1 ? 1 / of_sequence : of_sequence;
+        ASSERT_LE(std::abs(found[k][i] - expected[k][i]),
+                  tolerance * std::max(unit, std::abs(expected[k][i])))
+            << "output " << k << " element " << i << " beside " << size;
+      }
+    }
+  }
+}
+
+TEST(LongConv, WhatIsNotFiniteStaysInItsSequence) {
+  constexpr int64_t kLen = 65, kChannels = 18;
+  Device cpu("cpu", 1);
+  const auto outputs = [&](double value, bool in_x) {
+    Operands o(DType::f32);
+    const Call call = make_call(cpu, o, {{kLen, kLen, kLen}, kChannels, kLen});
+    put(in_x ? call.forward.x : call.backward.dy, (kLen + 3) * kChannels + 17, value);
+    run(cpu, call);
+    return std::pair(values(call.forward.y), values(call.backward.dx));
+  };
+  const auto expect_others = [&](const std::vector<double>& found) {
+    for (int64_t i = 0; i < std::ssize(found); ++i) {
+      const bool reached = i / (kLen * kChannels) == 1 && i % kChannels == 17;
+      ASSERT_EQ(std::isfinite(found[static_cast<size_t>(i)]), !reached) << i;
+    }
+  };
+  for (const double value : {double(INFINITY), -double(INFINITY), std::nan("")}) {
+    expect_others(outputs(value, true).first);
+    expect_others(outputs(value, false).second);
+  }
+}
+
 TEST(LongConv, RefusesWhatDoesNotFit) {
   Device ref("ref");
   Operands o(DType::f64);

@@ -33,4 +33,14 @@ void for_each_block(const Device& device, int64_t count, int64_t size, Body&& bo
 // The first element of row i of a matrix.
 inline float* row(const Tensor& t, int64_t i) { return t.data<float>() + i * t.stride(0); }
 
+// Calls body(e, scratch) for the first channel e of each block of `lanes` channels, on the device's
+// threads, with `vectors` times `lanes` floats of scratch.
+template <class Body>
+void for_each_channel_block(Device& device, int64_t d_inner, int64_t lanes, int64_t vectors,
+                            Body&& body) {
+  const Tensor scratch = device.empty(DType::f32, {device.threads(), vectors * lanes});
+  parallel_for(divide_up(d_inner, lanes), device.threads(),
+               [&](int64_t block, int worker) { body(block * lanes, row(scratch, worker)); });
+}
+
 }  // namespace elapse::cpu

@@ -308,15 +308,6 @@ HWY_EXPORT(SsmLanes);
 HWY_EXPORT(SsmForwardBlock);
 HWY_EXPORT(SsmBackwardBlock);
 
-// Calls body(e, scratch) for the first channel e of each block, with as many vectors.
-template <class Body>
-void for_each_channel_block(Device& device, int64_t d_inner, int64_t vectors, Body&& body) {
-  const int64_t lanes = HWY_DYNAMIC_DISPATCH(SsmLanes)();
-  const Tensor scratch = device.empty(DType::f32, {device.threads(), vectors * lanes});
-  parallel_for(divide_up(d_inner, lanes), device.threads(),
-               [&](int64_t block, int worker) { body(block * lanes, row(scratch, worker)); });
-}
-
 constexpr int64_t kVectorsOfState = 2 * 6 + 2 * 2;  // coefficients, states and their gradients
 
 }  // namespace
@@ -325,7 +316,8 @@ void diagonal_ssm_forward(Device& device, const DiagonalSsmForward& args) {
   const SsmPlan plan = ssm_plan(args.in);
   const int64_t vectors = args.in.n_states() * kVectorsOfState + 2 * args.in.seqs.max_len +
                           4 * largest_transform(plan.groups);
-  for_each_channel_block(device, args.in.d_inner(), vectors, [&](int64_t e, float* scratch) {
+  const int64_t lanes = HWY_DYNAMIC_DISPATCH(SsmLanes)();
+  for_each_channel_block(device, args.in.d_inner(), lanes, vectors, [&](int64_t e, float* scratch) {
     HWY_DYNAMIC_DISPATCH(SsmForwardBlock)(args, plan, e, scratch);
   });
 }
@@ -334,7 +326,8 @@ void diagonal_ssm_backward(Device& device, const DiagonalSsmBackward& args) {
   const SsmPlan plan = ssm_plan(args.in);
   const int64_t vectors = args.in.n_states() * kVectorsOfState + 1 +
                           5 * (args.in.seqs.max_len + 1) + 8 * largest_transform(plan.groups);
-  for_each_channel_block(device, args.in.d_inner(), vectors, [&](int64_t e, float* scratch) {
+  const int64_t lanes = HWY_DYNAMIC_DISPATCH(SsmLanes)();
+  for_each_channel_block(device, args.in.d_inner(), lanes, vectors, [&](int64_t e, float* scratch) {
     HWY_DYNAMIC_DISPATCH(SsmBackwardBlock)(args, plan, e, scratch);
   });
 }

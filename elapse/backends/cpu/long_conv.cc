@@ -88,21 +88,13 @@ std::vector<ConvolutionGroup> groups_of(const Sequences& seqs, int64_t filter_le
   return convolution_groups(seqs, all, filter_len);
 }
 
-// Calls body(e, scratch) for the first channel e of each block, with `size` floats a lane.
-template <class Body>
-void for_each_channel_block(Device& device, int64_t d_inner, int64_t size, Body&& body) {
-  const int64_t lanes = HWY_DYNAMIC_DISPATCH(LongConvLanes)();
-  const Tensor scratch = device.empty(DType::f32, {device.threads(), size * lanes});
-  parallel_for(divide_up(d_inner, lanes), device.threads(),
-               [&](int64_t block, int worker) { body(block * lanes, row(scratch, worker)); });
-}
-
 }  // namespace
 
 void long_conv_forward(Device& device, const LongConvForward& args) {
   const int64_t filter_len = args.K.dim(1);
   const auto groups = groups_of(args.seqs, filter_len);
-  for_each_channel_block(device, args.K.dim(0), filter_len + 4 * largest_transform(groups),
+  const int64_t vectors = filter_len + 4 * largest_transform(groups);
+  for_each_channel_block(device, args.K.dim(0), HWY_DYNAMIC_DISPATCH(LongConvLanes)(), vectors,
                          [&](int64_t e, float* scratch) {
                            HWY_DYNAMIC_DISPATCH(LongConvBlock)(args, groups, e, scratch);
                          });
@@ -111,7 +103,8 @@ void long_conv_forward(Device& device, const LongConvForward& args) {
 void long_conv_backward(Device& device, const LongConvBackward& args) {
   const int64_t filter_len = args.K.dim(1);
   const auto groups = groups_of(args.seqs, filter_len);
-  for_each_channel_block(device, args.K.dim(0), 2 * filter_len + 8 * largest_transform(groups),
+  const int64_t vectors = 2 * filter_len + 8 * largest_transform(groups);
+  for_each_channel_block(device, args.K.dim(0), HWY_DYNAMIC_DISPATCH(LongConvLanes)(), vectors,
                          [&](int64_t e, float* scratch) {
                            HWY_DYNAMIC_DISPATCH(LongConvBlockBackward)(args, groups, e, scratch);
                          });

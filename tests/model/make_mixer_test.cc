@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: Apache-2.0
+// What holds for every mixer: a state says all that a sequence needs of its past, forward and
+// backward, whatever else shares the pass.
+#include "elapse/model/make_mixer.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+
+#include "elapse/autograd/functions.h"
+
+namespace elapse {
+namespace {
+
+constexpr int64_t kModel = 12;
+const std::vector<int64_t> kLengths = {0, 1, 70, 6};  // over a page and a chunk
+constexpr int64_t kTokens = 77;
+
+ModelConfig tiny_config(MixerKind kind) {
+  ModelConfig config = ModelConfig::of(kind, kModel, 2, 8);
+  if (is_mamba(kind)) config.d_state = 5;
+  if (is_diagonal(kind)) config.d_state = 6;
+  if (kind == MixerKind::hyena) config.l_max = 9;
+  return config;
+}
+
+// The output, then the gradients of u and of the parameters, of a weighted sum of the output.
+using Found = std::vector<std::vector<double>>;
+
+// The second layer's mixer, whose dilation is 2 where there is one.
+class Model {
+ public:
+  Model(const ModelConfig& config, const char* device, DType dtype)
+      : device_(device, 2), dtype_(dtype) {
+    Random random(7);
+    mixer_ = make_mixer(device_, config, dtype, 1, "", random, parameters_);
+  }
+
+  Var input(int64_t tokens) {
+    Random random(11);
+    const Tensor u = device_.empty(dtype_, {tokens, kModel});
+    for (int64_t i = 0; i < u.numel(); ++i) put(u, i, static_cast<float>(random.normal()));
+    return Var(u, true);
+  }
+
+  Sequences sequences(const std::vector<int64_t>& lengths, const std::vector<int64_t>& starts,
+                      const std::vector<int64_t>& ends, const std::vector<int64_t>& positions) {
+    Sequences seqs = make_sequences(device_, lengths, starts, ends);
+    seqs.positions = positions;
+    return seqs;
+  }
+
+  Found backward(Tape& tape, const Var& u, Var out) {
+    parameters_.zero_grad(device_);
+    const Tensor dout = device_.empty(dtype_, out.shape());
+    for (int64_t i = 0; i < dout.numel(); ++i) put(dout, i, std::sin(static_cast<double>(i)));
+    out.set_grad(dout);
+    tape.backward();
+    Found found = {numbers(out.value()), numbers(u.grad())};
+    for (const Parameter& p : parameters_.all()) found.push_back(numbers(p.var.grad()));
+    return found;
+  }
+
+  std::vector<double> numbers(const Tensor& t) const {
+    std::vector<double> list;
+    for (int64_t i = 0; i < t.numel(); ++i) {
+      list.push_back(dtype_ == DType::f64 ? t.data<double>()[i] : t.data<float>()[i]);
+    }
+    return list;
+  }
+
+  Device& device() { return device_; }
+  const Mixer& mixer() const { return *mixer_; }
+
+ private:
+  void put(const Tensor& t, int64_t i, double value) const {
+    if (dtype_ == DType::f64) t.data<double>()[i] = value;
+    else t.data<float>()[i] = static_cast<float>(value);
+  }
+
+  Device device_;
+  DType dtype_;
+  Parameters parameters_;
+  std::unique_ptr<Mixer> mixer_;
+};
+
+Found whole(Model& model) {
+  const Var u = model.input(kTokens);
+  Tape tape(model.device());
+  const Sequences seqs = model.sequences(kLengths, {}, {}, {});
+  return model.backward(tape, u, model.mixer().forward(tape, u, seqs, nullptr, PointScope()));
+}
+
+// The same in passes, each of which takes so many tokens of each sequence.
+Found in_passes(Model& model, const std::vector<std::vector<int64_t>>& passes) {
+  const auto count = static_cast<int64_t>(kLengths.size());
+  const LayerState state = model.mixer().make_state(model.device(), count, true);
+  const Var u = model.input(kTokens);
+  Tape tape(model.device());
+  std::vector<std::vector<Var>> outs(kLengths.size());
+  std::vector<int64_t> taken(kLengths.size()), own = {0, 1, 2, 3};
+  for (const std::vector<int64_t>& lengths : passes) {
+    std::vector<Var> parts;
+    int64_t begin = 0;
+    for (size_t s = 0; s < kLengths.size(); begin += kLengths[s++]) {
+      const int64_t from = begin + taken[s];
+      if (lengths[s] > 0) parts.push_back(slice_rows(tape, u, from, from + lengths[s]));
+    }
+    // Zeros are what a new state has.
+    const bool is_first = &lengths == &passes.front();
+    const std::vector<int64_t> starts = {0, Sequences::kNoSlot, 2, Sequences::kNoSlot};
+    const Sequences seqs = model.sequences(lengths, is_first ? starts : own, own, taken);
+    const Var out =
+        model.mixer().forward(tape, concat_rows(tape, parts), seqs, &state, PointScope());
+    int64_t row = 0;
+    for (size_t s = 0; s < kLengths.size(); row += lengths[s++]) {
+      if (lengths[s] > 0) outs[s].push_back(slice_rows(tape, out, row, row + lengths[s]));
+      taken[s] += lengths[s];
+    }
+  }
+  EXPECT_EQ(taken, kLengths);
+  std::vector<Var> in_order;
+  for (const std::vector<Var>& of_sequence : outs) {
+    in_order.insert(in_order.end(), of_sequence.begin(), of_sequence.end());
+  }
+  return model.backward(tape, u, concat_rows(tape, in_order));
+}
+
+std::vector<std::vector<int64_t>> token_by_token() {
+  std::vector<std::vector<int64_t>> passes(70);
+  for (size_t t = 0; t < passes.size(); ++t) {
+    for (const int64_t length : kLengths) passes[t].push_back(static_cast<int64_t>(t) < length);
+  }
+  return passes;
+}
+
+constexpr int64_t kTrunk = 66, kFirst = 5, kSecond = 3;
+
+// Two sequences that begin alike: the first, and what the second has of its own.
+Found apart(Model& model) {
+  const Var u = model.input(kTrunk + kFirst + kSecond);
+  Tape tape(model.device());
+  const Var trunk = slice_rows(tape, u, 0, kTrunk);
+  const Var second = slice_rows(tape, u, kTrunk + kFirst, kTrunk + kFirst + kSecond);
+  const Var both = concat_rows(tape, {slice_rows(tape, u, 0, kTrunk + kFirst), trunk, second});
+  const Sequences seqs = model.sequences({kTrunk + kFirst, kTrunk + kSecond}, {}, {}, {});
+  const Var out = model.mixer().forward(tape, both, seqs, nullptr, PointScope());
+  const int64_t end = 2 * kTrunk + kFirst + kSecond;
+  return model.backward(tape, u,
+                        concat_rows(tape, {slice_rows(tape, out, 0, kTrunk + kFirst),
+                                           slice_rows(tape, out, end - kSecond, end)}));
+}
+
+Found forked(Model& model) {
+  const LayerState state = model.mixer().make_state(model.device(), 3, true);
+  const Var u = model.input(kTrunk + kFirst + kSecond);
+  Tape tape(model.device());
+  const Var trunk = slice_rows(tape, u, 0, kTrunk);
+  const Sequences first = model.sequences({kTrunk}, {Sequences::kNoSlot}, {0}, {0});
+  const Var start = model.mixer().forward(tape, trunk, first, &state, PointScope());
+  const Var rest = slice_rows(tape, u, kTrunk, kTrunk + kFirst + kSecond);
+  const Sequences then = model.sequences({kFirst, kSecond}, {0, 0}, {1, 2}, {kTrunk, kTrunk});
+  const Var ends = model.mixer().forward(tape, rest, then, &state, PointScope());
+  return model.backward(tape, u, concat_rows(tape, {start, ends}));
+}
+
+// Each value within `tolerance` of the largest beside it.
+void expect_near(const Found& found, const Found& expected, double tolerance) {
+  ASSERT_EQ(found.size(), expected.size());
+  for (size_t i = 0; i < found.size(); ++i) {
+    ASSERT_EQ(found[i].size(), expected[i].size());
+    double largest = 0, off = 0;
+    for (size_t j = 0; j < found[i].size(); ++j) {
+      ASSERT_TRUE(std::isfinite(found[i][j])) << "value " << i << " element " << j;
+      largest = std::max(largest, std::abs(expected[i][j]));
+      off = std::max(off, std::abs(found[i][j] - expected[i][j]));
+    }
+    EXPECT_LE(off, tolerance * largest) << "value " << i << " of size " << largest;
+  }
+}
+
+class EveryMixer : public testing::TestWithParam<std::string> {
+ protected:
+  // In float64 on ref against `whole`, and in float on cpu against the same.
+  void expect_same(const std::function<Found(Model&)>& whole,
+                   const std::function<Found(Model&)>& otherwise) {
+    const ModelConfig config = tiny_config(mixer_named(GetParam()));
+    Model exact(config, "ref", DType::f64), fast(config, "cpu", DType::f32);
+    const Found expected = whole(exact);
+    for (const auto& values : expected) {
+      EXPECT_TRUE(std::any_of(values.begin(), values.end(), [](double v) { return v != 0; }));
+    }
+    expect_near(otherwise(exact), expected, 1e-12);
+    expect_near(whole(fast), expected, kFloat);
+    expect_near(otherwise(fast), expected, kFloat);
+  }
+
+  static constexpr double kFloat = 1e-4;  // three times the largest difference there is
+};
+
+TEST_P(EveryMixer, AnyCuttingIsTheWholeWithItsGradients) {
+  expect_same(whole, [](Model& m) { return in_passes(m, {{0, 1, 70, 6}}); });
+  expect_same(whole, [](Model& m) {
+    return in_passes(m, {{0, 0, 3, 1}, {0, 1, 0, 4}, {0, 0, 66, 1}, {0, 0, 1, 0}});
+  });
+  expect_same(whole, [](Model& m) { return in_passes(m, token_by_token()); });
+}
+
+TEST_P(EveryMixer, ForksSendTheirGradientsBack) { expect_same(apart, forked); }
+
+INSTANTIATE_TEST_SUITE_P(All, EveryMixer, testing::ValuesIn(mixer_names()),
+                         [](const auto& name) { return name.param; });
+
+// The gate that is not there changes no bit.
+TEST(Mamba, WithoutAGateTheOutputIsTheScans) {
+  ModelConfig config = tiny_config(MixerKind::mamba);
+  config.choose_selection(true, true, true, false);
+  for (const auto& [device, dtype] : {std::pair("ref", DType::f64), {"cpu", DType::f32}}) {
+    Model model(config, device, dtype);
+    Points points;
+    points.watch("ssm_out");
+    points.watch("gated");
+    const PassRows rows = {.lengths = kLengths, .starts = {0, 0, 0, 0}, .logit_rows = {}};
+    const PointPass pass(model.device(), points, model.mixer().points(), rows);
+    Tape tape(model.device(), false);
+    model.mixer().forward(tape, model.input(kTokens), model.sequences(kLengths, {}, {}, {}),
+                          nullptr, PointScope(&pass));
+    EXPECT_EQ(model.numbers(points.value("gated")), model.numbers(points.value("ssm_out")));
+  }
+}
+
+}  // namespace
+}  // namespace elapse
