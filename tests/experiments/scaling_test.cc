@@ -159,7 +159,8 @@ TEST(Scaling, AWarmUpThatFillsHalfTheTrainingIsRefused) {
       const double operations = training_operations(mamba, step) * sound.tokens_per_parameter *
                                 static_cast<double>(mamba.parameter_count());
       const int64_t parameters = mamba.parameter_count() - kClasses * size.d_model;
-      for (const MixerKind mixer : sound.mixers) {
+      for (size_t kind = 0; kind < kMixerKinds; ++kind) {
+        const auto mixer = static_cast<MixerKind>(kind);
         const ModelConfig model = scaled_model(mixer, size.d_model, parameters, step.length);
         EXPECT_GE(scaled_steps(sound, model, operations), 100) << name_of(mixer);
       }
