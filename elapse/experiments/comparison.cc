@@ -93,10 +93,10 @@ double Comparison::seconds() const {
 
 Comparison Comparison::best(const std::function<double(const RunResult&)>& figure) const {
   const auto median = [&](const ComparedRuns& m) {
+    constexpr double kBelowAny = -1e300;
     std::vector<double> figures = m.over_seeds(figure);
-    for (double& value : figures) {
-      if (!std::isfinite(value)) value = std::numeric_limits<double>::lowest() / 2;
-    }
+    std::replace_if(
+        figures.begin(), figures.end(), [](double f) { return !std::isfinite(f); }, kBelowAny);
     return spread_of(figures).median;
   };
   Comparison kept = {.seeds = seeds, .models = {}, .device = device};

@@ -17,7 +17,7 @@ struct SelectiveCopyingSettings {
                                  // on other held-out sequences than are shown
   Seeds seeds;
 
-  static SelectiveCopyingSettings quick();  // a minute or two a mixer on two cores
+  static SelectiveCopyingSettings quick();  // a few minutes a mixer on two cores
   static SelectiveCopyingSettings full();   // the published protocol
 
   std::string unlike_published() const;  // a sentence; empty: nothing that matters

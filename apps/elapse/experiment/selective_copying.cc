@@ -65,7 +65,7 @@ void add_experiment_selective_copying(CLI::App& verb) {
       "Selective copying (Gu and Dao, 2023, Table 1): learn to repeat the tokens that stood among "
       "noise, which a memory that treats every token alike cannot");
   task->add_flag("--quick", args->quick,
-                 "sequences of 64 tokens, a minute or two a mixer on two cores, instead of the "
+                 "sequences of 64 tokens, a few minutes a mixer on two cores, instead of the "
                  "published run");
   task->add_option("--length", args->length, "tokens of a sequence, markers included")
       ->check(whole_number(32, 1 << 20));
