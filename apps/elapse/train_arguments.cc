@@ -180,7 +180,8 @@ void add_optimizer_options(CLI::App& verb, TrainArguments& args) {
   verb.add_option("--lr", schedule.peak_lr, "Peak learning rate");
   verb.add_option("--min-lr", args.min_lr, "Learning rate at the end (cosine, wsd)")
       ->default_str("a tenth of --lr");
-  verb.add_option("--warmup", schedule.warmup_steps, "Steps over which it rises linearly")
+  verb.add_option("--warmup", args.warmup, "Steps over which it rises linearly")
+      ->default_str("100; with cosine and wsd at most a tenth of --steps")
       ->check(whole_number(0));
   verb.add_option("--decay-steps", schedule.decay_steps, "Steps over which it falls (wsd)")
       ->check(whole_number(0));
@@ -270,6 +271,12 @@ TrainConfig train_config(const CLI::App& verb, const TrainArguments& args) {
   TrainConfig config = args.train;
   config.curriculum = parse_curriculum(args.curriculum);
   config.schedule.kind = schedule_kind(args.schedule);
+  if (args.warmup) {
+    config.schedule.warmup_steps = *args.warmup;
+  } else if (config.schedule.kind != Schedule::Kind::constant) {
+    // A constant rate has no end: a run may go on for more steps than were asked first.
+    config.schedule.warmup_steps = std::min(config.schedule.warmup_steps, config.steps / 10);
+  }
   config.schedule.min_lr = args.min_lr.value_or(config.schedule.peak_lr / 10);
   try {
     config.check();

@@ -37,7 +37,8 @@ struct TrainArguments {
   std::string model, tokenizer;  // the checkpoint to start from, and what reads text for it
   std::string curriculum;
   std::string schedule = "cosine";
-  std::optional<double> min_lr;  // none: a tenth of the peak
+  std::optional<double> min_lr;   // none: a tenth of the peak
+  std::optional<int64_t> warmup;  // none: default_training's, or less of a short run
   TrainConfig train = default_training();
   RunConfig run = default_run();
   bool resume = false;

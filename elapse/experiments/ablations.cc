@@ -113,11 +113,10 @@ const ComparedRuns& find(const Comparison& comparison, const Variant& v, int64_t
   return find(comparison, name_of(v, d_state));
 }
 
-std::string loss_text(const ComparedRuns& m) { return spread_text(m.over_seeds(held_out_loss), 4); }
+std::string loss_text(const ComparedRuns& m) { return m.text(held_out_loss, 4); }
 
 std::string perplexity_text(const ComparedRuns& m) {
-  return spread_text(
-      m.over_seeds([](const RunResult& run) { return std::exp(held_out_loss(run)); }), 3);
+  return m.text([](const RunResult& run) { return std::exp(held_out_loss(run)); }, 3);
 }
 
 std::string seeds_text(const Comparison& comparison) {

@@ -4,6 +4,8 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 #include <set>
 
 #include "elapse/experiments/spread.h"
@@ -31,11 +33,22 @@ const ComparedRuns* find(const Comparison& comparison, const std::string& row,
   return nullptr;
 }
 
-// In ascending order.
-std::string learning_rates(const Comparison& comparison) {
-  std::set<double> rates;
-  for (const ComparedRuns& m : comparison.models) rates.insert(m.what.train.schedule.peak_lr);
-  return fmt::format("{}", fmt::join(rates, ", "));
+// Those that there are, in ascending order.
+template <class Number>
+std::string distinct(const Comparison& comparison, Number&& number) {
+  std::set<decltype(number(comparison.models.front().what))> numbers;
+  for (const ComparedRuns& m : comparison.models) numbers.insert(number(m.what));
+  return fmt::format("{}", fmt::join(numbers, ", "));
+}
+
+// Of the first test, which a run that diverged has not.
+double of_first_test(const RunResult& run, double Evaluation::*figure) {
+  return run.tests.empty() ? std::numeric_limits<double>::quiet_NaN() : run.tests.front().*figure;
+}
+
+Table::Cell accuracy_cell(const RunResult& run) {
+  if (run.diverged) return fmt::format("diverged at step {}", run.diverged->step);
+  return accuracy_percent(run);
 }
 
 }  // namespace
@@ -57,6 +70,19 @@ std::vector<double> ComparedRuns::over_seeds(
   return values;
 }
 
+int64_t ComparedRuns::diverged() const {
+  return std::count_if(runs.begin(), runs.end(),
+                       [](const RunResult& run) { return run.diverged.has_value(); });
+}
+
+std::string ComparedRuns::text(const std::function<double(const RunResult&)>& number,
+                               int decimals) const {
+  const int64_t gone = diverged(), all = std::ssize(runs);
+  if (gone == all) return "diverged";
+  const std::string text = spread_text(over_seeds(number), decimals);
+  return gone == 0 ? text : fmt::format("{}, {} of {} diverged", text, gone, all);
+}
+
 double Comparison::seconds() const {
   double sum = 0;
   for (const ComparedRuns& m : models) {
@@ -66,7 +92,13 @@ double Comparison::seconds() const {
 }
 
 Comparison Comparison::best(const std::function<double(const RunResult&)>& figure) const {
-  const auto median = [&](const ComparedRuns& m) { return spread_of(m.over_seeds(figure)).median; };
+  const auto median = [&](const ComparedRuns& m) {
+    constexpr double kBelowAny = -1e300;
+    std::vector<double> figures = m.over_seeds(figure);
+    std::replace_if(
+        figures.begin(), figures.end(), [](double f) { return !std::isfinite(f); }, kBelowAny);
+    return spread_of(figures).median;
+  };
   Comparison kept = {.seeds = seeds, .models = {}, .device = device};
   for (const ComparedRuns& m : models) {
     const auto rival =
@@ -77,6 +109,24 @@ Comparison Comparison::best(const std::function<double(const RunResult&)>& figur
     else if (median(m) > median(*rival)) *rival = m;
   }
   return kept;
+}
+
+RunTests tests_to_choose_by(int64_t length, std::shared_ptr<const TokenSource> other) {
+  const RunTests shown = held_out_tests(length);
+  return {.what = shown.what + ", and others to choose by",
+          .run = [shown, other = std::move(other)](const LanguageModel& model,
+                                                   const TokenSource& source,
+                                                   const OnExperimentProgress& progress) {
+            std::vector<Evaluation> both = shown.run(model, source, progress);
+            both.push_back(shown.run(model, *other, progress).front());
+            return both;
+          }};
+}
+
+Comparison best_learning_rates(const Comparison& comparison) {
+  return comparison.best([](const RunResult& run) {
+    return run.diverged ? std::numeric_limits<double>::quiet_NaN() : run.tests.at(1).accuracy;
+  });
 }
 
 std::string run_name(const std::string& name, uint64_t seed) {
@@ -109,9 +159,11 @@ Comparison compare(Device& device, const std::vector<ComparedModel>& models, con
   return comparison;
 }
 
-double accuracy_percent(const RunResult& run) { return 100 * run.tests.front().accuracy; }
+double accuracy_percent(const RunResult& run) {
+  return 100 * of_first_test(run, &Evaluation::accuracy);
+}
 
-double held_out_loss(const RunResult& run) { return run.tests.front().loss; }
+double held_out_loss(const RunResult& run) { return of_first_test(run, &Evaluation::loss); }
 
 Table comparison_table(const Comparison& comparison, const std::string& heading,
                        const std::string& caption,
@@ -135,7 +187,7 @@ Table comparison_table(const Comparison& comparison, const std::string& heading,
     std::vector<Table::Cell> cells = {row};
     for (const std::string& column : names) {
       const ComparedRuns* m = find(comparison, row, column);
-      cells.emplace_back(m ? spread_text(m->over_seeds(figure), decimals) : std::string("–"));
+      cells.emplace_back(m ? m->text(figure, decimals) : std::string("–"));
     }
     table.add_row(std::move(cells));
   }
@@ -147,6 +199,7 @@ Table runs_table(const Comparison& comparison) {
                {"task", Table::Align::left},
                {"learning rate"},
                {"seed"},
+               {"layers"},
                {"parameters"},
                {"accuracy, %", Table::Align::right, 2},
                {"held-out loss", Table::Align::right, 4},
@@ -157,8 +210,8 @@ Table runs_table(const Comparison& comparison) {
     for (size_t i = 0; i < m.runs.size(); ++i) {
       const RunResult& run = m.runs[i];
       table.add_row({m.what.row, m.what.column, fmt::format("{}", m.what.train.schedule.peak_lr),
-                     std::to_string(comparison.seeds.first + i), run.parameters,
-                     accuracy_percent(run), held_out_loss(run), run.final_loss(),
+                     std::to_string(comparison.seeds.first + i), m.what.model.n_layers,
+                     run.parameters, accuracy_cell(run), held_out_loss(run), run.final_loss(),
                      run.training_seconds});
     }
   }
@@ -202,11 +255,13 @@ Report::Facts training_facts(const Comparison& comparison) {
                                                     first.train.batch_tokens, first.train.length));
   }
   const Report::Facts rest = {
-      {"Optimiser", fmt::format("AdamW, learning rate {}, betas {} {}, weight decay {}, gradient "
-                                "norm clipped to {}",
-                                learning_rates(comparison), adamw.beta1, adamw.beta2,
-                                adamw.weight_decay, adamw.max_norm)},
-      {"Layers", std::to_string(first.model.n_layers)},
+      {"Optimiser",
+       fmt::format(
+           "AdamW, learning rate {}, betas {} {}, weight decay {}, gradient "
+           "norm clipped to {}",
+           distinct(comparison, [](const ComparedModel& m) { return m.train.schedule.peak_lr; }),
+           adamw.beta1, adamw.beta2, adamw.weight_decay, adamw.max_norm)},
+      {"Layers", distinct(comparison, [](const ComparedModel& m) { return m.model.n_layers; })},
       {"Seeds", comparison.seeds.text()},
       {"Device", comparison.device},
       {"Training and testing", fmt::format("{:.0f} s", comparison.seconds())},
@@ -231,12 +286,16 @@ std::string comparison_json(const Comparison& comparison, const std::string& nam
           .field("parameters", run.parameters)
           .field("seed", comparison.seeds.first + i)
           .field("steps", m.what.train.steps)
-          .field("peak_lr", m.what.train.schedule.peak_lr)
-          .field("length", run.tests.front().length)
-          .field("accuracy", run.tests.front().accuracy)
-          .field("held_out_loss", held_out_loss(run))
-          .field("targets", run.tests.front().targets)
-          .field("training_loss", run.final_loss())
+          .field("peak_lr", m.what.train.schedule.peak_lr);
+      if (run.diverged) {
+        json.field("diverged_at_step", run.diverged->step).field("reason", run.diverged->reason);
+      } else {
+        json.field("length", run.tests.front().length)
+            .field("accuracy", run.tests.front().accuracy)
+            .field("held_out_loss", held_out_loss(run))
+            .field("targets", run.tests.front().targets);
+      }
+      json.field("training_loss", run.final_loss())
           .field("training_seconds", run.training_seconds)
           .end_object();
     }

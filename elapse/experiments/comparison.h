@@ -34,6 +34,10 @@ struct ComparedRuns {
   std::vector<RunResult> runs;  // (seeds)
 
   std::vector<double> over_seeds(const std::function<double(const RunResult&)>& number) const;
+  // spread_text of it, and how many runs diverged: "diverged", "98.4 [97.0, 99.1], 1 of 3
+  // diverged".
+  std::string text(const std::function<double(const RunResult&)>& number, int decimals) const;
+  int64_t diverged() const;  // runs
 };
 
 struct Comparison {
@@ -43,9 +47,17 @@ struct Comparison {
 
   double seconds() const;  // of training and testing, all runs together
   // Of the models of one row and column the one whose median figure is largest: of several learning
-  // rates the best.
+  // rates the best. A run that diverged counts below any other.
   Comparison best(const std::function<double(const RunResult&)>& figure) const;
 };
+
+// held_out_tests of the run's own source, which are shown, and as many of `other` to choose by.
+RunTests tests_to_choose_by(int64_t length, std::shared_ptr<const TokenSource> other);
+// Comparison::best by the accuracy of the second of those: the learning rates of what is shown are
+// not chosen on it.
+Comparison best_learning_rates(const Comparison& comparison);
+// The seed of `other` where sources are drawn.
+inline constexpr uint64_t kSeedToChooseBy = uint64_t{1} << 63;
 
 std::string run_name(const std::string& name, uint64_t seed);  // "mamba-64-seed-1"
 
@@ -53,8 +65,9 @@ std::string run_name(const std::string& name, uint64_t seed);  // "mamba-64-seed
 Comparison compare(Device& device, const std::vector<ComparedModel>& models, const Seeds& seeds,
                    const std::string& folder, const OnExperimentProgress& progress);
 
-double accuracy_percent(const RunResult& run);  // of the first test
-double held_out_loss(const RunResult& run);     // nats
+// Of the first test; NaN of a run that diverged.
+double accuracy_percent(const RunResult& run);
+double held_out_loss(const RunResult& run);  // nats
 
 // A published row: a name, and a figure a column; NaN: not published.
 struct PublishedRow {
@@ -69,7 +82,8 @@ Table comparison_table(const Comparison& comparison, const std::string& heading,
                        const std::function<double(const RunResult&)>& figure, int decimals,
                        const std::vector<PublishedRow>& published = {});
 
-// Row, column, learning rate, seed, parameters, losses and seconds of every run.
+// Row, column, learning rate, seed, layers, parameters, accuracy or the step at which it diverged,
+// losses and seconds of every run.
 Table runs_table(const Comparison& comparison);
 
 // Of each value the mean with those before it, `window` of them together.

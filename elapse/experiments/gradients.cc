@@ -57,7 +57,7 @@ std::vector<ComparedModel> trainings(const GradientsSettings& s) {
           {.name = run_title(mixer, stage),
            .row = std::string(title_of(mixer)),
            .column = std::string(name_of(stage)),
-           .model = task_model(mixer, s.d_model, s.n_layers, InductionTask::kVocabSize),
+           .model = task_model(mixer, s.d_model, s.n_layers, InductionTask::kVocabSize, s.length),
            .train = stage == Stage::direct ? s.direct : s.short_first,
            .source =
                [](uint64_t seed) {
@@ -151,16 +151,18 @@ GradientsResult run_gradients(Device& device, const GradientsSettings& settings,
     const MixerKind mixer = settings.mixers[m];
     for (int64_t i = 0; i < settings.seeds.count; ++i) {
       const uint64_t seed = settings.seeds.first + static_cast<uint64_t>(i);
-      const ModelConfig config =
-          task_model(mixer, settings.d_model, settings.n_layers, InductionTask::kVocabSize);
+      const ModelConfig config = task_model(mixer, settings.d_model, settings.n_layers,
+                                            InductionTask::kVocabSize, settings.length);
       measure(LanguageModel(device, config, DType::f32, seed), mixer, Stage::untrained, seed, NAN);
       for (const Stage stage : {Stage::direct, Stage::short_first}) {
         const ComparedRuns& runs =
             result.training.models[2 * m + (stage == Stage::short_first ? 1 : 0)];
+        const RunResult& run = runs.runs[static_cast<size_t>(i)];
+        if (run.diverged) continue;
         const auto model =
             load_model(device, run_folder(folder, run_name(run_title(mixer, stage), seed)),
                        DType::f32, WeightMemory::trained);
-        measure(*model, mixer, stage, seed, accuracy_percent(runs.runs[static_cast<size_t>(i)]));
+        measure(*model, mixer, stage, seed, accuracy_percent(run));
       }
     }
     progress({"gradients", static_cast<int64_t>(m) + 1, std::ssize(settings.mixers), ""});

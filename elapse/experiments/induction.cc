@@ -49,12 +49,20 @@ std::shared_ptr<const InductionTask> task_of(uint64_t seed) {
   return std::make_shared<InductionTask>(seed, InductionTask::Loss::last_token);
 }
 
+constexpr int64_t kPublishedLength = 256;  // of the sequences trained on
+
 // Tokens, of models whose work for a sequence grows with the square of its length.
 constexpr int64_t kLongestTest = int64_t{1} << 14, kLongestTrained = 4096;
 
 // Where the work of a sequence grows with the square of its length, lengths end where the published
-// tests of attention do, and training on the longest is left out.
-InductionSettings affordable(InductionSettings settings, const ModelConfig& model) {
+// tests of attention do, and training on the longest is left out. A model of bounded reach trains
+// on sequences that it sees the whole of.
+InductionSettings suited(InductionSettings settings, const ModelConfig& model) {
+  if (has_reach(model.mixer)) {
+    const int64_t reach = reach_of(model);
+    settings.train.length = std::min(settings.train.length, reach);
+    for (Phase& phase : settings.train.curriculum) phase.length = std::min(phase.length, reach);
+  }
   if (model.state_bytes_per_token() == 0) return settings;
   std::erase_if(settings.tests, [](const auto& test) { return test.length > kLongestTest; });
   for (const Phase& phase : settings.train.curriculum) {
@@ -68,7 +76,7 @@ InductionSettings affordable(InductionSettings settings, const ModelConfig& mode
 std::vector<ComparedModel> models(const InductionSettings& all) {
   std::vector<ComparedModel> list;
   for (const ModelConfig& model : all.models) {
-    const InductionSettings settings = affordable(all, model);
+    const InductionSettings settings = suited(all, model);
     list.push_back({.name = std::string(name_of(model.mixer)),
                     .row = std::string(title_of(model.mixer)),
                     .column = "induction heads",
@@ -155,7 +163,7 @@ std::string folder_of(const ModelConfig& model, const Seeds& seeds, const std::s
 }  // namespace
 
 ModelConfig InductionSettings::model_of(MixerKind mixer) {
-  return task_model(mixer, 64, 2, InductionTask::kVocabSize);
+  return task_model(mixer, 64, 2, InductionTask::kVocabSize, kPublishedLength);
 }
 
 InductionSettings InductionSettings::quick() {
@@ -182,7 +190,7 @@ InductionSettings InductionSettings::full() {
   InductionSettings s;
   s.models = {model_of(MixerKind::mamba)};
   s.train.batch_tokens = 2048;
-  s.train.length = 256;
+  s.train.length = kPublishedLength;
   s.train.steps = 204800;
   s.train.schedule = {.peak_lr = 1e-3};
   s.train.adamw = {.beta2 = 0.999, .weight_decay = 0};
@@ -211,6 +219,9 @@ InductionResult run_induction(Device& device, const InductionSettings& settings,
   InductionResult result;
   result.comparison = compare(device, models(settings), settings.seeds, folder, progress);
   for (const ModelConfig& config : settings.models) {
+    const ComparedRuns& runs =
+        result.comparison.models[static_cast<size_t>(&config - settings.models.data())];
+    if (runs.runs.front().diverged) continue;
     const auto model = load_model(device, folder_of(config, settings.seeds, folder), DType::f32);
     if (!has_step_sizes(*model)) continue;
     look_at_step_sizes(*model, *task_of(settings.seeds.first), result);

@@ -20,7 +20,8 @@ struct InductionSettings {
   std::vector<Test> tests;
   Seeds seeds;
 
-  // Two layers of d_model 64, as published for Mamba; the rest as task_model.h says.
+  // Two layers of d_model 64, as published for Mamba; the rest as task_model.h says for sequences
+  // of the 256 tokens that published models are trained on.
   static ModelConfig model_of(MixerKind mixer);
   static InductionSettings quick();  // minutes on two cores
   static InductionSettings full();   // the published protocol

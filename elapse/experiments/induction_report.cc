@@ -6,6 +6,7 @@
 
 #include "elapse/experiments/induction.h"
 #include "elapse/experiments/spread.h"
+#include "elapse/experiments/task_model.h"
 #include "elapse/io/json_writer.h"
 
 namespace elapse {
@@ -93,9 +94,11 @@ std::string curriculum_text(const TrainConfig& train) {
 
 std::string model_text(const ComparedRuns& m) {
   const ModelConfig& c = m.what.model;
-  return fmt::format("{}, {} layers, d_model {}{}, {} parameters", m.what.row, c.n_layers,
-                     c.d_model, c.d_state == 0 ? "" : fmt::format(", d_state {}", c.d_state),
-                     m.runs.front().parameters);
+  return fmt::format(
+      "{}, {} layers, d_model {}{}, {} parameters{}", m.what.row, c.n_layers, c.d_model,
+      c.d_state == 0 ? "" : fmt::format(", d_state {}", c.d_state), m.runs.front().parameters,
+      has_reach(c.mixer) ? fmt::format("; sees, and was trained at, up to {} tokens", reach_of(c))
+                         : "");
 }
 
 double training_seconds(const InductionResult& r) {
@@ -134,7 +137,7 @@ int64_t longest_perfect(const ComparedRuns& m) {
   int64_t longest = 0;
   for (size_t row = 0; row < m.runs.front().tests.size(); ++row) {
     for (const RunResult& run : m.runs) {
-      if (run.tests[row].accuracy < 1) return longest;
+      if (run.diverged || run.tests[row].accuracy < 1) return longest;
     }
     longest = m.runs.front().tests[row].length;
   }
@@ -193,12 +196,17 @@ Table induction_table(const InductionSettings& settings, const InductionResult& 
     columns.push_back({fmt::format("2^{}", std::lround(std::log2(test.length)))});
   }
   const bool several = result.comparison.seeds.count > 1;
+  std::string bounded;
+  for (const ComparedRuns& m : models_of(result)) {
+    if (!has_reach(m.what.model.mixer)) continue;
+    bounded += fmt::format(" {} at up to the {} that it sees;", m.what.row, reach_of(m.what.model));
+  }
   Table table(
       columns,
       fmt::format("✓ every answer right, ✗ out of memory, – not tested; chance is 6.25. This run "
-                  "trained at up to {} tokens; published (Gu and Dao, 2023, Table "
+                  "trained at up to {} tokens;{} published (Gu and Dao, 2023, Table "
                   "11): at 256.{}",
-                  settings.longest_trained(),
+                  settings.longest_trained(), bounded,
                   several ? fmt::format(" Of {} seeds the median, and the least and the "
                                         "largest in brackets where they differ.",
                                         result.comparison.seeds.count)
@@ -213,8 +221,9 @@ Table induction_table(const InductionSettings& settings, const InductionResult& 
   }
   for (const ComparedRuns& m : models_of(result)) {
     std::vector<Table::Cell> cells = {fmt::format("{}, this run", m.what.row)};
-    for (size_t row = 0; row < settings.tests.size(); ++row)
-      cells.push_back(percent(accuracy(m, row)));
+    for (size_t row = 0; row < settings.tests.size(); ++row) {
+      cells.push_back(m.diverged() == std::ssize(m.runs) ? "diverged" : percent(accuracy(m, row)));
+    }
     table.add_row(std::move(cells));
   }
   return table;
@@ -294,6 +303,7 @@ std::string induction_json(const InductionSettings& settings, const InductionRes
       const RunResult& run = m.runs[i];
       json.begin_object().field("mixer", name_of(m.what.model.mixer));
       json.field("seed", result.comparison.seeds.first + i).field("parameters", run.parameters);
+      if (run.diverged) json.field("diverged_at_step", run.diverged->step);
       json.field("final_loss", run.final_loss()).field("training_seconds", run.training_seconds);
       json.field("testing_seconds", run.testing_seconds).end_object();
     }

@@ -9,7 +9,7 @@ struct PowerLaw {
   double at_one = 0, exponent = 0;
   double operator()(double x) const;
 };
-// By least squares of the logarithms; all NaN of fewer than two points.
+// By least squares of the logarithms of those points whose y is finite; all NaN of fewer than two.
 PowerLaw fitted(const std::vector<double>& x, const std::vector<double>& y);
 
 }  // namespace elapse

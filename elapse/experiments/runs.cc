@@ -51,6 +51,11 @@ class Record {
     result.training_seconds = json.number("training_seconds");
     result.losses.clear();
     for (const Json& loss : json.at("losses").items()) result.losses.push_back(loss.number());
+    if (json.has("diverged")) {
+      const Json at = json.at("diverged");
+      result.diverged = {at.integer("step"), at.text("reason")};
+      return true;
+    }
     if (!json.has("tests")) return false;
     result.testing_seconds = json.number("testing_seconds");
     for (const Json& test : json.at("tests").items()) result.tests.push_back(evaluation(test));
@@ -62,7 +67,10 @@ class Record {
     json.begin_object().key("settings").begin_object();
     for (const auto& [name, value] : settings_) json.field(name, value);
     json.end_object().field("training_seconds", result.training_seconds);
-    if (finished) {
+    if (result.diverged) {
+      json.key("diverged").begin_object().field("step", result.diverged->step);
+      json.field("reason", result.diverged->reason).end_object();
+    } else if (finished) {
       json.field("testing_seconds", result.testing_seconds).key("tests").begin_array();
       for (const Evaluation& e : result.tests) write_evaluation(json, e);
       json.end_array();
@@ -159,10 +167,14 @@ RunResult run_one(Device& device, const RunPlan& plan, const std::string& folder
   result.parameters = plan.model.parameter_count();
   if (record.read(result)) return result;
   const LanguageModel model(device, plan.model, DType::f32, plan.seed);
-  Training(plan, folder, record, model, result).run(progress);
+  try {
+    Training(plan, folder, record, model, result).run(progress);
+  } catch (const Diverged& at) {
+    result.diverged = {at.step(), at.reason()};
+  }
   device.pool().trim();
   const auto start = Clock::now();
-  result.tests = plan.tests.run(model, *plan.source, progress);
+  if (!result.diverged) result.tests = plan.tests.run(model, *plan.source, progress);
   result.testing_seconds = seconds_since(start);
   record.write(result, true);
   fs::remove(resume_path(folder));  // three times the model's size, and nothing goes on from it

@@ -2,6 +2,7 @@
 #pragma once
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -37,8 +38,15 @@ struct RunPlan {
 };
 
 struct RunResult {
-  std::vector<double> losses;  // (steps), nats
-  std::vector<Evaluation> tests;
+  // A step whose loss or gradients were not finite: the training ended there.
+  struct Divergence {
+    int64_t step = 0;
+    std::string reason;
+  };
+
+  std::vector<double> losses;     // (steps), nats
+  std::vector<Evaluation> tests;  // none of a run that diverged
+  std::optional<Divergence> diverged;
   int64_t parameters = 0;
   double training_seconds = 0;
   double testing_seconds = 0;
@@ -46,7 +54,8 @@ struct RunResult {
   double final_loss() const;  // mean of the last 50 steps
 };
 
-// Runs the plans in turn, but for those that are finished. Where `progress` throws, the training in
+// Runs the plans in turn, but for those that are finished. A run that diverges is finished, and its
+// folder keeps the last checkpoint's weights. Where `progress` throws, the training in
 // hand is saved before the exception goes on. Throws Error naming what differs where a plan's
 // folder holds a run of other settings.
 std::vector<RunResult> run_all(Device& device, const std::vector<RunPlan>& plans,

@@ -48,7 +48,7 @@ class Measuring {
  public:
   Measuring(Device& device, const SamplingSettings& settings, MixerKind mixer, uint64_t seed)
       : settings_(settings),
-        model_(device, task_model(mixer, settings.d_model, settings.n_layers, settings.vocab_size),
+        model_(device, with_heads(mixer, settings.d_model, settings.n_layers, settings.vocab_size),
                DType::f32, seed),
         sampled_(device, model_.config(), DType::f32,
                  Parameters::Source{[this](const std::string& name, const Shape&, ParameterUse) {
@@ -180,7 +180,7 @@ SamplingResult run_sampling(Device& device, const SamplingSettings& settings,
   fs::create_directories(kept);
   for (const MixerKind mixer : settings.mixers) {
     const ModelConfig config =
-        task_model(mixer, settings.d_model, settings.n_layers, settings.vocab_size);
+        with_heads(mixer, settings.d_model, settings.n_layers, settings.vocab_size);
     result.models.push_back({mixer, config.parameter_count(), {}});
     for (const uint64_t seed : settings.seeds.all()) {
       const std::string path =

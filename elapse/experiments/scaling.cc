@@ -6,7 +6,7 @@
 #include <map>
 
 #include "elapse/data/text_data.h"
-#include "elapse/experiments/spread.h"
+#include "elapse/experiments/task_model.h"
 #include "elapse/model/mixer_form.h"
 
 namespace elapse {
@@ -15,11 +15,14 @@ namespace {
 constexpr int64_t kClasses = 256;  // bytes
 
 // The family's: attention is Transformer++.
-ModelConfig family_model(MixerKind mixer, int64_t d_model, int64_t n_layers) {
+ModelConfig family_model(MixerKind mixer, int64_t d_model, int64_t n_layers, int64_t length) {
+  ModelConfig model = with_heads(mixer, d_model, n_layers, kClasses);
   if (mixer == MixerKind::attention) {
-    return ModelConfig::transformer_plus_plus(d_model, n_layers, kClasses);
+    model.d_intermediate =
+        ModelConfig::transformer_plus_plus(d_model, n_layers, kClasses).d_intermediate;
   }
-  return ModelConfig::of(mixer, d_model, n_layers, kClasses);
+  if (mixer == MixerKind::hyena) model.l_max = length;
+  return model;
 }
 
 // Of the layers alone.
@@ -27,20 +30,17 @@ int64_t parameters_of(const ModelConfig& config) {
   return config.parameter_count() - config.vocab() * config.d_model;
 }
 
-double mixing_operations(const ModelConfig& c, int64_t length) {
-  if (c.mixer == MixerKind::attention) {
-    const auto width = static_cast<double>(c.d_inner);
-    return static_cast<double>(c.n_layers) * 2 * 2 * width * static_cast<double>(length) / 2;
-  }
-  if (c.mixer == MixerKind::hyena) {
-    const double transform = 2.5 * 2 * std::log2(2 * static_cast<double>(length));  // for a token
-    return 2 * transform * static_cast<double>(c.n_layers * c.d_model);
-  }
-  double numbers = 0;
-  for (int64_t layer = 0; layer < c.n_layers; ++layer) {
-    numbers += static_cast<double>(form_of(c.mixer).state_size(c, layer));
-  }
-  return 6 * numbers;
+// Whether tokens are multiplied by it: linear maps have names as PyTorch gives them, in cells
+// "weight_ih_l0". Hyena's filter_fn takes lags.
+bool is_linear_map(const std::string& name, const Shape& shape) {
+  const std::string last = name.substr(name.rfind('.') + 1);
+  return shape.rank() == 2 && (last == "weight" || last.starts_with("weight_")) &&
+         !name.ends_with("embedding.weight") && !name.ends_with("positions.weight") &&
+         name.find(".filter_fn.") == name.npos;
+}
+
+StepShape step_of(const TrainConfig& train) {
+  return {train.length, train.sequences(train.length)};
 }
 
 std::string column(double operations) { return fmt::format("{:.1e} operations", operations); }
@@ -49,18 +49,8 @@ std::string column(double operations) { return fmt::format("{:.1e} operations", 
 double operations_of(const ScalingSettings& s, const ScalingSettings::Size& size) {
   const ModelConfig mamba =
       ModelConfig::of(MixerKind::mamba, size.d_model, size.n_layers, kClasses);
-  return training_operations(mamba, s.train.length) * s.tokens_per_parameter *
+  return training_operations(mamba, step_of(s.train)) * s.tokens_per_parameter *
          static_cast<double>(mamba.parameter_count());
-}
-
-// `operations`, in whole steps.
-TrainConfig training(const ScalingSettings& s, const ModelConfig& model, double operations) {
-  TrainConfig train = s.train;
-  const double a_step =
-      training_operations(model, train.length) * static_cast<double>(train.batch_tokens);
-  train.steps =
-      std::max<int64_t>(2 * train.schedule.warmup_steps, std::llround(operations / a_step));
-  return train;
 }
 
 std::vector<ComparedModel> models(const ScalingSettings& s) {
@@ -74,12 +64,14 @@ std::vector<ComparedModel> models(const ScalingSettings& s) {
         parameters_of(ModelConfig::of(MixerKind::mamba, size.d_model, size.n_layers, kClasses));
     const double operations = operations_of(s, size);
     for (const MixerKind mixer : s.mixers) {
-      const ModelConfig model = scaled_model(mixer, size.d_model, parameters);
+      const ModelConfig model = scaled_model(mixer, size.d_model, parameters, s.train.length);
+      TrainConfig train = s.train;
+      train.steps = scaled_steps(s, model, operations);
       list.push_back({.name = fmt::format("{}-{}", name_of(mixer), size.d_model),
                       .row = std::string(title_of(mixer)),
                       .column = column(operations),
                       .model = model,
-                      .train = training(s, model, operations),
+                      .train = train,
                       .source = [texts](uint64_t seed) { return texts.at(seed); },
                       .tests = held_out_tests(s.train.length)});
     }
@@ -112,19 +104,20 @@ ScalingSettings ScalingSettings::full() {
   return s;
 }
 
-double training_operations(const ModelConfig& config, int64_t length) {
-  double weights = config.tied_head ? static_cast<double>(config.vocab() * config.d_model) : 0;
+double training_operations(const ModelConfig& config, const StepShape& step) {
+  double forward = config.tied_head ? static_cast<double>(2 * config.vocab() * config.d_model) : 0;
   config.for_each_parameter([&](const std::string& name, const Shape& shape) {
-    const bool of_filter = name.find(".filter_fn.") != name.npos;
-    if (shape.rank() >= 2 && !of_filter && !name.ends_with("embedding.weight")) {
-      weights += static_cast<double>(shape.numel());
-    }
+    if (is_linear_map(name, shape)) forward += static_cast<double>(2 * shape.numel());
   });
-  return 3 * (2 * weights + mixing_operations(config, length));
+  forward +=
+      static_cast<double>(config.n_layers) * form_of(config.mixer).mixing_operations(config, step);
+  return 3 * forward;
 }
 
-ModelConfig scaled_model(MixerKind mixer, int64_t d_model, int64_t parameters) {
-  const auto with_layers = [&](int64_t n_layers) { return family_model(mixer, d_model, n_layers); };
+ModelConfig scaled_model(MixerKind mixer, int64_t d_model, int64_t parameters, int64_t length) {
+  const auto with_layers = [&](int64_t n_layers) {
+    return family_model(mixer, d_model, n_layers, length);
+  };
   ModelConfig nearest = with_layers(1);
   for (int64_t n_layers = 2;; ++n_layers) {
     const ModelConfig next = with_layers(n_layers);
@@ -134,6 +127,20 @@ ModelConfig scaled_model(MixerKind mixer, int64_t d_model, int64_t parameters) {
     }
     nearest = next;
   }
+}
+
+int64_t scaled_steps(const ScalingSettings& settings, const ModelConfig& model, double operations) {
+  const TrainConfig& train = settings.train;
+  const double a_step =
+      training_operations(model, step_of(train)) * static_cast<double>(train.batch_tokens);
+  const int64_t steps = std::llround(operations / a_step), warmup = train.schedule.warmup_steps;
+  ELAPSE_CHECK(steps >= 2 * warmup,
+               "scaling: {:.1e} operations are {} steps of {} tokens for {}, {} layers of d_model "
+               "{}: expected twice the warm-up of {} or more; take fewer tokens a step, more "
+               "tokens a parameter or a shorter warm-up",
+               operations, steps, train.batch_tokens, title_of(model.mixer), model.n_layers,
+               model.d_model, warmup);
+  return steps;
 }
 
 ScalingResult run_scaling(Device& device, const ScalingSettings& settings,

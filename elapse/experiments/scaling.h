@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "elapse/experiments/comparison.h"
+#include "elapse/model/mixing_operations.h"
 
 namespace elapse {
 
@@ -30,17 +31,18 @@ struct ScalingSettings {
   static ScalingSettings full();   // 20 tokens a parameter, as published
 };
 
-// Operations of one token, forward and backward: twice the forward pass's for backward; 2 for each
-// weight of a matrix but the embedding's; for a layer that remembers a state, 6 for each number of
-// it (kept, written, read); for attention, those of the scores and of the values over the half of
-// the sequence that a token sees in the mean; for Hyena, those of two Fourier transforms of twice
-// the sequence, 5/2 n log2(n) for n real numbers, while its filter's weights, which are multiplied
-// once for all sequences of a step, do not count.
-double training_operations(const ModelConfig& config, int64_t length);
+// Multiplications and additions of one token in training: of the forward pass, and twice as many
+// for backward. Forward has 2 for each weight of a linear map that tokens pass through, the head's
+// among them, and what mixes tokens beside them (MixerForm::mixing_operations).
+double training_operations(const ModelConfig& config, const StepShape& step);
 
 // The model of this mixer that comes nearest to `parameters`, apart from the embedding, with layers
-// of this width.
-ModelConfig scaled_model(MixerKind mixer, int64_t d_model, int64_t parameters);
+// of this width, heads as task_model.h says and, with Hyena, a filter as long as `length`.
+ModelConfig scaled_model(MixerKind mixer, int64_t d_model, int64_t parameters, int64_t length);
+
+// Steps of `model` that make so many operations. Throws Error where they are fewer than twice the
+// warm-up.
+int64_t scaled_steps(const ScalingSettings& settings, const ModelConfig& model, double operations);
 
 struct ScalingResult {
   Comparison comparison;           // of each size the mixers, in the settings' orders

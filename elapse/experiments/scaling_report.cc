@@ -88,11 +88,15 @@ Table models_table(const ScalingSettings& s, const ScalingResult& result) {
 
 std::string scaling_verdict(const ScalingSettings& settings, const ScalingResult& result) {
   std::vector<Family> order = families(settings, result);
-  std::sort(order.begin(), order.end(),
+  const auto last = std::partition(order.begin(), order.end(),
+                                   [](const Family& f) { return std::isfinite(f.losses.back()); });
+  std::sort(order.begin(), last,
             [](const Family& a, const Family& b) { return a.losses.back() < b.losses.back(); });
   std::vector<std::string> names;
   for (const Family& f : order) {
-    names.push_back(fmt::format("{} {:.3f}", title_of(f.mixer), f.losses.back()));
+    const double loss = f.losses.back();
+    names.push_back(std::isfinite(loss) ? fmt::format("{} {:.3f}", title_of(f.mixer), loss)
+                                        : fmt::format("{} diverged", title_of(f.mixer)));
   }
   return fmt::format("At the most operations, {:.1e}, held-out losses are: {}.",
                      result.operations.back(), fmt::join(names, ", "));
@@ -112,9 +116,9 @@ Report scaling_report(const ScalingSettings& settings, const ScalingResult& resu
       "{} sizes within a factor of {:.0f} in operations, {} tokens a parameter of Mamba, one "
       "learning rate for all, {} seed{}, {} bytes of text. The published curves (Gu and Dao, 2023, "
       "Figure 4) span 10^19 to 10^21 operations on the Pile, with 20 tokens a parameter: there "
-      "Mamba follows Transformer++ closely, and both are ahead of the others. Models this small "
-      "say "
-      "how they learn the letters and words of one text; which of two near curves lies below can "
+      "Mamba follows Transformer++ closely, and both are ahead of Hyena, RWKV, RetNet, H3++ and a "
+      "plain Transformer. Models this small say how they learn the letters and words of one text; "
+      "which of two near curves lies below can "
       "turn at other sizes, learning rates or texts.",
       settings.sizes.size(), result.operations.back() / result.operations.front(),
       settings.tokens_per_parameter, settings.seeds.count, settings.seeds.count == 1 ? "" : "s",

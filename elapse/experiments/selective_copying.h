@@ -13,9 +13,11 @@ struct SelectiveCopyingSettings {
   int64_t length = 0;  // of a sequence, markers included
   int64_t data_tokens = 16;
   TrainConfig train;
+  std::vector<double> peak_lrs;  // of which each model shows what it learned with the best, chosen
+                                 // on other held-out sequences than are shown
   Seeds seeds;
 
-  static SelectiveCopyingSettings quick();  // a minute or two a mixer on two cores
+  static SelectiveCopyingSettings quick();  // a few minutes a mixer on two cores
   static SelectiveCopyingSettings full();   // the published protocol
 
   std::string unlike_published() const;  // a sentence; empty: nothing that matters

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <numeric>
@@ -96,10 +97,21 @@ void visit_parameters(const ModelConfig& c, int64_t, const std::string& prefix,
 
 int64_t state_size(const ModelConfig&, int64_t) { return 0; }
 
+// A score and its value's share, of every channel and token seen: of these the mean over the
+// sequence.
+double mixing_operations(const ModelConfig& c, const StepShape& step) {
+  int64_t pairs = 0;
+  for (int64_t t = 0; t < step.length; ++t) {
+    const int64_t within = c.window == 0 ? t + 1 : std::min(t + 1, c.window);
+    pairs += (within + c.dilation - 1) / c.dilation;
+  }
+  return 4 * static_cast<double>(c.d_inner * pairs) / static_cast<double>(step.length);
+}
+
 }  // namespace
 
-constinit const MixerForm kAttentionForm = {"attention", "Attention",      "attention",
-                                            kFields,     set_defaults,     read,
-                                            write,       visit_parameters, state_size};
+constinit const MixerForm kAttentionForm = {
+    "attention", "Attention", "attention",      kFields,    set_defaults,
+    read,        write,       visit_parameters, state_size, mixing_operations};
 
 }  // namespace elapse

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
 #include <array>
 
 #include "elapse/core/error.h"
@@ -77,11 +78,26 @@ void visit_h3(const ModelConfig& c, int64_t, const std::string& prefix,
 int64_t s4d_state_size(const ModelConfig& c, int64_t) { return c.d_inner * c.d_state; }
 int64_t h3_state_size(const ModelConfig& c, int64_t) { return c.d_inner * (2 * c.d_state - 1); }
 
+// By the recurrence, 14 for a complex state and 5 for a real one (decay, write, read); or by
+// Fourier transforms, with a filter that is one run of the recurrence. Kernels choose what is less.
+double ssm_operations(const ModelConfig& c, const StepShape& step) {
+  const double recurrence = is_complex(c.diagonal_init) ? 14 * static_cast<double>(c.d_state) / 2
+                                                        : 5 * static_cast<double>(c.d_state);
+  const double convolution =
+      convolution_operations(step, step.length) + recurrence / static_cast<double>(step.sequences);
+  return static_cast<double>(c.d_inner) * std::min(recurrence, convolution);
+}
+
+// The shift is a convolution of d_state taps beside it, summed tap by tap.
+double h3_operations(const ModelConfig& c, const StepShape& step) {
+  return ssm_operations(c, step) + static_cast<double>(2 * c.d_inner * c.d_state);
+}
+
 }  // namespace
 
-constinit const MixerForm kS4dForm = {"s4d", "S4D", "S4D",     kFields,       set_defaults,
-                                      read,  write, visit_s4d, s4d_state_size};
-constinit const MixerForm kH3Form = {"h3", "H3",  "H3",     kFields,      set_defaults,
-                                     read, write, visit_h3, h3_state_size};
+constinit const MixerForm kS4dForm = {"s4d", "S4D", "S4D",     kFields,        set_defaults,
+                                      read,  write, visit_s4d, s4d_state_size, ssm_operations};
+constinit const MixerForm kH3Form = {"h3", "H3",  "H3",     kFields,       set_defaults,
+                                     read, write, visit_h3, h3_state_size, h3_operations};
 
 }  // namespace elapse

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
 #include <array>
 
 #include "elapse/core/error.h"
@@ -63,9 +64,21 @@ int64_t state_size(const ModelConfig& c, int64_t) {
   return (kTaps - 1) * 3 * c.d_model + (c.l_max - 1) * c.d_model;
 }
 
+// The short filter tap by tap, the long one by Fourier transforms. Its taps, as many as sequences
+// meet, are made once a step by the MLP of the lags.
+double mixing_operations(const ModelConfig& c, const StepShape& step) {
+  const int64_t taps = std::min(step.length, c.l_max);
+  const int64_t mlp = c.filter_order * (c.emb_dim + 2 * c.filter_order + c.d_model);
+  const double lags = static_cast<double>(taps) / static_cast<double>(step.length * step.sequences);
+  return static_cast<double>(2 * kTaps * 3 * c.d_model) +
+         static_cast<double>(c.d_model) * convolution_operations(step, taps) +
+         static_cast<double>(2 * mlp) * lags;
+}
+
 }  // namespace
 
-constinit const MixerForm kHyenaForm = {"hyena", "Hyena", "hyena",          kFields,   set_defaults,
-                                        read,    write,   visit_parameters, state_size};
+constinit const MixerForm kHyenaForm = {
+    "hyena", "Hyena", "hyena",          kFields,    set_defaults,
+    read,    write,   visit_parameters, state_size, mixing_operations};
 
 }  // namespace elapse

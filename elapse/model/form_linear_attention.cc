@@ -6,6 +6,7 @@
 #include "elapse/mixers/linear_attention.h"
 #include "elapse/model/config_fields.h"
 #include "elapse/model/mixer_forms.h"
+#include "elapse/ops/gated_linear_attention.h"
 
 namespace elapse {
 namespace {
@@ -76,9 +77,26 @@ int64_t state_size(const ModelConfig& c, int64_t) {
   return (c.d_inner + (normalised ? c.n_heads() : 0)) * c.d_state;
 }
 
+// Linear attention and RetNet run as Mamba-2's dual with a group for each head; the normaliser is
+// one more channel of each head.
+double mixing_operations(const ModelConfig& c, const StepShape& step) {
+  const int64_t n_heads = c.n_heads();
+  if (c.mixer == MixerKind::gla) {
+    const int64_t head = gla_multiplications(c.d_state, c.head_dim, step.length);
+    return 2 * static_cast<double>(n_heads * head) / static_cast<double>(step.length);
+  }
+  const double readout = ssd_operations(step, c.d_inner, c.d_state, n_heads);
+  if (c.mixer == MixerKind::retnet) return readout;
+  return readout + ssd_operations(step, n_heads, c.d_state, n_heads);
+}
+
 constexpr MixerForm form(std::string_view name, std::string_view title,
                          void (*set_defaults)(ModelConfig&)) {
-  return {name, title, name, kFields, set_defaults, read, write, visit_parameters, state_size};
+  return {name,         title,
+          name,         kFields,
+          set_defaults, read,
+          write,        visit_parameters,
+          state_size,   mixing_operations};
 }
 
 }  // namespace

@@ -73,9 +73,16 @@ int64_t state_size(const ModelConfig& c, int64_t) {
   return c.d_inner * c.d_state + c.d_conv_inner() * (c.d_conv - 1);
 }
 
+// Of every state dt A and its exponential, write, h (2) and y (2), by the scan's loop; and the
+// convolution.
+double mixing_operations(const ModelConfig& c, const StepShape&) {
+  return static_cast<double>(7 * c.d_inner * c.d_state + 2 * c.d_conv * c.d_inner);
+}
+
 }  // namespace
 
-constinit const MixerForm kMambaForm = {"mamba", "Mamba", "Mamba1",         kFields,   set_defaults,
-                                        read,    write,   visit_parameters, state_size};
+constinit const MixerForm kMambaForm = {
+    "mamba", "Mamba", "Mamba1",         kFields,    set_defaults,
+    read,    write,   visit_parameters, state_size, mixing_operations};
 
 }  // namespace elapse

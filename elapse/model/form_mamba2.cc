@@ -67,10 +67,16 @@ int64_t state_size(const ModelConfig& c, int64_t) {
   return c.d_inner * c.d_state + c.d_conv_inner() * (c.d_conv - 1);
 }
 
+// The dual and the convolution.
+double mixing_operations(const ModelConfig& c, const StepShape& step) {
+  return ssd_operations(step, c.d_inner, c.d_state, c.n_groups) +
+         static_cast<double>(2 * c.d_conv * c.d_conv_inner());
+}
+
 }  // namespace
 
-constinit const MixerForm kMamba2Form = {"mamba2", "Mamba-2",        "Mamba2",
-                                         kFields,  set_defaults,     read,
-                                         write,    visit_parameters, state_size};
+constinit const MixerForm kMamba2Form = {
+    "mamba2", "Mamba-2", "Mamba2",         kFields,    set_defaults,
+    read,     write,     visit_parameters, state_size, mixing_operations};
 
 }  // namespace elapse

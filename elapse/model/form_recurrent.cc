@@ -31,8 +31,15 @@ int64_t state_size(const ModelConfig& c, int64_t) {
   return state_rows(cell_of(c.mixer)) * c.d_inner;
 }
 
+// All products are with weights of linear maps, the recurrent ones among them.
+double mixing_operations(const ModelConfig&, const StepShape&) { return 0; }
+
 constexpr MixerForm form(std::string_view name, std::string_view title) {
-  return {name, title, name, kFields, set_defaults, read, write, visit_parameters, state_size};
+  return {name,         title,
+          name,         kFields,
+          set_defaults, read,
+          write,        visit_parameters,
+          state_size,   mixing_operations};
 }
 
 }  // namespace

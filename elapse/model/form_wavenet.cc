@@ -51,10 +51,13 @@ int64_t state_size(const ModelConfig& c, int64_t layer) {
   return (c.d_conv - 1) * c.dilation_of(layer) * c.d_model;
 }
 
+// The convolution is a linear map of the few rows that a token touches.
+double mixing_operations(const ModelConfig&, const StepShape&) { return 0; }
+
 }  // namespace
 
-constinit const MixerForm kWaveNetForm = {"wavenet", "WaveNet",        "wavenet",
-                                          kFields,   set_defaults,     read,
-                                          write,     visit_parameters, state_size};
+constinit const MixerForm kWaveNetForm = {
+    "wavenet", "WaveNet", "wavenet",        kFields,    set_defaults,
+    read,      write,     visit_parameters, state_size, mixing_operations};
 
 }  // namespace elapse

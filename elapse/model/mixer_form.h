@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "elapse/model/config.h"
+#include "elapse/model/mixing_operations.h"
 
 namespace elapse {
 
@@ -28,6 +29,11 @@ struct MixerForm {
                 const ModelConfig::VisitParameter& visit);
   // Numbers that the mixer of layer `layer` remembers of a sequence.
   int64_t (*state_size)(const ModelConfig& c, int64_t layer);
+  // Multiplications and additions of one token in a layer's forward pass as training runs it,
+  // beside the products with its weights of linear maps: those of the scan, the convolutions or
+  // the scores, and, shared by the step's sequences, of filters that are made of parameters. What
+  // is done once for a channel (gates, norms, activations) counts for no mixer.
+  double (*mixing_operations)(const ModelConfig& c, const StepShape& step);
 };
 
 const MixerForm& form_of(MixerKind mixer);

@@ -121,10 +121,11 @@ StepReport Trainer::step() {
 }
 
 void Trainer::stop(std::string_view what, double value, const TokenBatch& batch) const {
-  fail("training stopped at step {}: {} is {}; the first tensor that is not finite: {}; {}",
-       steps_done() + 1, what, value, first_non_finite(model_, batch),
-       last_checkpoint_.empty() ? "no checkpoint was saved"
-                                : "the last good checkpoint: " + last_checkpoint_);
+  throw Diverged(steps_done() + 1,
+                 fmt::format("{} is {}; the first tensor that is not finite: {}", what, value,
+                             first_non_finite(model_, batch)),
+                 last_checkpoint_.empty() ? "no checkpoint was saved"
+                                          : "the last good checkpoint: " + last_checkpoint_);
 }
 
 void Trainer::save(const std::string& folder) {

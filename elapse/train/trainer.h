@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include "elapse/core/error.h"
 #include "elapse/data/token_source.h"
 #include "elapse/train/config.h"
 #include "elapse/train/evaluation.h"
@@ -17,6 +18,22 @@ struct StepReport {
   double seconds = 0;
 };
 
+// A step whose loss or gradients are not finite. what() names the last good checkpoint beside it.
+class Diverged : public Error {
+ public:
+  Diverged(int64_t step, const std::string& reason, const std::string& checkpoint)
+      : Error(fmt::format("training stopped at step {}: {}; {}", step, reason, checkpoint)),
+        step_(step),
+        reason_(reason) {}
+
+  int64_t step() const { return step_; }  // 1 for the first
+  const std::string& reason() const { return reason_; }
+
+ private:
+  int64_t step_;
+  std::string reason_;
+};
+
 // Trains a model step by step: forward and backward over the step's sequences, in one pass or
 // several, then one clipped update. The same model, source and configuration give the same bits,
 // with or without a save and a resume between any two steps.
@@ -26,8 +43,8 @@ class Trainer {
   // what in the configuration makes no run, or does not suit the source or the model.
   Trainer(const LanguageModel& model, const TokenSource& source, const TrainConfig& config);
 
-  // Throws Error if the loss or the gradients are not finite, with the weights as they were before:
-  // the sentence names the step, the first tensor that went and the last good checkpoint.
+  // Throws Diverged if the loss or the gradients are not finite, with the weights as they were
+  // before; the reason names the first tensor that went.
   StepReport step();
   int64_t steps_done() const { return optimizer_.updates(); }
   bool finished() const { return steps_done() >= config_.steps; }

@@ -66,6 +66,9 @@ class Mistakes(unittest.TestCase):
                 self.assertEqual(run(PROGRAM, "experiment", name, *more).returncode, 2, more)
         for more in ([], ["--text", ""], ["--text", "t", "--seeds", 0]):
             self.assertEqual(run(PROGRAM, "experiment", "ablations", *more).returncode, 2, more)
+        for name, *more in (("selective-copying", "--lr", 0), ("mqar", "--lr", "1e-3,-1"),
+                            ("induction", "--lr", 0), ("mqar", "--sequences", 0)):
+            self.assertEqual(run(PROGRAM, "experiment", name, *more).returncode, 2, more)
 
     def test_an_unknown_experiment(self):
         result = run(PROGRAM, "experiment", "inductoin")
@@ -80,10 +83,10 @@ class SeveralRuns(unittest.TestCase):
         self.folder = pathlib.Path(folder.name)
 
     @staticmethod
-    def command(out, steps):
+    def command(out, steps, rates="0.005"):
         return [PROGRAM, "experiment", "selective-copying", "--quick", "--length", "32",
                 "--mixer", "gru,mamba", "--seeds", "2", "--seed", "4", "--steps", str(steps),
-                "--threads", "1", "--out", str(out)]
+                "--lr", rates, "--threads", "1", "--out", str(out)]
 
     @staticmethod
     def rows(out):
@@ -100,7 +103,7 @@ class SeveralRuns(unittest.TestCase):
         self.assertIn("Of 2 seeds the median", first.stdout)
         self.assertIn("report.html", [file.name for file in out.iterdir()])
         self.assertEqual(sorted(folder.name for folder in (out / "runs").iterdir()),
-                         sorted(f"{name}-seed-{seed}" for name in (
+                         sorted(f"{name}-lr-0.005-seed-{seed}" for name in (
                              "gru", "mamba", "mamba-no-gate", "mamba-nothing-selective")
                                 for seed in (4, 5)))
         report = (out / "report.html").read_bytes()
@@ -110,6 +113,15 @@ class SeveralRuns(unittest.TestCase):
         other = run(*self.command(out, 3))
         self.assertEqual(other.returncode, 1)
         self.assertIn('was "2", is "3"', other.stderr)
+
+    def test_what_diverges_is_told_and_the_rest_goes_on(self):
+        out = self.folder / "out"
+        first = run(*self.command(out, 8, rates="1e38"))
+        self.assertEqual(first.returncode, 0, first.stderr)
+        self.assertIn("diverged", first.stdout)
+        self.assertTrue(any("diverged_at_step" in row for row in self.rows(out)))
+        again = run(*self.command(out, 8, rates="1e38"))
+        self.assertEqual(again.stdout, first.stdout)
 
     def test_a_stopped_and_a_killed_experiment_go_on(self):
         whole, out = self.folder / "whole", self.folder / "out"

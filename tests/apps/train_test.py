@@ -550,11 +550,21 @@ class Errors(Train):
 
     def test_a_default_that_does_not_go_with_what_is_given_is_said_to_be_one(self):
         command = [PROGRAM, "train", "--task", "induction", "--out", self.folder / "run"]
-        for more, says in ((["--steps", 50], "--warmup: expected at most the 50 steps there are, "
-                            "found 100, which is its default"),
-                           (["--length", 7], "--batch-tokens: expected a multiple of the length 7, "
-                            "found 2048, which is its default")):
-            self.assert_fails(run(*command, *more), says, status=2)
+        self.assert_fails(run(*command, "--length", 7), "--batch-tokens: expected a multiple of "
+                          "the length 7, found 2048, which is its default", status=2)
+
+    def test_the_default_warm_up_of_a_short_run_is_a_tenth_of_it(self):
+        for schedule, steps, peak_at in (("cosine", 30, 3), ("wsd", 30, 3), ("constant", 5, 100)):
+            with self.subTest(schedule=schedule):
+                log = self.folder / f"{schedule}.jsonl"
+                run(PROGRAM, "train", "--task", "induction", "--out", self.folder / schedule,
+                    "--d-model", 8, "--layers", 1, "--length", 16, "--batch-tokens", 32,
+                    "--steps", steps, "--schedule", schedule, "--lr", 1, "--log", log,
+                    "--eval-every", 0, "--eval-length", 16)
+                rates = [json.loads(line)["lr"] for line in log.read_text().splitlines()]
+                self.assertAlmostEqual(rates[0], 1 / peak_at)
+                if peak_at < steps:
+                    self.assertAlmostEqual(rates[peak_at - 1], 1)
 
     def test_more_than_the_machine_has(self):
         for flag, value in (("--d-model", 10**7), ("--layers", 10**7),

@@ -4,10 +4,13 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
 #include <limits>
 
 #include "elapse/experiments/ablations.h"
 #include "elapse/experiments/mqar.h"
+#include "elapse/experiments/scaling.h"
 #include "elapse/experiments/selective_copying.h"
 #include "elapse/experiments/spread.h"
 #include "elapse/experiments/task_model.h"
@@ -29,14 +32,96 @@ SelectiveCopyingSettings tiny_copying() {
   s.train.batch_tokens = 128;
   s.train.steps = 3;
   s.train.schedule = {};
+  s.peak_lrs = {1e-3};
   s.seeds = {5, 3};
   return s;
 }
 
-TEST(TaskModel, OfAttentionIsMultiHead) {
-  const ModelConfig model = task_model(MixerKind::attention, 64, 2, 256);
-  EXPECT_EQ(model.n_heads(), 4);
-  EXPECT_EQ(model.n_kv_heads, 4);
+// Heads, and the keys (or states) and values of one.
+struct Heads {
+  int64_t n_heads, keys, values;
+};
+Heads heads_of(const ModelConfig& c) {
+  if (c.mixer == MixerKind::attention) {
+    EXPECT_EQ(c.n_kv_heads, c.n_heads());
+    return {c.n_heads(), c.head_dim, c.head_dim};
+  }
+  return {c.n_heads(), c.d_state, c.head_dim};
+}
+void expect_heads(const ModelConfig& c, const Heads& expected) {
+  const std::string what = fmt::format("{}, d_model {}", name_of(c.mixer), c.d_model);
+  EXPECT_EQ(heads_of(c).n_heads, expected.n_heads) << what;
+  EXPECT_EQ(heads_of(c).keys, expected.keys) << what;
+  EXPECT_EQ(heads_of(c).values, expected.values) << what;
+  EXPECT_EQ(c.d_inner, expected.n_heads * expected.values) << what;
+  EXPECT_EQ(ModelConfig::parse(Json::parse(c.in_layout(Layout::original).json(), "json")).n_heads(),
+            expected.n_heads)
+      << what;
+}
+
+TEST(TaskModel, HasHeadsAtEveryWidthOfTheTasksAndFamilies) {
+  for (const int64_t d_model : {32, 48, 64, 96, 128, 192}) {
+    const int64_t n = d_model / 16;
+    const std::pair<MixerKind, Heads> all[] = {{MixerKind::attention, {n, 16, 16}},
+                                               {MixerKind::mamba2, {2 * n, 32, 16}},
+                                               {MixerKind::linear_attention, {n, 32, 16}},
+                                               {MixerKind::retnet, {n, 16, 32}},
+                                               {MixerKind::gla, {n, 32, 16}}};
+    for (const auto& [mixer, heads] : all) {
+      expect_heads(task_model(mixer, d_model, 2, 256, 64), heads);
+      expect_heads(scaled_model(mixer, d_model, 100000, 64), heads);
+    }
+  }
+  for (size_t kind = 0; kind < kMixerKinds; ++kind) {  // wide enough as they are
+    const auto mixer = static_cast<MixerKind>(kind);
+    EXPECT_EQ(with_heads(mixer, 256, 2, 256), ModelConfig::of(mixer, 256, 2, 256));
+  }
+}
+
+TEST(TaskModel, OfAMatrixMemoryRemembersAsManyNumbersAsMamba) {
+  const auto numbers = [](MixerKind mixer) {
+    const ModelConfig c = task_model(mixer, 64, 2, 256, 64);
+    return c.d_inner * c.d_state;
+  };
+  for (const MixerKind mixer : {MixerKind::linear_attention, MixerKind::retnet, MixerKind::gla}) {
+    EXPECT_EQ(numbers(mixer), numbers(MixerKind::mamba)) << name_of(mixer);
+  }
+}
+
+TEST(TaskModel, SeesTheWholeSequence) {
+  for (const MixerKind mixer : {MixerKind::hyena, MixerKind::wavenet}) {
+    for (const int64_t length : {4, 64, 128, 256, 4096}) {
+      const ModelConfig c = task_model(mixer, 64, 2, 16, length);
+      EXPECT_TRUE(has_reach(mixer));
+      EXPECT_EQ(reach_of(c), length) << name_of(mixer);
+      EXPECT_EQ(c.n_layers, mixer == MixerKind::hyena ? 2 : std::lround(std::log2(length)));
+      EXPECT_EQ(ModelConfig::parse(Json::parse(c.in_layout(Layout::original).json(), "json")).l_max,
+                c.l_max);
+    }
+  }
+  EXPECT_FALSE(has_reach(MixerKind::mamba));
+  // The reach is real: a token hears the first of as many, and not the one before. By sums, as
+  // transforms spread rounding over all tokens.
+  Device device("ref");
+  for (const MixerKind mixer : {MixerKind::hyena, MixerKind::wavenet}) {
+    ModelConfig c = task_model(mixer, 8, 3, 16, 8);
+    if (mixer == MixerKind::hyena) c.n_layers = 1;  // each further layer would reach as far again
+    const LanguageModel model(device, c, DType::f32, 1);
+    const auto last = [&](int64_t changed) {
+      std::vector<int64_t> tokens(16, 3);
+      if (changed >= 0) tokens[static_cast<size_t>(changed)] = 9;
+      Tape tape(device, false);
+      const Tensor logits =
+          model
+              .forward(tape, {device.upload(tokens, {16}), make_sequences(device, {16}),
+                              device.upload(std::vector<int64_t>{15}, {1})})
+              .value();
+      return std::vector<float>(logits.data<float>(), logits.data<float>() + logits.numel());
+    };
+    const int64_t reach = mixer == MixerKind::hyena ? 8 + 2 : 8;  // and the short filter's
+    EXPECT_NE(last(16 - reach), last(-1)) << name_of(mixer);
+    EXPECT_EQ(last(16 - reach - 1), last(-1)) << name_of(mixer);
+  }
 }
 
 TEST(Spread, IsTheMedianAndTheEndsOfWhatIsThere) {
@@ -85,6 +170,61 @@ TEST(Comparison, KeepsTheBestOfARowAndColumn) {
   ASSERT_EQ(best.models.size(), 2U);
   EXPECT_EQ(best.models[0].runs[0].losses.front(), 4);
   EXPECT_EQ(best.models[1].what.row, "b");
+}
+
+// Whichever comes first: with one learning rate of two that diverged, and with both.
+TEST(Comparison, PrefersWhatDidNotDiverge) {
+  const auto runs = [](const char* name, const std::vector<double>& accuracies) {
+    ComparedRuns m;
+    m.what.name = name;
+    for (const double accuracy : accuracies) {
+      RunResult& run = m.runs.emplace_back();
+      if (std::isfinite(accuracy)) run.tests = {{.accuracy = accuracy}};
+      else run.diverged = {.step = 7, .reason = "the loss is nan"};
+    }
+    return m;
+  };
+  const auto best = [](const ComparedRuns& a, const ComparedRuns& b) {
+    const Comparison all = {.seeds = {1, std::ssize(a.runs)}, .models = {a, b}, .device = "cpu"};
+    const Comparison kept = all.best(accuracy_percent);
+    return kept.models.front().what.name;
+  };
+  const ComparedRuns low = runs("low", {0.1}), gone = runs("gone", {NAN});
+  EXPECT_EQ(best(low, gone), "low");
+  EXPECT_EQ(best(gone, low), "low");
+  EXPECT_EQ(best(gone, gone), "gone");
+  const ComparedRuns steady = runs("steady", {0.5, 0.5, 0.5}), lucky = runs("lucky", {1, NAN, NAN});
+  EXPECT_EQ(best(lucky, steady), "steady");
+  EXPECT_EQ(gone.text(accuracy_percent, 1), "diverged");
+  EXPECT_EQ(lucky.text(accuracy_percent, 1), "100.0 [100.0, 100.0], 2 of 3 diverged");
+}
+
+// A learning rate at which nothing survives: the run is told of, and the next one goes on.
+TEST(Comparison, ARunThatDivergesIsInTheTable) {
+  const TemporaryFolder folder;
+  Device device("cpu", 2);
+  SelectiveCopyingSettings settings = tiny_copying();
+  settings.seeds = {1, 1};
+  settings.train.steps = 8;
+  settings.peak_lrs = {1e38};
+  const Comparison c = run_selective_copying(device, settings, folder.path(), kQuiet);
+  ASSERT_EQ(c.models.size(), 4U);
+  const auto gone = std::count_if(c.models.begin(), c.models.end(),
+                                  [](const ComparedRuns& m) { return m.diverged() == 1; });
+  EXPECT_GT(gone, 0);
+  EXPECT_NE(selective_copying_table(c).text().find("diverged"), std::string::npos);
+  EXPECT_NE(runs_table(c).text().find("diverged at step"), std::string::npos);
+  EXPECT_NE(selective_copying_report(settings, c).html().find("diverged"), std::string::npos);
+  const Json json = Json::parse(comparison_json(c, "selective-copying", ""), "json");
+  int64_t told = 0;
+  for (const Json& row : json.at("rows").items()) told += row.has("diverged_at_step") ? 1 : 0;
+  EXPECT_EQ(told, gone);
+  // Beside a learning rate that is sound it is in the table of runs alone.
+  settings.peak_lrs = {1e38, 1e-3};
+  settings.mixers = {MixerKind::gru};
+  const Comparison both = run_selective_copying(device, settings, folder.path(), kQuiet);
+  EXPECT_EQ(both.models.size(), 2U);
+  EXPECT_EQ(selective_copying_table(both).text().find("diverged"), std::string::npos);
 }
 
 TEST(Comparison, JsonHasEveryRun) {
@@ -150,6 +290,11 @@ TEST(Mqar, HasACellForEveryMixerSizeAndWidth) {
   EXPECT_EQ(c.models[6].what.model.mixer, MixerKind::lstm);
   EXPECT_EQ(c.models[7].what.train.schedule.peak_lr, 1e-1);
   EXPECT_EQ(c.models[15].runs[0].tests.front().targets, 4 * 512);
+  // The learning rate is chosen on sequences that are not shown.
+  const std::vector<Evaluation>& tests = c.models[6].runs[0].tests;
+  ASSERT_EQ(tests.size(), 2U);
+  EXPECT_EQ(tests[1].targets, tests[0].targets);
+  EXPECT_NE(tests[1].loss, tests[0].loss);
   const std::string table = mqar_table(s, c).text();
   EXPECT_NE(table.find("32 tokens, 4 pairs, d_model 8"), std::string::npos);
   const std::string page = mqar_report(s, c).html();

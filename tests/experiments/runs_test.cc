@@ -125,5 +125,34 @@ TEST(Runs, ATestThatFailsLeavesTheTrainingDone) {
   expect_equal(found.front(), expected.front());
 }
 
+TEST(Runs, ADivergingRunIsRecordedAndTheNextGoesOn) {
+  const TemporaryFolder folder;
+  Device device("cpu", 1);
+  RunPlan wild = plan("wild", 1);
+  wild.train.schedule = {.peak_lr = 1e38};
+  wild.tests.run = [](const LanguageModel&, const TokenSource&,
+                      const OnExperimentProgress&) -> std::vector<Evaluation> {
+    ADD_FAILURE() << "tested";
+    return {};
+  };
+  const std::vector<RunPlan> plans = {wild, plan("sound", 1)};
+  const auto results = run_all(device, plans, folder.path(), kQuiet);
+  ASSERT_TRUE(results[0].diverged.has_value());
+  EXPECT_GT(results[0].diverged->step, 1);
+  EXPECT_EQ(results[0].diverged->step, std::ssize(results[0].losses) + 1);
+  EXPECT_NE(results[0].diverged->reason.find("is not finite"), std::string::npos);
+  EXPECT_TRUE(results[0].tests.empty());
+  EXPECT_FALSE(results[1].diverged.has_value());
+  EXPECT_EQ(results[1].tests.size(), 1U);
+  EXPECT_TRUE(fs::exists(fs::path(run_folder(folder.path(), "wild")) / "model.safetensors"));
+  EXPECT_FALSE(fs::exists(fs::path(run_folder(folder.path(), "wild")) / "resume.safetensors"));
+  // The same command finds it finished.
+  const auto again = run_all(device, plans, folder.path(),
+                             [](const ExperimentProgress& now) { FAIL() << now.stage; });
+  EXPECT_EQ(again[0].diverged->step, results[0].diverged->step);
+  EXPECT_EQ(again[0].diverged->reason, results[0].diverged->reason);
+  expect_equal(again[0], results[0]);
+}
+
 }  // namespace
 }  // namespace elapse

@@ -16,6 +16,7 @@ struct Arguments : ComparisonOptions {
   Arguments() : ComparisonOptions("out/induction", {"mamba"}) {}
   bool quick = false;
   std::optional<int64_t> steps;
+  std::optional<double> peak_lr;
 };
 
 InductionSettings settings_of(const Arguments& args) {
@@ -26,6 +27,11 @@ InductionSettings settings_of(const Arguments& args) {
   }
   settings.seeds = args.all_seeds();
   if (args.steps) settings.train.steps = *args.steps;
+  if (args.peak_lr) {
+    Schedule& schedule = settings.train.schedule;
+    schedule.min_lr *= *args.peak_lr / schedule.peak_lr;
+    schedule.peak_lr = *args.peak_lr;
+  }
   settings.train.check();
   return settings;
 }
@@ -77,6 +83,9 @@ void add_experiment_induction(CLI::App& verb) {
   task->add_option("--steps", args->steps, "training steps, instead of the published 204800")
       ->check(whole_number(1))
       ->excludes(quick);
+  task->add_option("--lr", args->peak_lr, "peak learning rate")
+      ->default_str("0.001; 0.002 with --quick")
+      ->check(CLI::PositiveNumber);
   add_mixers_option(*task, *args);
   add_seeds_option(*task, *args);
   add_options(

@@ -14,7 +14,7 @@ namespace {
 struct Arguments : ComparisonOptions {
   Arguments() : ComparisonOptions("out/mqar", {"all"}) {}
   bool quick = false;
-  std::optional<int64_t> steps;
+  std::optional<int64_t> steps, sequences;
   std::vector<double> peak_lrs;
 };
 
@@ -23,6 +23,7 @@ MqarSettings settings_of(const Arguments& args) {
   settings.mixers = args.mixer_kinds();
   settings.seeds = args.all_seeds();
   if (args.steps) set_steps(settings.train, *args.steps);
+  if (args.sequences) settings.sequences = *args.sequences;
   if (!args.peak_lrs.empty()) settings.peak_lrs = args.peak_lrs;
   return settings;
 }
@@ -60,6 +61,9 @@ void add_experiment_mqar(CLI::App& verb) {
   task->add_flag("--quick", args->quick,
                  "two lengths, one width, a small vocabulary: a few minutes a mixer on two cores");
   task->add_option("--steps", args->steps, "training steps")->check(whole_number(1));
+  task->add_option("--sequences", args->sequences, "sequences of a step")
+      ->default_str("32; 256 without --quick")
+      ->check(whole_number(1, 1 << 20));
   task->add_option("--lr", args->peak_lrs,
                    "peak learning rates, with commas between; each model shows its best")
       ->type_name("LIST")

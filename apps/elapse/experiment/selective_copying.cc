@@ -15,6 +15,7 @@ struct Arguments : ComparisonOptions {
   Arguments() : ComparisonOptions("out/selective-copying", {"all"}) {}
   bool quick = false;
   std::optional<int64_t> length, steps;
+  std::vector<double> peak_lrs;
 };
 
 SelectiveCopyingSettings settings_of(const Arguments& args) {
@@ -27,6 +28,7 @@ SelectiveCopyingSettings settings_of(const Arguments& args) {
     settings.length = settings.train.length = *args.length;
   }
   if (args.steps) set_steps(settings.train, *args.steps);
+  if (!args.peak_lrs.empty()) settings.peak_lrs = args.peak_lrs;
   settings.train.check();
   return settings;
 }
@@ -63,11 +65,17 @@ void add_experiment_selective_copying(CLI::App& verb) {
       "Selective copying (Gu and Dao, 2023, Table 1): learn to repeat the tokens that stood among "
       "noise, which a memory that treats every token alike cannot");
   task->add_flag("--quick", args->quick,
-                 "sequences of 64 tokens, a minute or two a mixer on two cores, instead of the "
+                 "sequences of 64 tokens, a few minutes a mixer on two cores, instead of the "
                  "published run");
   task->add_option("--length", args->length, "tokens of a sequence, markers included")
       ->check(whole_number(32, 1 << 20));
   task->add_option("--steps", args->steps, "training steps")->check(whole_number(1));
+  task->add_option("--lr", args->peak_lrs,
+                   "peak learning rates, with commas between; each model shows its best")
+      ->type_name("LIST")
+      ->delimiter(',')
+      ->default_str("0.001,0.005; 0.0001 without --quick")
+      ->check(CLI::PositiveNumber);
   add_mixers_option(*task, *args);
   add_seeds_option(*task, *args);
   add_options(*task, *args, "the initialisation and the data",
