@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Sums as they are defined, a lane a channel: a thread makes 8 outputs (or 8 of the filter's
-// gradients) of its channel, 8 lags at a time, whose 15 inputs are in its registers. Bound: fused
+// Sums as they are defined, a lane a channel: a thread makes 16 outputs (or 16 of the filter's
+// gradients) of its channel, 16 lags at a time, whose 31 inputs are in its registers. Bound: fused
 // multiply-adds, tokens len / 2 a channel each for y, dx and dK; by Fourier transforms, which this
 // backend does not have, they would be some 20 log2 len a token. At 67 TFLOP/s and 768 channels,
 // 16384 tokens of 2048 are 0.4 ms, of 16384 3 ms.
@@ -11,7 +11,8 @@ namespace elapse::cuda {
 namespace {
 
 constexpr int kThreads = 128;
-constexpr int kRun = 8;  // outputs of a thread, and lags at a time
+constexpr int kRun = 16;  // outputs of a thread, and lags at a time
+constexpr int kWindow = 2 * kRun - 1;
 
 struct View {
   const float* filter;  // (filter_len, d_inner)
@@ -46,12 +47,24 @@ __global__ void outputs_kernel(const __grid_constant__ View a, Rows<const float>
   float sum[kRun] = {};
   const int64_t reach = kBack ? run.last - run.begin : run.begin + kRun - run.first;
   const int64_t lags = reach < a.filter_len ? reach : a.filter_len;
-  for (int64_t j = 0; j < lags; j += kRun) {
-    // Output i with lag j + k reads place i + k or i - k, from the first that any reads.
-    float v[2 * kRun - 1], weight[kRun];
-    const int64_t from = kBack ? run.begin + j : run.begin - j - (kRun - 1);
+  // What outputs read at lags j to j + kRun: output i with lag j + k place i + k, or i - k from the
+  // end of the first run. It moves on by a run.
+  float v[kWindow];
 #pragma unroll
-    for (int k = 0; k < 2 * kRun - 1; ++k) v[k] = input(from + k);
+  for (int k = 0; k < kRun - 1; ++k) {
+    v[kBack ? kRun + k : k] = input(kBack ? run.begin + k : run.begin + 1 + k);
+  }
+  for (int64_t j = 0; j < lags; j += kRun) {
+    float weight[kRun];
+    const int64_t next = kBack ? run.begin + j + kRun - 1 : run.begin - j - (kRun - 1);
+#pragma unroll
+    for (int i = 0; i < kRun - 1; ++i) {
+      const int k = kBack ? i : kRun - 2 - i;
+      if (kBack) v[k] = v[k + kRun];
+      else v[k + kRun] = v[k];
+    }
+#pragma unroll
+    for (int k = 0; k < kRun; ++k) v[kBack ? kRun - 1 + k : k] = input(next + k);
 #pragma unroll
     for (int k = 0; k < kRun; ++k) {
       weight[k] = j + k < a.filter_len ? a.filter[(j + k) * a.d_inner + e] : 0.0f;
@@ -76,12 +89,16 @@ __global__ void filter_kernel(const __grid_constant__ View a, Rows<const float> 
   double total[kRun] = {};
   for (int64_t s = 0; s < a.n_seqs; ++s) {
     const int64_t first = a.cu[s], last = a.cu[s + 1];
-    for (int64_t t = first + lag; t < last; t += kRun) {
-      float v[2 * kRun - 1], g[kRun], sum[kRun] = {};
-      const int64_t from = t - lag - (kRun - 1);
+    float v[kWindow];  // x from kRun - 1 tokens before t - lag on; before the first there is none
 #pragma unroll
-      for (int k = 0; k < 2 * kRun - 1; ++k) {
-        v[k] = from + k >= first && from + k < last ? x(from + k, e) : 0.0f;
+    for (int k = 0; k < kRun - 1; ++k) v[kRun + k] = 0;
+    for (int64_t t = first + lag; t < last; t += kRun) {
+      float g[kRun], sum[kRun] = {};
+#pragma unroll
+      for (int k = 0; k < kRun - 1; ++k) v[k] = v[kRun + k];
+#pragma unroll
+      for (int k = 0; k < kRun; ++k) {
+        v[kRun - 1 + k] = t - lag + k < last ? x(t - lag + k, e) : 0.0f;
       }
 #pragma unroll
       for (int k = 0; k < kRun; ++k) g[k] = t + k < last ? dy(t + k, e) : 0.0f;
