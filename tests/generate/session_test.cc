@@ -191,8 +191,14 @@ INSTANTIATE_TEST_SUITE_P(Kinds, SessionTest, testing::ValuesIn(every_kind()), Ki
 TEST(SessionOnCuda, RepeatedStepsHaveTheBitsOfTheFirst) {
   if (!can_open("cuda")) GTEST_SKIP() << "no cuda device can be opened here";
   Device device("cuda");
-  for (const DType dtype : {DType::f32, DType::bf16}) {
-    const LanguageModel model(device, tiny_config(), dtype, 3);
+  std::vector<std::pair<ModelConfig, DType>> kinds = {{tiny_config(), DType::bf16},
+                                                      {tiny_config(), DType::f32}};
+  for (const std::string& name : mixer_names()) {
+    kinds.push_back({ModelConfig::of(mixer_named(name), 24, 2, 16), DType::f32});
+  }
+  for (const auto& [config, dtype] : kinds) {
+    SCOPED_TRACE(::testing::Message() << name_of(config.mixer) << " in " << name_of(dtype));
+    const LanguageModel model(device, config, dtype, 3);
     Session session(model);
     State state = model.make_state(1);
     const auto expect_next = [&](const std::vector<int64_t>& tokens) {

@@ -534,7 +534,7 @@ std::vector<Kind> kinds() {
     list.insert(list.end(), {{"ref", DType::f64, mixer}, {"ref", DType::f32, mixer}});
     for (const Backend* backend : backends()) {
       if (backend->name == "cpu") list.push_back({"cpu", DType::f32, mixer});
-      if (backend->name == "cuda" && mixer == MixerKind::mamba && can_open("cuda")) {
+      if (backend->name == "cuda" && can_open("cuda")) {
         list.push_back({"cuda", DType::f32, mixer});
       }
     }

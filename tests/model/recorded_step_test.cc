@@ -146,10 +146,16 @@ TEST(RecordedStepOnCuda, GivesTheBitsOfForward) {
     device.download_bytes(logits, bits.data());
     return bits;
   };
-  for (const DType dtype : {DType::f32, DType::bf16}) {
-    const LanguageModel model(device, ModelConfig::mamba(64, kLayers, kVocab), dtype, 3);
+  std::vector<std::pair<MixerKind, DType>> kinds = {{MixerKind::mamba, DType::bf16}};
+  for (const std::string& name : mixer_names()) {
+    kinds.push_back({mixer_named(name), DType::f32});
+  }
+  for (const auto& [mixer, dtype] : kinds) {
+    const LanguageModel model(device, ModelConfig::of(mixer, 64, kLayers, kVocab), dtype, 3);
+    if (!RecordedStep::serves(model)) continue;
     for (const int64_t count : {1, 3, 8, 33, 70, 300}) {
-      SCOPED_TRACE(::testing::Message() << count << " sequences of " << name_of(dtype));
+      SCOPED_TRACE(::testing::Message()
+                   << count << " sequences of " << name_of(mixer) << " in " << name_of(dtype));
       State walked = model.make_state(count + 1), recorded = model.make_state(count + 1);
       std::vector<int64_t> slots, tokens;
       for (int64_t s = 0; s < count; ++s) {

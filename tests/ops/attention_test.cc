@@ -40,6 +40,9 @@ const std::vector<Case>& cases() {
       {{67, 1, 2}, 2, 1, 8, {0, 3}, {{}, {64, 10}, {5}}},
       {{131, 1}, 2, 2, 8, {64, 7}, {{63}, {63}}},
       {{9, 4}, 2, 1, 8, {3, 5}, {{2}, {}}},  // sees itself alone
+      {{70, 1}, 2, 1, 130, {}, {{}, {64, 9}}, 3},
+      {{9, 1}, 1, 1, 300, {}, {{}, {64, 70}}},  // several blocks of a head's columns
+      {{1, 1, 1}, 2, 1, 16, {40, 3}, {{64, 5}, {200, 7}, {}}},
   };
   return list;
 }
@@ -96,7 +99,7 @@ void run(Device& device, const Call& call) {
   attention_backward(device, call.backward);
 }
 
-TEST(Attention, CpuAgreesWithRef) {
+TEST(Attention, AgreesWithRef) {
   for (size_t i = 0; i < cases().size(); ++i) {
     SCOPED_TRACE(::testing::Message() << "case " << i);
     const Case& c = cases()[i];
@@ -110,8 +113,8 @@ TEST(Attention, CpuAgreesWithRef) {
     // turn; gradients of keys are sums over as many queries.
     const double tolerance =
         16 * kEpsilon * std::sqrt(static_cast<double>((c.head_dim + 16) * (most + 16)));
-    expect_cpu_agrees([&](Device& device, Operands& o) { run(device, make_call(device, o, c)); },
-                      tolerance);
+    expect_backends_agree(
+        [&](Device& device, Operands& o) { run(device, make_call(device, o, c)); }, tolerance);
   }
 }
 

@@ -59,10 +59,10 @@ Call make_call(Device& device, Operands& o, const Case& c) {
   return call;
 }
 
-TEST(Delayed, CpuAgreesWithRef) {
+TEST(Delayed, AgreesWithRef) {
   for (size_t i = 0; i < cases().size(); ++i) {
     SCOPED_TRACE(::testing::Message() << "case " << i);
-    expect_cpu_agrees(
+    expect_backends_agree(
         [&](Device& device, Operands& o) {
           const Call call = make_call(device, o, cases()[i]);
           delayed_forward(device, call.forward);

@@ -34,6 +34,8 @@ const std::vector<Case>& cases() {
       {{40, 41, 42}, 15, 16, true, {}, {}, EditOp::scale, true},
       {{12, 7}, 15, 2, false, {}, {0, 1}, EditOp::set, true},
       {{12, 7}, 15, 2, true, {1, 0}, {}, EditOp::add},
+      {{19, 1}, 33, 70, true, {1, -1}, {0, 2}},
+      {{9, 8}, 3, 100, false, {}, {}, EditOp::scale, true},
   };
   return list;
 }
@@ -89,7 +91,7 @@ void run(Device& device, const Call& call) {
 }
 
 // The cpu's convolutions and recurrence against ref's recurrence.
-TEST(DiagonalSsm, CpuAgreesWithRef) {
+TEST(DiagonalSsm, AgreesWithRef) {
   for (size_t i = 0; i < cases().size(); ++i) {
     SCOPED_TRACE(::testing::Message() << "case " << i);
     const Case& c = cases()[i];
@@ -99,8 +101,8 @@ TEST(DiagonalSsm, CpuAgreesWithRef) {
     // dt's gradient is |A|, up to 22, times as large before its terms cancel.
     const double tolerance = 4 * 22 * kEpsilon * std::sqrt(static_cast<double>(c.n_states)) *
                              std::sqrt(static_cast<double>(tokens + 16));
-    expect_cpu_agrees([&](Device& device, Operands& o) { run(device, make_call(device, o, c)); },
-                      tolerance);
+    expect_backends_agree(
+        [&](Device& device, Operands& o) { run(device, make_call(device, o, c)); }, tolerance);
   }
 }
 

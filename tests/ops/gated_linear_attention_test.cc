@@ -93,10 +93,11 @@ void run_both(Device& device, Operands& o, const Case& c) {
 void expect_both_directions_agree(const Case& c) {
   SCOPED_TRACE(fmt::format("{} heads, d_k {}, d_v {}, chunk {}, {} tokens", c.n_heads, c.d_k, c.d_v,
                            c.chunk, c.tokens()));
-  expect_cpu_agrees([&](Device& device, Operands& o) { run_both(device, o, c); }, c.tolerance());
+  expect_backends_agree([&](Device& device, Operands& o) { run_both(device, o, c); },
+                        c.tolerance());
 }
 
-TEST(GatedLinearAttention, CpuAgreesWithRef) {
+TEST(GatedLinearAttention, AgreesWithRef) {
   for (const int64_t d_k : {1, 3, 15, 16, 17, 31, 33}) {
     for (const int64_t d_v : {1, 2, 5, 16, 17, 33}) {
       Case c = packed(3, d_k, d_v);
@@ -108,7 +109,7 @@ TEST(GatedLinearAttention, CpuAgreesWithRef) {
   expect_both_directions_agree(packed(2, 256, 31));
 }
 
-TEST(GatedLinearAttention, CpuAgreesWithRefAtAnyLength) {
+TEST(GatedLinearAttention, AgreesWithRefAtAnyLength) {
   expect_both_directions_agree({{}, 3, 8, 5});
   expect_both_directions_agree({{0}, 3, 8, 5, {0}, {0}});
   expect_both_directions_agree({{0, 0}, 3, 8, 5, {1, 1}, {0, -1}});
@@ -118,7 +119,7 @@ TEST(GatedLinearAttention, CpuAgreesWithRefAtAnyLength) {
   }
 }
 
-TEST(GatedLinearAttention, CpuAgreesWithRefAtAnyChunk) {
+TEST(GatedLinearAttention, AgreesWithRefAtAnyChunk) {
   for (const int64_t chunk : {1, 2, 16, 17, 256}) {
     Case c = packed(4, 8, 5);
     c.chunk = chunk;
@@ -127,7 +128,7 @@ TEST(GatedLinearAttention, CpuAgreesWithRefAtAnyChunk) {
 }
 
 // As in decoding: sequences of one token.
-TEST(GatedLinearAttention, CpuAgreesWithRefOnManySequencesOfOneToken) {
+TEST(GatedLinearAttention, AgreesWithRefOnManySequencesOfOneToken) {
   Case c = {std::vector<int64_t>(50, 1), 5, 32, 17};
   for (int64_t s = 0; s < 50; ++s) {
     c.starts.push_back(s % 3 == 0 ? s : Sequences::kNoSlot);
@@ -145,12 +146,13 @@ TEST(GatedLinearAttention, DecaysNearZeroAndOneNeitherOverflowNorLoseTheAnswer) 
     c.log_decay_lowest = lo;
     c.log_decay_highest = hi;
     SCOPED_TRACE(fmt::format("log decays {} to {}", lo, hi));
-    expect_cpu_agrees(
+    expect_backends_agree(
         [&](Device& device, Operands& o) {
           const GlaForward forward = make_forward(device, o, c);
           const GlaBackward backward = make_backward(o, c, forward);
           gla_forward(device, forward);
           gla_backward(device, backward);
+          device.synchronize();
           for (const Tensor* t : {&forward.out, &forward.pool, &backward.dq, &backward.dk,
                                   &backward.dv, &backward.dlog_decay}) {
             for (const double v : values(*t)) ASSERT_TRUE(std::isfinite(v));
@@ -250,7 +252,7 @@ void edit_one(Operands& o, Tap GlaTaps::*p, EditOp op, const GlaInputs& in, GlaT
 TEST(GatedLinearAttention, EditsAgreeWithRef) {
   for (const EditOp op : {EditOp::set, EditOp::add, EditOp::scale}) {
     for (const auto p : kPoints) {
-      expect_cpu_agrees(
+      expect_backends_agree(
           [&](Device& device, Operands& o) {
             GlaForward forward = make_forward(device, o, kTapCase);
             edit_one(o, p, op, forward.in, forward.taps);
@@ -264,7 +266,7 @@ TEST(GatedLinearAttention, EditsAgreeWithRef) {
 }
 
 TEST(GatedLinearAttention, TapsOfPartsAgreeWithRef) {
-  expect_cpu_agrees(
+  expect_backends_agree(
       [&](Device& device, Operands& o) {
         GlaForward forward = make_forward(device, o, kTapCase);
         for (const auto p : kPoints) {

@@ -67,10 +67,10 @@ double tolerance(const Case& c) {
   return 8 * kEpsilon * static_cast<double>(std::max(c.tokens, c.d_inner) + 16);
 }
 
-TEST(GatedRmsNorm, CpuAgreesWithRef) {
+TEST(GatedRmsNorm, AgreesWithRef) {
   for (const Case& c : kCases) {
     SCOPED_TRACE(::testing::Message() << c.tokens << " x " << c.d_inner);
-    expect_cpu_agrees(
+    expect_backends_agree(
         [&](Device& device, Operands& o) {
           const GatedRmsNormForward forward = forward_args(o, c);
           gated_rms_norm_forward(device, forward);

@@ -74,10 +74,10 @@ double tolerance(const Case& c) {
   return 8 * kEpsilon * static_cast<double>(std::max(c.tokens, c.d_model) + 16);
 }
 
-TEST(LayerNorm, CpuAgreesWithRef) {
+TEST(LayerNorm, AgreesWithRef) {
   for (const Case& c : kCases) {
     SCOPED_TRACE(::testing::Message() << c.tokens << " x " << c.d_model);
-    expect_cpu_agrees(
+    expect_backends_agree(
         [&](Device& device, Operands& o) {
           const LayerNormForward forward = forward_args(o, c);
           layer_norm_forward(device, forward);

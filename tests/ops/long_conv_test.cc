@@ -49,7 +49,7 @@ void run(Device& device, const Call& call) {
   long_conv_backward(device, call.backward);
 }
 
-TEST(LongConv, CpuAgreesWithRef) {
+TEST(LongConv, AgreesWithRef) {
   for (size_t i = 0; i < cases().size(); ++i) {
     SCOPED_TRACE(::testing::Message() << "case " << i);
     const Case& c = cases()[i];
@@ -62,8 +62,8 @@ TEST(LongConv, CpuAgreesWithRef) {
     // up to as many products as there are tokens.
     const double passes = std::log2(static_cast<double>(longest)) + 4;
     const double tolerance = kEpsilon * passes * std::sqrt(static_cast<double>(tokens + 1));
-    expect_cpu_agrees([&](Device& device, Operands& o) { run(device, make_call(device, o, c)); },
-                      tolerance);
+    expect_backends_agree(
+        [&](Device& device, Operands& o) { run(device, make_call(device, o, c)); }, tolerance);
   }
 }
 

@@ -105,14 +105,14 @@ void run(Device& device, const Call& call) {
   recurrent_backward(device, call.backward);
 }
 
-TEST(Recurrent, CpuAgreesWithRef) {
+TEST(Recurrent, AgreesWithRef) {
   for (const Cell cell : kCells) {
     for (size_t i = 0; i < cases().size(); ++i) {
       SCOPED_TRACE(::testing::Message() << "cell " << static_cast<int>(cell) << ", case " << i);
       const Case& c = cases()[i];
       // Errors of tokens before fade (|dh[t] / dh[t - 1]| < 1 at such weights), or add up.
       const double tolerance = 64 * kEpsilon * std::sqrt(static_cast<double>(c.d_inner + 16));
-      expect_cpu_agrees(
+      expect_backends_agree(
           [&](Device& device, Operands& o) { run(device, make_call(device, o, c, cell)); },
           tolerance);
     }

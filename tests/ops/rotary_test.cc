@@ -44,11 +44,11 @@ Rotary make_call(Device& device, Operands& o, const Case& c) {
   return args;
 }
 
-TEST(Rotary, CpuAgreesWithRef) {
+TEST(Rotary, AgreesWithRef) {
   for (size_t i = 0; i < cases().size(); ++i) {
     SCOPED_TRACE(::testing::Message() << "case " << i);
     // Cosine and sine are rounded once.
-    expect_cpu_agrees(
+    expect_backends_agree(
         [&](Device& device, Operands& o) { rotary(device, make_call(device, o, cases()[i])); },
         4 * kEpsilon);
   }

@@ -106,10 +106,11 @@ void run_both(Device& device, Operands& o, const Case& c) {
 void expect_both_directions_agree(const Case& c) {
   SCOPED_TRACE(fmt::format("{} heads of {}, {} groups, d_state {}, chunk {}", c.n_heads, c.head_dim,
                            c.n_groups, c.d_state, c.chunk));
-  expect_cpu_agrees([&](Device& device, Operands& o) { run_both(device, o, c); }, c.tolerance());
+  expect_backends_agree([&](Device& device, Operands& o) { run_both(device, o, c); },
+                        c.tolerance());
 }
 
-TEST(Ssd, CpuAgreesWithRef) {
+TEST(Ssd, AgreesWithRef) {
   for (const int64_t head_dim : {1, 3, 8, 15, 16, 17, 64}) {
     for (const int64_t d_state : {1, 2, 15, 16, 17, 64}) {
       Case c = packed(3, head_dim, d_state);
@@ -119,7 +120,7 @@ TEST(Ssd, CpuAgreesWithRef) {
   }
 }
 
-TEST(Ssd, CpuAgreesWithRefOnGroupsOfHeads) {
+TEST(Ssd, AgreesWithRefOnGroupsOfHeads) {
   expect_both_directions_agree(packed(4, 5, 6, 2));
   expect_both_directions_agree(packed(6, 16, 16, 3));
   expect_both_directions_agree(packed(8, 16, 8, 8));
@@ -129,7 +130,7 @@ TEST(Ssd, CpuAgreesWithRefOnGroupsOfHeads) {
   expect_both_directions_agree(packed(2, 300, 5));      // a head wider than a block
 }
 
-TEST(Ssd, CpuAgreesWithRefWhereDHasANumberForEachChannelAndDtHasLimits) {
+TEST(Ssd, AgreesWithRefWhereDHasANumberForEachChannelAndDtHasLimits) {
   Case c = packed(4, 9, 7, 2);
   c.D_by_channel = true;
   c.dt_min = 0.05;
@@ -137,7 +138,7 @@ TEST(Ssd, CpuAgreesWithRefWhereDHasANumberForEachChannelAndDtHasLimits) {
   expect_both_directions_agree(c);
 }
 
-TEST(Ssd, CpuAgreesWithRefAtAnyLength) {
+TEST(Ssd, AgreesWithRefAtAnyLength) {
   expect_both_directions_agree({{}, 3, 8, 5});
   expect_both_directions_agree({{0}, 3, 8, 5, 1, {0}, {0}});
   expect_both_directions_agree({{0, 0}, 3, 8, 5, 1, {1, 1}, {0, -1}});
@@ -147,7 +148,7 @@ TEST(Ssd, CpuAgreesWithRefAtAnyLength) {
   }
 }
 
-TEST(Ssd, CpuAgreesWithRefAtAnyChunk) {
+TEST(Ssd, AgreesWithRefAtAnyChunk) {
   for (const int64_t chunk : {1, 2, 16, 17, 256}) {
     Case c = packed(4, 8, 5, 2);
     c.chunk = chunk;
@@ -156,7 +157,7 @@ TEST(Ssd, CpuAgreesWithRefAtAnyChunk) {
 }
 
 // As in decoding: sequences of one token.
-TEST(Ssd, CpuAgreesWithRefOnManySequencesOfOneToken) {
+TEST(Ssd, AgreesWithRefOnManySequencesOfOneToken) {
   Case c = {std::vector<int64_t>(50, 1), 5, 16, 32};
   for (int64_t s = 0; s < 50; ++s) {
     c.starts.push_back(s % 3 == 0 ? s : Sequences::kNoSlot);
@@ -222,13 +223,14 @@ TEST(Ssd, DecaysOfPublishedCheckpointsNeitherOverflowNorLoseTheAnswer) {
       });
     };
     SCOPED_TRACE(fmt::format("A {} to {}", lo, hi));
-    expect_cpu_agrees(
+    expect_backends_agree(
         [&](Device& device, Operands& o) {
           const SsdForward forward = make_forward(device, o, c);
           wide_steps(forward);
           const SsdBackward backward = make_backward(o, c, forward);
           ssd_forward(device, forward);
           ssd_backward(device, backward);
+          device.synchronize();
           for (const Tensor* t : {&forward.out, &forward.pool, &backward.dx, &backward.ddt_raw,
                                   &backward.dB, &backward.dC, &backward.dA}) {
             for (const double v : values(*t)) ASSERT_TRUE(std::isfinite(v));
@@ -278,7 +280,7 @@ TEST(Ssd, WatchingChangesNoBit) {
 // Large enough for several threads.
 TEST(Ssd, ManyTokensAreWatchedAndEditedOnAnyThread) {
   const Case c = {{80, 70}, 4, 64, 16};
-  expect_cpu_agrees(
+  expect_backends_agree(
       [&](Device& device, Operands& o) {
         SsdForward a = make_forward(device, o, c);
         for (const SsdPoint p : {SsdPoint::dt_pre, SsdPoint::dt, SsdPoint::y}) {
@@ -303,7 +305,7 @@ TEST(Ssd, WatchingANanChangesNoBit) {
 }
 
 TEST(Ssd, WatchedValuesAgreeWithRef) {
-  expect_cpu_agrees(
+  expect_backends_agree(
       [&](Device& device, Operands& o) {
         SsdForward a = make_forward(device, o, kTapCase);
         for (const SsdPoint p : kPoints) tap(a.taps, p).watch = o.assigned(a.in.point_shape(p));
@@ -345,7 +347,7 @@ void scale_all(Operands& o, const SsdInputs& in, SsdTaps& taps) {
 }
 
 void expect_edits_agree(const std::function<void(Operands&, SsdForward&)>& edit) {
-  expect_cpu_agrees(
+  expect_backends_agree(
       [&](Device& device, Operands& o) {
         SsdForward forward = make_forward(device, o, kTapCase);
         edit(o, forward);
@@ -443,7 +445,7 @@ void take_gradients(Operands& o, SsdBackward& b) {
 
 TEST(Ssd, TapsOfPartsAgreeWithRef) {
   for (const EditOp op : {EditOp::none, EditOp::scale}) {
-    expect_cpu_agrees(
+    expect_backends_agree(
         [&](Device& device, Operands& o) {
           SsdForward forward = make_forward(device, o, kTapCase);
           tap_parts(o, forward, op);
@@ -458,7 +460,7 @@ TEST(Ssd, TapsOfPartsAgreeWithRef) {
 
 // Where the chunks' products of matrices go on.
 TEST(Ssd, GradientsOfPointsOutsideTheRecurrenceAgreeWithRef) {
-  expect_cpu_agrees(
+  expect_backends_agree(
       [&](Device& device, Operands& o) {
         const SsdForward forward = make_forward(device, o, kTapCase);
         SsdBackward backward = make_backward(o, kTapCase, forward);

@@ -7,6 +7,7 @@
 // passes).
 #include "elapse/backends/cuda/kernels.h"
 #include "elapse/backends/cuda/matrix_parts.h"
+#include "elapse/backends/cuda/slots.h"
 #include "elapse/backends/cuda/tap.cuh"
 
 namespace elapse::cuda {
@@ -330,27 +331,6 @@ __global__ void dx_kernel(const __grid_constant__ Backward<T> a) {
   }
 }
 
-// Gradients of the windows that sequences end with, taken out of the pool.
-__global__ void take_end_kernel(float* dpool, const int64_t* end_slots, int64_t window,
-                                float* dend) {
-  const int64_t i = blockIdx.y * int64_t{kThreads} + threadIdx.x, s = blockIdx.x;
-  if (i >= window) return;
-  const int64_t slot = end_slots[s];
-  dend[s * window + i] = slot < 0 ? 0.0f : dpool[slot * window + i];
-  if (slot >= 0) dpool[slot * window + i] = 0;
-}
-
-// And of those that they started with, added in the order of sequences.
-__global__ void give_start_kernel(float* dpool, const int64_t* start_slots, int64_t n_seqs,
-                                  int64_t window, const float* dstart) {
-  const int64_t i = blockIdx.x * int64_t{kThreads} + threadIdx.x;
-  if (i >= window) return;
-  for (int64_t s = 0; s < n_seqs; ++s) {
-    const int64_t slot = start_slots[s];
-    if (slot >= 0) dpool[slot * window + i] += dstart[s * window + i];
-  }
-}
-
 // Views of the taps of terms, where the device reads them.
 Tensor upload_terms(Device& device, TapViews& views, const ConvTaps& taps, int64_t d_inner) {
   std::vector<TapView> terms;
@@ -453,23 +433,19 @@ void causal_conv_forward(Device& device, const CausalConvForward& a) {
 
 template <class T>
 void causal_conv_backward(Device& device, const CausalConvBackward& a) {
-  const int64_t d_inner = a.weight.dim(0), d_conv = a.weight.dim(1);
-  const int64_t n_seqs = a.seqs.count(), window = (d_conv - 1) * d_inner;
+  const int64_t d_inner = a.weight.dim(0);
   TapViews views(device);
   const Tensor terms = upload_terms(device, views, a.taps, d_inner);
   Backward<T> b = {.conv = conv_of<T>(a, views, a.saved_start, terms),
                    .dy = Rows<const T>(a.dy),
                    .dx = Rows<T>(a.dx)};
   if (!a.dpool) return backward_spans(device, a, b);
-  const Tensor ends = device.empty(DType::f32, {2, n_seqs, window});
-  float* dend = ends.data<float>();
-  launch(device, name_of(a.kOp), take_end_kernel, grid_of(n_seqs, divide_up(window, kThreads)),
-         kThreads, 0, a.dpool.data<float>(), a.seqs.end_slots.data<int64_t>(), window, dend);
-  b.dend = dend;
-  b.dstart = dend + n_seqs * window;
+  const Tensor dend = take_end_gradients(device, a.dpool, a.seqs);
+  const Tensor dstart = device.empty(DType::f32, dend.shape());
+  b.dend = dend.data<float>();
+  b.dstart = dstart.data<float>();
   backward_spans(device, a, b);
-  launch(device, name_of(a.kOp), give_start_kernel, grid_of(divide_up(window, kThreads)), kThreads,
-         0, a.dpool.data<float>(), a.seqs.start_slots.data<int64_t>(), n_seqs, window, b.dstart);
+  give_start_gradients(device, dstart, a.seqs, a.dpool);
 }
 
 template void causal_conv_forward<float>(Device&, const CausalConvForward&);

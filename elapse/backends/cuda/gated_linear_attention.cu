@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+// The scan of outer products (outer_scan.cuh) with a decay for each state of a head's keys, made
+// before it: 8 bytes a token and state. Backward it leaves three numbers a token and state of every
+// 32 channels, which are summed here: 24 bytes.
+#include "elapse/backends/cuda/kernels.h"
+#include "elapse/backends/cuda/outer_scan.cuh"
+#include "elapse/backends/cuda/slots.h"
+
+namespace elapse::cuda {
+namespace {
+
+constexpr int kThreads = 128;
+
+// A thread a token and state of a head's keys.
+struct Decays {
+  Rows<const float> log_decay;
+  int64_t width;  // n_heads d_k
+  TapView tap;
+  float* decay;  // (tokens, width)
+};
+__global__ void decays_kernel(const __grid_constant__ Decays a) {
+  const int64_t t = blockIdx.x, column = blockIdx.y * int64_t{kThreads} + threadIdx.x;
+  if (column >= a.width) return;
+  bool changed = false;
+  a.decay[t * a.width + column] =
+      a.tap.through(expf(a.log_decay(t, column)), t, column, 0, changed);
+}
+
+// The decays of a call, made on the device, and its scan.
+struct Made {
+  Tensor memory;
+  Decays decays;
+  OuterScan scan;
+};
+
+Made make(Device& device, const GlaInputs& in, const GlaTaps& taps, TapViews& views) {
+  const int64_t width = in.q.dim(1), d_inner = in.d_inner(), d_k = in.d_k();
+  Made made;
+  made.memory = device.empty(DType::f32, {in.seqs.tokens, width});
+  made.decays = {Rows<const float>(in.log_decay), width, views.view(taps.decay, width),
+                 made.memory.data<float>()};
+  launch(device, "gla decays", decays_kernel, grid_of(in.seqs.tokens, divide_up(width, kThreads)),
+         kThreads, 0, made.decays);
+  made.scan = {.q = Rows<const float>(in.q),
+               .k = Rows<const float>(in.k),
+               .v = Rows<const float>(in.v),
+               .decay = made.decays.decay,
+               .dt = nullptr,
+               .D = nullptr,
+               .D_by_channel = false,
+               .cu = in.seqs.cu_seqlens.data<int64_t>(),
+               .start_slots = in.seqs.start_slots.data<int64_t>(),
+               .end_slots = in.seqs.end_slots.data<int64_t>(),
+               .n_seqs = in.seqs.count(),
+               .tokens = in.seqs.tokens,
+               .n_heads = in.n_heads,
+               .heads_of_group = 1,
+               .d_k = d_k,
+               .d_v = in.d_v(),
+               .d_inner = d_inner,
+               .chunk = in.chunk,
+               .B_bar_tap = {},
+               .write_tap = views.view(taps.write, d_inner, d_k),
+               .h_tap = views.view(taps.h, d_inner, d_k),
+               .readout_tap = views.view(taps.readout_h, d_inner, d_k),
+               .y_tap = {}};
+  return made;
+}
+
+// A thread a token and state: sums over the blocks of its head.
+__global__ void gather_kernel(const __grid_constant__ OuterScanBackward a,
+                              const __grid_constant__ Decays decays, Rows<float> dq, Rows<float> dk,
+                              Rows<float> dlog_decay) {
+  const OuterScan& in = a.in;
+  const int64_t t = blockIdx.x, column = blockIdx.y * int64_t{kThreads} + threadIdx.x;
+  if (column >= in.n_heads * in.d_k) return;
+  const int64_t head = column / in.d_k, n = column % in.d_k;
+  float q = 0, k = 0, decay = 0;
+  for (int64_t tile = 0; tile < in.tiles(); ++tile) {
+    const int64_t at = ((head * in.tiles() + tile) * in.tokens + t) * in.d_k + n;
+    q += a.dq[at];
+    k += a.dk[at];
+    decay += a.ddecay[at];
+  }
+  dq(t, column) = q;
+  dk(t, column) = k;
+  dlog_decay(t, column) = decays.tap.back(decay, t, column, 0) * expf(decays.log_decay(t, column));
+}
+
+}  // namespace
+
+void gla_forward(Device& device, const GlaForward& a) {
+  TapViews views(device);
+  const Made made = make(device, a.in, a.taps, views);
+  float* pool = a.pool ? a.pool.data<float>() : nullptr;
+  const OuterScanForward args = {
+      .in = made.scan,
+      .start = pool,
+      .end = pool,
+      .checkpoints = a.checkpoints ? a.checkpoints.data<float>() : nullptr,
+      .y = Rows<float>(a.out)};
+  outer_scan_forward(device, a.kOp, args, false, a.taps.active_forward());
+}
+
+void gla_backward(Device& device, const GlaBackward& a) {
+  TapViews views(device);
+  const Made made = make(device, a.in, a.taps, views);
+  const OuterScan& in = made.scan;
+  const Tensor sums = device.empty(DType::f32, {3, in.n_heads * in.tiles() * in.tokens * in.d_k});
+  const Tensor kept = device.empty(DType::f32, {outer_scan_kept(in)});
+  Tensor dend, dstart;
+  if (a.dpool) {
+    dend = take_end_gradients(device, a.dpool, a.in.seqs);
+    dstart = device.empty(DType::f32, dend.shape());
+  }
+  const OuterScanBackward args = {.in = in,
+                                  .dy = Rows<const float>(a.dout),
+                                  .checkpoints = a.checkpoints.data<float>(),
+                                  .dend = dend ? dend.data<float>() : nullptr,
+                                  .dstart = dstart ? dstart.data<float>() : nullptr,
+                                  .kept = kept.data<float>(),
+                                  .dq = sums.data<float>(),
+                                  .dk = sums.data<float>() + sums.dim(1),
+                                  .ddecay = sums.data<float>() + 2 * sums.dim(1),
+                                  .dv = Rows<float>(a.dv)};
+  outer_scan_backward(device, a.kOp, args, false, a.taps.active_backward());
+  launch(device, name_of(a.kOp), gather_kernel,
+         grid_of(in.tokens, divide_up(in.n_heads * in.d_k, kThreads)), kThreads, 0, args,
+         made.decays, Rows<float>(a.dq), Rows<float>(a.dk), Rows<float>(a.dlog_decay));
+  if (a.dpool) give_start_gradients(device, dstart, a.in.seqs, a.dpool);
+}
+
+}  // namespace elapse::cuda

@@ -1,0 +1,251 @@
+// SPDX-License-Identifier: Apache-2.0
+// The scan of outer products (outer_scan.cuh) with a decay a head; before it the steps dt, a thread
+// a token and head. Backward it leaves two numbers a token and state of every 32 channels, which
+// are summed here over the heads of a group: 16 bytes.
+#include "elapse/backends/cuda/kernels.h"
+#include "elapse/backends/cuda/matrix_parts.h"
+#include "elapse/backends/cuda/outer_scan.cuh"
+#include "elapse/backends/cuda/slots.h"
+
+namespace elapse::cuda {
+namespace {
+
+constexpr int kThreads = 128;
+constexpr int64_t kTokensOfPart = 64;
+
+struct Steps {
+  Rows<const float> dt_raw;
+  const float* dt_bias;
+  const float* A;
+  float dt_min, dt_max;
+  int64_t tokens, n_heads;
+  TapView dt_pre_tap, dt_tap, decay_tap;
+  float* dt_pre;  // (tokens, n_heads), as are
+  float* dt;
+  float* decay;
+};
+
+__global__ void steps_kernel(const __grid_constant__ Steps a) {
+  const int64_t i = blockIdx.x * int64_t{kThreads} + threadIdx.x;
+  if (i >= a.tokens * a.n_heads) return;
+  const int64_t t = i / a.n_heads, k = i % a.n_heads;
+  bool changed = false;
+  const float pre = a.dt_pre_tap.through(a.dt_raw(t, k) + a.dt_bias[k], t, k, 0, changed);
+  const float within = fminf(fmaxf(softplus(pre), a.dt_min), a.dt_max);
+  const float dt = a.dt_tap.through(within, t, k, 0, changed);
+  a.dt_pre[i] = pre;
+  a.dt[i] = dt;
+  a.decay[i] = a.decay_tap.through(expf(dt * a.A[k]), t, k, 0, changed);
+}
+
+// The steps of a call, made on the device, and its scan.
+struct Made {
+  Tensor memory;
+  Steps steps;
+  OuterScan scan;
+};
+
+Made make(Device& device, const SsdInputs& in, const SsdTaps& taps, TapViews& views) {
+  const int64_t tokens = in.seqs.tokens, n_heads = in.n_heads(), d_inner = in.d_inner(),
+                d_state = in.d_state();
+  const auto view = [&](SsdPoint p, int64_t channels, int64_t states = 1) {
+    return views.view(tap(taps, p), channels, states);
+  };
+  Made made;
+  made.memory = device.empty(DType::f32, {3, tokens * n_heads});
+  float* memory = made.memory.data<float>();
+  made.steps = {.dt_raw = Rows<const float>(in.dt_raw),
+                .dt_bias = in.dt_bias.data<float>(),
+                .A = in.A.data<float>(),
+                .dt_min = static_cast<float>(in.dt_min),
+                .dt_max = static_cast<float>(in.dt_max),
+                .tokens = tokens,
+                .n_heads = n_heads,
+                .dt_pre_tap = view(SsdPoint::dt_pre, n_heads),
+                .dt_tap = view(SsdPoint::dt, n_heads),
+                .decay_tap = view(SsdPoint::decay, n_heads),
+                .dt_pre = memory,
+                .dt = memory + tokens * n_heads,
+                .decay = memory + 2 * tokens * n_heads};
+  made.scan = {.q = Rows<const float>(in.C),
+               .k = Rows<const float>(in.B),
+               .v = Rows<const float>(in.x),
+               .decay = made.steps.decay,
+               .dt = made.steps.dt,
+               .D = in.D.data<float>(),
+               .D_by_channel = in.D.numel() == d_inner,
+               .cu = in.seqs.cu_seqlens.data<int64_t>(),
+               .start_slots = in.seqs.start_slots.data<int64_t>(),
+               .end_slots = in.seqs.end_slots.data<int64_t>(),
+               .n_seqs = in.seqs.count(),
+               .tokens = tokens,
+               .n_heads = n_heads,
+               .heads_of_group = n_heads / in.n_groups,
+               .d_k = d_state,
+               .d_v = in.head_dim(),
+               .d_inner = d_inner,
+               .chunk = in.chunk,
+               .B_bar_tap = view(SsdPoint::B_bar, n_heads, d_state),
+               .write_tap = view(SsdPoint::write, d_inner, d_state),
+               .h_tap = view(SsdPoint::h, d_inner, d_state),
+               .readout_tap = view(SsdPoint::readout_h, d_inner, d_state),
+               .y_tap = view(SsdPoint::y, d_inner)};
+  launch(device, "ssd steps", steps_kernel, grid_of(divide_up(tokens * n_heads, kThreads)),
+         kThreads, 0, made.steps);
+  return made;
+}
+
+struct Gather {
+  OuterScanBackward scan;
+  Steps steps;
+  Rows<float> ddt_raw, dB, dC;
+  float* dA;  // (tokens, n_heads)
+
+  // The gradient of dt B, of one head, before its tap.
+  __device__ float dB_bar(int64_t t, int64_t head, int64_t n) const {
+    const OuterScan& in = scan.in;
+    float sum = 0;
+    for (int64_t tile = 0; tile < in.tiles(); ++tile) {
+      sum += scan.dk[((head * in.tiles() + tile) * in.tokens + t) * in.d_k + n];
+    }
+    return sum;
+  }
+};
+
+// A thread a token, group and state.
+__global__ void groups_kernel(const __grid_constant__ Gather a) {
+  const OuterScan& in = a.scan.in;
+  const int64_t t = blockIdx.x, column = blockIdx.y * int64_t{kThreads} + threadIdx.x;
+  if (column >= in.n_heads / in.heads_of_group * in.d_k) return;
+  const int64_t group = column / in.d_k, n = column % in.d_k;
+  TapView edits = in.B_bar_tap;
+  edits.gradient = nullptr;  // heads_kernel keeps it
+  float dB = 0, dC = 0;
+  for (int64_t i = 0; i < in.heads_of_group; ++i) {
+    const int64_t head = group * in.heads_of_group + i;
+    dB += edits.back(a.dB_bar(t, head, n), t, head, n) * in.dt[t * in.n_heads + head];
+    for (int64_t tile = 0; tile < in.tiles(); ++tile) {
+      dC += a.scan.dq[((head * in.tiles() + tile) * in.tokens + t) * in.d_k + n];
+    }
+  }
+  a.dB(t, column) = dB;
+  a.dC(t, column) = dC;
+}
+
+// A warp a token and head: what reaches dt.
+__global__ void heads_kernel(const __grid_constant__ Gather a) {
+  const OuterScan& in = a.scan.in;
+  const int64_t i = (blockIdx.x * int64_t{kThreads} + threadIdx.x) / 32;
+  if (i >= in.tokens * in.n_heads) return;
+  const int64_t t = i / in.n_heads, head = i % in.n_heads;
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const float* B = in.k.row(t) + head / in.heads_of_group * in.d_k;
+  const int64_t warps = in.warps();
+  double ddt = 0, ddecay = 0;
+  for (int64_t n = lane; n < in.d_k; n += 32) {
+    ddt += double(in.B_bar_tap.back(a.dB_bar(t, head, n), t, head, n)) * B[n];
+  }
+  for (int64_t j = lane; j < in.tiles() * warps; j += 32) {
+    const int64_t block = head * in.tiles() + j / warps;
+    ddecay += a.scan.ddecay[(block * in.tokens + t) * warps + j % warps];
+  }
+  for (int step = 16; step > 0; step /= 2) {
+    ddt += __shfl_xor_sync(~0u, ddt, step);
+    ddecay += __shfl_xor_sync(~0u, ddecay, step);
+  }
+  if (lane > 0) return;
+  const float A = a.steps.A[head], dt = a.steps.dt[i], pre = a.steps.dt_pre[i];
+  const double dexponent =
+      double(a.steps.decay_tap.back(static_cast<float>(ddecay), t, head, 0)) * expf(dt * A);
+  a.dA[i] = static_cast<float>(dexponent * dt);
+  const float limited = softplus(pre);
+  const bool in_limits = limited >= a.steps.dt_min && limited <= a.steps.dt_max;
+  const float dwithin = a.steps.dt_tap.back(static_cast<float>(ddt + dexponent * A), t, head, 0);
+  a.ddt_raw(t, head) =
+      a.steps.dt_pre_tap.back(in_limits ? dwithin * softplus_slope(pre) : 0.0f, t, head, 0);
+}
+
+// Sums of dout x over kTokensOfPart tokens and the channels that share a D.
+__global__ void skip_parts_kernel(Rows<const float> dout, Rows<const float> x, int64_t tokens,
+                                  int64_t count, int64_t channels, float* partial) {
+  const int64_t i = blockIdx.y * int64_t{kThreads} + threadIdx.x;
+  if (i >= count) return;
+  const int64_t begin = blockIdx.x * kTokensOfPart;
+  const int64_t end = begin + kTokensOfPart < tokens ? begin + kTokensOfPart : tokens;
+  float sum = 0;
+  for (int64_t t = begin; t < end; ++t) {
+    for (int64_t c = i * channels; c < (i + 1) * channels; ++c) sum += dout(t, c) * x(t, c);
+  }
+  partial[blockIdx.x * count + i] = sum;
+}
+
+void add_skip_gradient(Device& device, const SsdBackward& a) {
+  const int64_t count = a.dD.numel(), parts = divide_up(a.in.seqs.tokens, kTokensOfPart);
+  const Tensor partial = device.empty(DType::f32, {parts, count});
+  launch(device, name_of(a.kOp), skip_parts_kernel, grid_of(parts, divide_up(count, kThreads)),
+         kThreads, 0, Rows<const float>(a.dout), Rows<const float>(a.in.x), a.in.seqs.tokens, count,
+         a.in.d_inner() / count, partial.data<float>());
+  add_parts(device, partial.data<float>(), parts, count, a.dD.data<float>());
+}
+
+}  // namespace
+
+void ssd_forward(Device& device, const SsdForward& a) {
+  TapViews views(device);
+  const Made made = make(device, a.in, a.taps, views);
+  float* pool = a.pool ? a.pool.data<float>() : nullptr;
+  const bool tapped =
+      recurrence_is_active_forward(a.taps) || tap(a.taps, SsdPoint::y).is_active_forward();
+  const OuterScanForward args = {
+      .in = made.scan,
+      .start = pool,
+      .end = pool,
+      .checkpoints = a.checkpoints ? a.checkpoints.data<float>() : nullptr,
+      .y = Rows<float>(a.out)};
+  outer_scan_forward(device, a.kOp, args, true, tapped);
+}
+
+void ssd_backward(Device& device, const SsdBackward& a) {
+  TapViews views(device);
+  const Made made = make(device, a.in, a.taps, views);
+  const OuterScan& in = made.scan;
+  const int64_t blocks = in.n_heads * in.tiles();
+  const Tensor sums = device.empty(DType::f32, {2, blocks * in.tokens * in.d_k});
+  const Tensor ddecay = device.empty(DType::f32, {blocks * in.tokens * in.warps()});
+  const Tensor kept = device.empty(DType::f32, {outer_scan_kept(in)});
+  const Tensor dA = device.empty(DType::f32, {in.tokens, in.n_heads});
+  Tensor dend, dstart;
+  if (a.dpool) {
+    dend = take_end_gradients(device, a.dpool, a.in.seqs);
+    dstart = device.empty(DType::f32, dend.shape());
+  }
+  const OuterScanBackward scan = {.in = in,
+                                  .dy = Rows<const float>(a.dout),
+                                  .checkpoints = a.checkpoints.data<float>(),
+                                  .dend = dend ? dend.data<float>() : nullptr,
+                                  .dstart = dstart ? dstart.data<float>() : nullptr,
+                                  .kept = kept.data<float>(),
+                                  .dq = sums.data<float>(),
+                                  .dk = sums.data<float>() + sums.dim(1),
+                                  .ddecay = ddecay.data<float>(),
+                                  .dv = Rows<float>(a.dx)};
+  const bool tapped =
+      recurrence_is_active_backward(a.taps) || tap(a.taps, SsdPoint::y).is_active_backward();
+  outer_scan_backward(device, a.kOp, scan, true, tapped);
+  const Gather gather = {scan,
+                         made.steps,
+                         Rows<float>(a.ddt_raw),
+                         Rows<float>(a.dB),
+                         Rows<float>(a.dC),
+                         dA.data<float>()};
+  launch(device, name_of(a.kOp), groups_kernel,
+         grid_of(in.tokens, divide_up(a.in.n_groups * in.d_k, kThreads)), kThreads, 0, gather);
+  launch(device, name_of(a.kOp), heads_kernel,
+         grid_of(divide_up(in.tokens * in.n_heads * 32, kThreads)), kThreads, 0, gather);
+  add_column_sums(device, dA, a.dA.data<float>());
+  add_column_sums(device, a.ddt_raw, a.ddt_bias.data<float>());
+  add_skip_gradient(device, a);
+  if (a.dpool) give_start_gradients(device, dstart, a.in.seqs, a.dpool);
+}
+
+}  // namespace elapse::cuda
