@@ -47,6 +47,7 @@ void RecordedStep::move_to(std::vector<int64_t> slots) {
   Device& device = model_->device();
   Sequences moved = one_token_each(device, slots);
   if (device.has_graphs()) {  // whose kernels read the tensors alone
+    moved.cu_seqlens = std::exchange(seqs_.cu_seqlens, Tensor());  // a token each, still
     moved.start_slots = std::exchange(seqs_.start_slots, Tensor());
     moved.end_slots = std::exchange(seqs_.end_slots, Tensor());
     device.upload_into(moved.start_slots, slots.data());
