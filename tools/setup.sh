@@ -11,7 +11,7 @@ packages=(
   rapidjson-dev libcli11-dev libfmt-dev
   libpcre2-dev libutf8proc-dev                        # elapse/text
   libgtest-dev python3                                # tests
-  clang libclang-rt-dev libomp-dev                    # sanitizers and fuzzing
+  clang libclang-rt-dev                               # fuzzing: libFuzzer and its sanitizers
   clang-format-14                                     # one version everywhere: layouts differ
 )
 

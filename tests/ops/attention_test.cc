@@ -129,7 +129,8 @@ TEST(Attention, GradientsAreThoseOfFiniteDifferences) {
   for (const Case& c : small) {
     Operands o(DType::f64);
     const Call call = make_call(ref, o, c);
-    const auto& [forward, backward] = call;
+    const auto& forward = call.forward;
+    const auto& backward = call.backward;
     for (const auto& runs : backward.dpast) {
       for (const KeyValueRows& run : runs) {
         for (const Tensor& t : {run.k, run.v}) {

@@ -77,7 +77,9 @@ TEST(Delayed, GradientsAreThoseOfFiniteDifferences) {
   for (const Delays delays : {Delays{2, 3}, Delays{3, 2}, Delays{4, 1}}) {
     Operands o(DType::f64);
     const Case c = {{6, 1, 0, 2}, 2, delays, {0, 0, 4, 3}, {1, 2, 5, 3}, {5, 5, 0, 8}};
-    const auto [forward, backward] = make_call(ref, o, c);
+    const Call call = make_call(ref, o, c);
+    const auto& forward = call.forward;
+    const auto& backward = call.backward;
     std::vector<double> start = values(forward.pool);
     const Tensor dend = o.input(forward.pool.shape());
     for_each_offset(dend, [&](int64_t i) { put(backward.dpool, i, get(dend, i)); });

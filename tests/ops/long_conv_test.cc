@@ -72,7 +72,8 @@ TEST(LongConv, GradientsAreThoseOfFiniteDifferences) {
   for (const int64_t filter_len : {1, 4, 9}) {
     Operands o(DType::f64);
     const Call call = make_call(ref, o, {{5, 0, 7}, 3, filter_len});
-    const auto& [forward, backward] = call;
+    const auto& forward = call.forward;
+    const auto& backward = call.backward;
     const auto loss = [&] {
       long_conv_forward(ref, forward);
       return weighted_sum(forward.y, backward.dy);

@@ -128,7 +128,8 @@ TEST(Recurrent, GradientsAreThoseOfFiniteDifferences) {
       SCOPED_TRACE(::testing::Message() << "cell " << static_cast<int>(cell));
       Operands o(DType::f64);
       const Call call = make_call(ref, o, {{5, 1, 0}, 3, {0, 0, 4}, {1, 2, 3}, edit}, cell);
-      const auto& [forward, backward] = call;
+      const auto& forward = call.forward;
+      const auto& backward = call.backward;
       const Tensor start = ref.empty(DType::f64, forward.pool.shape());
       const Tensor dend = ref.empty(DType::f64, forward.pool.shape());
       std::copy_n(forward.pool.data<double>(), start.numel(), start.data<double>());

@@ -44,7 +44,8 @@ TEST(Rows, ManyRowsAreAddedToALargeTable) {
 }
 
 TEST(Rows, TheLikeliestIsTheFirstOfTheGreatest) {
-  constexpr double kInfinity = std::numeric_limits<double>::infinity(), kNan = std::nan("");
+  constexpr double kInfinity = std::numeric_limits<double>::infinity();
+  constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
   const std::vector<std::vector<double>> some = {{1, 3, 3, -5},
                                                  {-kInfinity, -2, -kInfinity, -2},
                                                  {-kInfinity, -kInfinity, -kInfinity, -kInfinity},

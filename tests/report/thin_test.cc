@@ -46,8 +46,9 @@ TEST(Thin, KeepsTheExtremesOfEveryBin) {
   EXPECT_TRUE(holds(out, points[7777]) && holds(out, points[7778]));
   for (size_t bin = 0; bin < 50; ++bin) {
     const auto begin = points.begin() + static_cast<std::ptrdiff_t>(bin * 240 + 1);
-    const auto [lo, hi] = std::minmax_element(
+    const auto extremes = std::minmax_element(
         begin, begin + 238, [](const Point& a, const Point& b) { return a.y < b.y; });
+    const auto lo = extremes.first, hi = extremes.second;
     const auto covers = [&](const Point& p) {
       return p.x >= begin->x - 1 && p.x <= begin->x + 239;
     };
