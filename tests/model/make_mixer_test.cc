@@ -8,8 +8,11 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <map>
+#include <set>
 
 #include "elapse/autograd/functions.h"
+#include "elapse/optim/adamw.h"
 
 namespace elapse {
 namespace {
@@ -73,6 +76,7 @@ class Model {
 
   Device& device() { return device_; }
   const Mixer& mixer() const { return *mixer_; }
+  const Parameters& parameters() const { return parameters_; }
 
  private:
   void put(const Tensor& t, int64_t i, double value) const {
@@ -210,8 +214,65 @@ TEST_P(EveryMixer, AnyCuttingIsTheWholeWithItsGradients) {
 
 TEST_P(EveryMixer, ForksSendTheirGradientsBack) { expect_same(apart, forked); }
 
+// Kernels that a pass over one sequence calls, forward and backward.
+std::vector<int64_t> calls_of_a_pass(MixerKind kind, int64_t length) {
+  Model model(tiny_config(kind), "cpu", DType::f32);
+  const auto counts = [&] {
+    std::vector<int64_t> list;
+    for (size_t op = 0; op < static_cast<size_t>(Op::count); ++op) {
+      list.push_back(model.device().calls(static_cast<Op>(op)));
+    }
+    return list;
+  };
+  const std::vector<int64_t> before = counts();
+  const Var u = model.input(length);
+  Tape tape(model.device());
+  const Sequences seqs = model.sequences({length}, {}, {}, {});
+  model.backward(tape, u, model.mixer().forward(tape, u, seqs, nullptr, PointScope()));
+  std::vector<int64_t> calls = counts();
+  std::transform(calls.begin(), calls.end(), before.begin(), calls.begin(), std::minus<>());
+  return calls;
+}
+
+// No mixer walks its tokens by calls: how work grows with the length is its kernels' own matter,
+// of which tests/experiments/scaling_test.cc has the orders.
+TEST_P(EveryMixer, CallsAsManyKernelsWhateverTheLength) {
+  const MixerKind kind = mixer_named(GetParam());
+  const std::vector<int64_t> expected = calls_of_a_pass(kind, 64);
+  for (const int64_t length : {2, 63, 65, 200, 1024}) {
+    EXPECT_EQ(calls_of_a_pass(kind, length), expected) << length;
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(All, EveryMixer, testing::ValuesIn(mixer_names()),
                          [](const auto& name) { return name.param; });
+
+// Of the parameters, by name, after a step of training at that rate.
+std::map<std::string, std::vector<double>> stepped(MixerKind kind, double lr) {
+  Model model(tiny_config(kind), "ref", DType::f64);
+  whole(model);
+  AdamWOptimizer optimizer(model.device(), model.parameters(), {.max_norm = 0});
+  optimizer.update(lr);
+  std::map<std::string, std::vector<double>> values;
+  for (const Parameter& p : model.parameters().all()) values[p.name] = model.numbers(p.var.value());
+  return values;
+}
+
+// As published S4 and H3 train them: poles and step sizes by 1e-3 at most, all else as told.
+TEST(StateSpaces, TrainTheirDynamicsAtAThousandthAtMost) {
+  for (const MixerKind kind : {MixerKind::s4d, MixerKind::h3}) {
+    const auto slow = stepped(kind, 1e-3), fast = stepped(kind, 5e-3);
+    std::set<std::string> capped;
+    for (const auto& [name, values] : slow) {
+      if (fast.at(name) == values) capped.insert(name.substr(name.rfind('.') + 1));
+    }
+    EXPECT_EQ(capped, (std::set<std::string>{"A_imag", "log_A_real", "log_dt"})) << name_of(kind);
+  }
+  for (const MixerKind kind : {MixerKind::mamba, MixerKind::mamba2, MixerKind::hyena}) {
+    const auto slow = stepped(kind, 1e-3), fast = stepped(kind, 5e-3);
+    for (const auto& [name, values] : slow) EXPECT_NE(fast.at(name), values) << name;
+  }
+}
 
 // The gate that is not there changes no bit.
 TEST(Mamba, WithoutAGateTheOutputIsTheScans) {
