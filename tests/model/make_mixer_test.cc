@@ -214,6 +214,51 @@ TEST_P(EveryMixer, AnyCuttingIsTheWholeWithItsGradients) {
 
 TEST_P(EveryMixer, ForksSendTheirGradientsBack) { expect_same(apart, forked); }
 
+// The sum that Model::backward differentiates.
+double weighted_sum(Model& model, const Var& u) {
+  Tape tape(model.device(), false);
+  const Sequences seqs = model.sequences(kLengths, {}, {}, {});
+  const std::vector<double> out =
+      model.numbers(model.mixer().forward(tape, u, seqs, nullptr, PointScope()).value());
+  double sum = 0;
+  for (size_t i = 0; i < out.size(); ++i) sum += out[i] * std::sin(static_cast<double>(i));
+  return sum;
+}
+
+// Of the whole mixer in float64, at some elements of its input and of every parameter. A central
+// difference is off by the step's square, and by the rounding of both sums over the step.
+TEST_P(EveryMixer, GradientsAreThoseOfFiniteDifferences) {
+  constexpr double kStep = 1e-5;
+  constexpr int64_t kElements = 9;
+  Model model(tiny_config(mixer_named(GetParam())), "ref", DType::f64);
+  const Found found = whole(model);
+  double size = 0;
+  for (const double out : found.front()) size += std::abs(out);
+  const double rounding = size * 0x1p-52 / kStep;
+  const Var u = model.input(kTokens);
+  std::vector<Var> varied = {u};
+  for (const Parameter& p : model.parameters().all()) varied.push_back(p.var);
+  ASSERT_EQ(found.size(), varied.size() + 1);  // the output is the first
+  for (size_t v = 0; v < varied.size(); ++v) {
+    const std::vector<double>& gradient = found[v + 1];
+    double largest = 0;
+    for (const double g : gradient) largest = std::max(largest, std::abs(g));
+    const auto count = static_cast<int64_t>(gradient.size());
+    for (int64_t i = 0; i < count; i += std::max<int64_t>(1, count / kElements)) {
+      double& value = varied[v].value().data<double>()[i];
+      const double was = value;
+      value = was + kStep;
+      const double above = weighted_sum(model, u);
+      value = was - kStep;
+      const double below = weighted_sum(model, u);
+      value = was;
+      EXPECT_NEAR((above - below) / (2 * kStep), gradient[static_cast<size_t>(i)],
+                  1e-6 * largest + rounding)
+          << "variable " << v << " element " << i;
+    }
+  }
+}
+
 // Kernels that a pass over one sequence calls, forward and backward.
 std::vector<int64_t> calls_of_a_pass(MixerKind kind, int64_t length) {
   Model model(tiny_config(kind), "cpu", DType::f32);
