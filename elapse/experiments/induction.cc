@@ -150,10 +150,12 @@ void look_at_step_sizes(const LanguageModel& model, const InductionTask& task,
   }
 }
 
+// Of each token: S4D's and H3's dt are the same at all.
 bool has_step_sizes(const LanguageModel& model) {
   const auto& points = model.points();
-  return std::any_of(points.begin(), points.end(),
-                     [](const PointInfo& p) { return p.name == "layers.0.mixer.dt"; });
+  return std::any_of(points.begin(), points.end(), [](const PointInfo& p) {
+    return p.name == "layers.0.mixer.dt" && p.axis == PointInfo::Axis::token;
+  });
 }
 
 std::string folder_of(const ModelConfig& model, const Seeds& seeds, const std::string& folder) {

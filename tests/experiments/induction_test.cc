@@ -55,6 +55,16 @@ TEST(Induction, GivesTheSameBitsOnAnyNumberOfThreads) {
   EXPECT_EQ(one.step_sizes[1].selective, three.step_sizes[1].selective);
 }
 
+TEST(Induction, LooksForNoStepSizesOfTokensWhereAllHaveTheSame) {
+  InductionSettings settings = tiny();
+  for (const MixerKind mixer : {MixerKind::s4d, MixerKind::h3}) {
+    settings.models = {ModelConfig::of(mixer, 16, 2, InductionTask::kVocabSize)};
+    const InductionResult result = run(settings, 2);
+    EXPECT_TRUE(result.step_sizes.empty());
+    EXPECT_NE(induction_report(settings, result).html().find(title_of(mixer)), std::string::npos);
+  }
+}
+
 TEST(Induction, TakesMamba2) {
   InductionSettings settings = tiny();
   settings.models = {ModelConfig::mamba2(16, 2, InductionTask::kVocabSize)};
