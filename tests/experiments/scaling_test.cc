@@ -122,7 +122,7 @@ TEST(Scaling, OperationsOfDiagonalStatesAreNearThoseTheKernelsPlanBy) {
   for (const int64_t length : {64, 256, 1024, 8192}) {
     for (const int64_t sequences : {8, 32}) {
       const int64_t filter = cpu::recurrence_operations(length, c.d_state / 2, true);
-      const int64_t all = filter + (sequences / 2 + 1) * cpu::convolution_operations(length);
+      const int64_t all = filter + (sequences / 2 + 1) * cpu::pair_operations(length);
       const double planned =
           64 * static_cast<double>(all) / static_cast<double>(length * sequences);
       EXPECT_NEAR(3 * mixing(c, {length, sequences}) / planned, 1, 0.25)
