@@ -155,6 +155,24 @@ void set_attention(const TrainArguments& args, ModelConfig& config) {
   config.window = args.window.value_or(0);
 }
 
+void set_hyena(const TrainArguments& args, ModelConfig& config) {
+  if (!args.l_max && !args.emb_dim && !args.sine_freq) return;
+  ELAPSE_CHECK(config.mixer == MixerKind::hyena,
+               "--l-max, --emb-dim and --sine-freq: {} mixers have none", args.mixer);
+  config.l_max = args.l_max.value_or(config.l_max);
+  config.emb_dim = args.emb_dim.value_or(config.emb_dim);
+  config.sine_freq = args.sine_freq.value_or(config.sine_freq);
+  ELAPSE_CHECK(config.emb_dim >= 3 && config.emb_dim % 2 == 1,
+               "--emb-dim: expected an odd number from 3 on, found {}", config.emb_dim);
+  const int64_t most = HyenaConfig::most_lags(config.d_model, config.emb_dim);
+  ELAPSE_CHECK(config.l_max >= 2 && config.l_max <= most,
+               "--l-max: expected 2 to {} with --d-model {} and --emb-dim {}, found {}", most,
+               config.d_model, config.emb_dim, config.l_max);
+  ELAPSE_CHECK(config.sine_freq > 0 && config.sine_freq <= HyenaConfig::kMostFreq,
+               "--sine-freq: expected a number above 0, to {}, found {}", HyenaConfig::kMostFreq,
+               config.sine_freq);
+}
+
 ModelConfig new_config(const TrainArguments& args, const TrainConfig& train, int64_t vocab_size) {
   ModelConfig config = preset(args, train, vocab_size);
   ELAPSE_CHECK(config.d_state > 0 || !args.d_state, "--d-state: {} mixers have none", args.mixer);
@@ -165,14 +183,7 @@ ModelConfig new_config(const TrainArguments& args, const TrainConfig& train, int
     ELAPSE_CHECK(is_diagonal(config.mixer), "--ssm-init: {} mixers have none", args.mixer);
     config.diagonal_init = *diagonal_init_named(args.ssm_init);
   }
-  if (args.l_max) {
-    ELAPSE_CHECK(config.mixer == MixerKind::hyena, "--l-max: {} mixers have none", args.mixer);
-    const int64_t most = HyenaConfig::most_lags(config.d_model, config.emb_dim);
-    ELAPSE_CHECK(*args.l_max >= 2 && *args.l_max <= most,
-                 "--l-max: expected 2 to {} with --d-model {}, found {}", most, config.d_model,
-                 *args.l_max);
-    config.l_max = *args.l_max;
-  }
+  set_hyena(args, config);
   config.d_intermediate = args.d_intermediate.value_or(config.d_intermediate);
   if (config.d_intermediate > 0) {
     config.layout = Layout::original;  // the other has none beside Mamba

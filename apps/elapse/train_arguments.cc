@@ -142,6 +142,12 @@ void add_model_options(CLI::App& verb, TrainArguments& args) {
   add_size("--l-max", args.l_max,
            "Tokens that one sees with hyena, its own included: 1024 unless given, however long "
            "sequences are");
+  add_size("--emb-dim", args.emb_dim,
+           "Numbers that tell hyena's filter a lag, odd: 33 unless given");
+  verb.add_option("--sine-freq", args.sine_freq,
+                  "What the frequencies of the sines that make hyena's filter start from: 14 "
+                  "unless given")
+      ->excludes(model);
   add_size("--heads", args.heads, "Heads of attention: of 64 channels unless given");
   add_size("--kv-heads", args.kv_heads,
            "Heads of its keys and values, shared by groups of query heads: as many unless given");

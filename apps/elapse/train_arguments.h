@@ -32,7 +32,8 @@ struct TrainArguments {
   std::vector<std::string> selective;  // of dt, B and C; empty: all, of mamba mixers
   bool no_gate = false;
   std::optional<int64_t> heads, kv_heads, window;  // attention's
-  std::optional<int64_t> l_max;                    // Hyena's
+  std::optional<int64_t> l_max, emb_dim;           // Hyena's
+  std::optional<double> sine_freq;                 // Hyena's
   std::string ssm_init;                            // empty: the mixer's own
   std::string model, tokenizer;  // the checkpoint to start from, and what reads text for it
   std::string curriculum;

@@ -6,6 +6,13 @@
 #include "elapse/ops/pointwise.h"
 
 namespace elapse {
+namespace {
+
+bool decays(ParameterUse use) {
+  return use == ParameterUse::matrix || use == ParameterUse::convolution;
+}
+
+}  // namespace
 
 Var Parameters::add(std::string name, Tensor value, bool decay) {
   Var var(std::move(value), true);
@@ -15,11 +22,12 @@ Var Parameters::add(std::string name, Tensor value, bool decay) {
 
 Var Parameters::add(std::string name, Shape shape, ParameterUse use,
                     const std::function<Tensor()>& start) {
-  const bool decay = use != ParameterUse::other;
-  if (!source_.value) return add(std::move(name), start(), decay);
-  Var var(source_.value(name, shape, use), source_.needs_grad);
-  all_.push_back({std::move(name), var, decay});
-  return var;
+  Parameter p = {.name = std::move(name), .decay = decays(use)};
+  if (use == ParameterUse::dynamics) p.max_lr = kDynamicsLr;
+  p.var = source_.value ? Var(source_.value(p.name, shape, use), source_.needs_grad)
+                        : Var(start(), true);
+  all_.push_back(std::move(p));
+  return all_.back().var;
 }
 
 const Parameter* Parameters::find(std::string_view name) const {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include <functional>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -12,13 +13,19 @@ namespace elapse {
 struct Parameter {
   std::string name;  // "backbone.layers.0.mixer.A_log"
   Var var;
-  bool decay = true;  // whether weight decay applies
+  bool decay = true;                                        // whether weight decay applies
+  double max_lr = std::numeric_limits<double>::infinity();  // whatever the others train at
 };
+
+// Published S4 trains its poles and step sizes at no more than this (state-spaces/s4, example.py;
+// safari's H3): larger steps throw them far from where they remember.
+inline constexpr double kDynamicsLr = 1e-3;
 
 // What a model does with a parameter.
 enum class ParameterUse : uint8_t {
   matrix,       // a linear map or a table of rows: decays, and may be of 16 bits
   convolution,  // decays
+  dynamics,     // poles and step sizes of a state space: as `other`, at kDynamicsLr at most
   other,        // does not decay
 };
 

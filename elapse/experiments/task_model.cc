@@ -57,7 +57,11 @@ int64_t reach_of(const ModelConfig& model) {
 ModelConfig task_model(MixerKind mixer, int64_t d_model, int64_t n_layers, int64_t vocab_size,
                        int64_t length) {
   ModelConfig config = with_heads(mixer, d_model, n_layers, vocab_size);
-  if (mixer == MixerKind::hyena) config.l_max = std::max<int64_t>(2, length);
+  if (mixer == MixerKind::hyena) {
+    config.l_max = std::max<int64_t>(2, length);
+    config.emb_dim = 3;
+    config.sine_freq = 1;
+  }
   while (mixer == MixerKind::wavenet && reach_of(config) < length) {
     ++config.n_layers;
     config.dilation_cycle = std::min(config.n_layers, kLongestCycle);

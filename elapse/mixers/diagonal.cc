@@ -21,7 +21,7 @@ DiagonalParameters::DiagonalParameters(Device& device, DiagonalInit init, int64_
   ELAPSE_CHECK(d_state <= most_states(init), "d_state: expected at most {} with init {}, found {}",
                most_states(init), name_of(init), d_state);
   // None decays: that would move poles and step sizes towards nothing in particular.
-  constexpr auto kUse = ParameterUse::other;
+  using Use = ParameterUse;
   const NewParameters add = {device, dtype, prefix, random, parameters};
   std::vector<std::complex<double>> A;
   // of(a) of each state's a, and again for every channel.
@@ -32,16 +32,16 @@ DiagonalParameters::DiagonalParameters(Device& device, DiagonalInit init, int64_
     };
   };
   const Shape shape = {d_inner, n_states};
-  log_dt_ = add.drawn("log_dt", {d_inner}, kUse, [&] { return log_dt_start(random); });
-  C_ = is_complex(init)
-           ? add.normal("C", {d_inner, n_states, 2}, kUse, std::sqrt(0.5))  // |C|^2 is 1 on average
-           : add.normal("C", shape, kUse);
-  log_A_real_ =
-      add.drawn("log_A_real", shape, kUse, of_A([](auto a) { return std::log(-a.real()); }));
+  log_dt_ = add.drawn("log_dt", {d_inner}, Use::dynamics, [&] { return log_dt_start(random); });
+  C_ = is_complex(init) ? add.normal("C", {d_inner, n_states, 2}, Use::other,
+                                     std::sqrt(0.5))  // |C|^2 is 1 on average
+                        : add.normal("C", shape, Use::other);
+  log_A_real_ = add.drawn("log_A_real", shape, Use::dynamics,
+                          of_A([](auto a) { return std::log(-a.real()); }));
   if (is_complex(init)) {
-    A_imag_ = add.drawn("A_imag", shape, kUse, of_A([](auto a) { return a.imag(); }));
+    A_imag_ = add.drawn("A_imag", shape, Use::dynamics, of_A([](auto a) { return a.imag(); }));
   }
-  D_ = NewParameters{device, dtype, "", random, parameters}.normal(D_name, {d_inner}, kUse);
+  D_ = NewParameters{device, dtype, "", random, parameters}.normal(D_name, {d_inner}, Use::other);
 }
 
 Var DiagonalParameters::run(Tape& tape, const Mixer& mixer, const Var& x, const Sequences& seqs,

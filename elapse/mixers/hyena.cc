@@ -15,7 +15,6 @@ namespace elapse {
 namespace {
 
 constexpr int64_t kShortTaps = HyenaConfig::kShortTaps;
-constexpr double kFirstFreq = 14;
 constexpr double kLeastBand = 1e-4;
 const double kSlowest = std::log(0.01) / 1.5, kFastest = std::log(0.01) / 0.3;
 
@@ -65,7 +64,7 @@ Hyena::Hyena(Device& device, const HyenaConfig& config, int64_t n_layers, DType 
   const std::string mlp = "filter_fn.implicit_filter.";
   const double order_bound = linear_bound(order);
   mlp_[0] = add_layer(mlp + "0", {order, config.emb_dim}, Use::other, linear_bound(config.emb_dim));
-  freq_ = add.constant(mlp + "1.freq", {1, order}, Use::other, kFirstFreq);
+  freq_ = add.constant(mlp + "1.freq", {1, order}, Use::other, config.sine_freq);
   mlp_[1] = add_layer(mlp + "2", {order, order}, Use::other, order_bound);
   mlp_[2] = add_layer(mlp + "4", {order, order}, Use::other, order_bound);
   mlp_[3].weight = add.uniform(mlp + "6.weight", {d_model, order}, Use::other, order_bound);

@@ -13,8 +13,11 @@ struct HyenaConfig {
   int64_t l_max = 0;         // tokens that one sees, its own included; from 2 to kMostLags
   int64_t filter_order = 0;  // channels of the MLP that makes the filter
   int64_t emb_dim = 0;       // numbers that say a lag to it; odd, from 3 on
+  double sine_freq = 0;      // that its sines start from: safari's w; above 0, to kMostFreq
 
   static constexpr int64_t kShortTaps = 3;
+  // Far beyond the published 1, 10 and 14, and still a number whose sine float32 knows.
+  static constexpr double kMostFreq = 1000;
   // No weight's shape depends on l_max, but tables of l_max emb_dim numbers, filters and states of
   // l_max d_model do: neither may have more than kMostNumbers. The longest that is published,
   // HyenaDNA's of a million tokens and 256 channels, fits.
@@ -43,8 +46,8 @@ struct HyenaConfig {
 class Hyena final : public Mixer {
  public:
   // Adds its parameters under `prefix`, drawn from `random` in their order as PyTorch starts
-  // layers; freq starts at 14, as in safari's models of the Pile, and out_proj is divided by
-  // sqrt(n_layers), as Mamba's is. Nothing of filter_fn decays.
+  // layers; freq starts at sine_freq, and out_proj is divided by sqrt(n_layers), as Mamba's is.
+  // Nothing of filter_fn decays.
   Hyena(Device& device, const HyenaConfig& config, int64_t n_layers, DType dtype,
         const std::string& prefix, Random& random, Parameters& parameters);
 

@@ -114,7 +114,9 @@ struct ModelConfig {
   int64_t dilation = 0;
   bool qkv_bias = false, out_bias = false;
   int64_t dilation_cycle = 0;  // WaveNet's: dilations double from 1 on over so many layers
-  int64_t l_max = 0, filter_order = 0, emb_dim = 0;  // Hyena's (mixers/hyena.h)
+  // Hyena's (mixers/hyena.h):
+  int64_t l_max = 0, filter_order = 0, emb_dim = 0;
+  double sine_freq = 0;
   // Around the mixers:
   NormKind norm = NormKind::rms;
   int64_t d_intermediate = 0;  // of the MLP after each mixer; 0: there is none

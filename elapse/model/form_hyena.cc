@@ -10,7 +10,7 @@
 namespace elapse {
 namespace {
 
-constexpr std::array<std::string_view, 3> kFields = {"l_max", "filter_order", "emb_dim"};
+constexpr std::array<std::string_view, 4> kFields = {"l_max", "filter_order", "emb_dim", "w"};
 constexpr int64_t kTaps = HyenaConfig::kShortTaps;
 
 void set_defaults(ModelConfig& c) {
@@ -18,9 +18,10 @@ void set_defaults(ModelConfig& c) {
   c.d_conv = kTaps;
   c.l_max = 1024;
   c.filter_order = 64;
-  // Published language models have 33; 3, the default of safari's class, makes one band, whose
-  // frequency is 1e-4: as good as constant.
+  // As safari's models of the Pile have them; the defaults of its class, 3 and 1, make one band,
+  // whose frequency is 1e-4: as good as constant.
   c.emb_dim = 33;
+  c.sine_freq = 14;
 }
 
 void read(const Json& ssm_cfg, ModelConfig& c) {
@@ -35,10 +36,17 @@ void read(const Json& ssm_cfg, ModelConfig& c) {
                "{}: expected 2 to {} for d_model {} and emb_dim {}, found {}",
                ssm_cfg.has("l_max") ? ssm_cfg.at("l_max").where() : ssm_cfg.where(), most,
                c.d_model, c.emb_dim, c.l_max);
+  c.sine_freq = ssm_cfg.number("w", c.sine_freq);
+  ELAPSE_CHECK(c.sine_freq > 0 && c.sine_freq <= HyenaConfig::kMostFreq,
+               "{}: expected a number above 0, to {}, found {}", ssm_cfg.at("w").where(),
+               HyenaConfig::kMostFreq, c.sine_freq);
 }
 
 void write(JsonWriter& json, const ModelConfig& c) {
-  json.field("l_max", c.l_max).field("filter_order", c.filter_order).field("emb_dim", c.emb_dim);
+  json.field("l_max", c.l_max)
+      .field("filter_order", c.filter_order)
+      .field("emb_dim", c.emb_dim)
+      .field("w", c.sine_freq);
 }
 
 void visit_layer(const std::string& name, Shape weight, const ModelConfig::VisitParameter& visit) {

@@ -78,7 +78,7 @@ DilatedConvConfig dilated_conv_config(const ModelConfig& c, int64_t layer) {
 }
 
 HyenaConfig hyena_config(const ModelConfig& c) {
-  return {c.d_model, c.l_max, c.filter_order, c.emb_dim};
+  return {c.d_model, c.l_max, c.filter_order, c.emb_dim, c.sine_freq};
 }
 
 }  // namespace

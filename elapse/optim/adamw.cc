@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "elapse/optim/adamw.h"
 
+#include <algorithm>
 #include <cmath>
-
-#include "elapse/ops/optimizer.h"
+#include <map>
 
 namespace elapse {
 
@@ -47,11 +47,19 @@ double AdamWOptimizer::gradient_norm() const {
 }
 
 void AdamWOptimizer::update(double lr) {
-  AdamW args;
+  ++updates_;
+  std::map<double, std::vector<AdamWTensor>> by_lr;
   for (size_t i = 0; i < moments_.size(); ++i) {
     const Parameter& p = parameters_.all()[i];
-    args.tensors.push_back({p.var.value(), p.var.grad(), moments_[i].m, moments_[i].v, p.decay});
+    by_lr[std::min(lr, p.max_lr)].push_back(
+        {p.var.value(), p.var.grad(), moments_[i].m, moments_[i].v, p.decay});
   }
+  for (auto& [own_lr, tensors] : by_lr) update(own_lr, std::move(tensors));
+}
+
+void AdamWOptimizer::update(double lr, std::vector<AdamWTensor> tensors) {
+  AdamW args;
+  args.tensors = std::move(tensors);
   if (config_.max_norm > 0) {
     args.norm_squared = norm_squared_;
     args.max_norm = config_.max_norm;
@@ -61,7 +69,7 @@ void AdamWOptimizer::update(double lr) {
   args.beta2 = config_.beta2;
   args.eps = config_.eps;
   args.weight_decay = config_.weight_decay;
-  args.step = ++updates_;
+  args.step = updates_;
   adamw(device_, args);
 }
 

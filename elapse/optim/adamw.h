@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "elapse/autograd/parameters.h"
+#include "elapse/ops/optimizer.h"
 
 namespace elapse {
 
@@ -27,7 +28,8 @@ class AdamWOptimizer {
   void measure_gradients();
   double gradient_norm() const;
 
-  // One update by the gradients last measured; the first has number 1. Does not wait.
+  // One update by the gradients last measured; the first has number 1. No parameter is trained at
+  // more than its own max_lr. Does not wait.
   void update(double lr);
 
   struct Moments {
@@ -39,6 +41,8 @@ class AdamWOptimizer {
   void set_updates(int64_t updates) { updates_ = updates; }
 
  private:
+  void update(double lr, std::vector<AdamWTensor> tensors);
+
   Device& device_;
   const Parameters& parameters_;
   AdamWConfig config_;

@@ -161,7 +161,8 @@ class Runs(Train):
         wanted = {"linear_attention": (heads, (8 + 1) * 8), "retnet": ({**heads, "head_v_dim": 16},
                   16 * 8), "gla": ({"num_heads": 4, "head_k_dim": 1, "head_v_dim": 2}, 8),
                   "wavenet": ({"hidden_size": 8, "kernel_size": 2, "dilation_cycle": 2}, 3 * 8),
-                  "hyena": ({"l_max": 1024, "filter_order": 64, "emb_dim": 33}, (6 + 1023) * 8)}
+                  "hyena": ({"l_max": 1024, "filter_order": 64, "emb_dim": 33, "w": 14.0},
+                            (6 + 1023) * 8)}
         for mixer, (fields, floats) in wanted.items():
             out, state = self.folder / mixer, self.folder / f"{mixer}.state"
             layers = 2 if mixer == "wavenet" else 1
@@ -186,7 +187,26 @@ class Runs(Train):
                               self.folder / "run", "--d-model", d_model, "--layers", 1, "--l-max",
                               l_max)
                 self.assert_fails(refused, f"--l-max: expected 2 to {most} with --d-model "
-                                           f"{d_model}, found {l_max}")
+                                           f"{d_model} and --emb-dim 33, found {l_max}")
+
+    def test_a_hyena_starts_from_the_filter_it_is_told(self):
+        def train(*flags):
+            return run(PROGRAM, "train", "--task", "induction", "--mixer", "hyena", "--out",
+                       self.folder / "run", "--d-model", 8, "--layers", 1, "--l-max", 8,
+                       "--length", 8, "--eval-length", 8, "--batch-tokens", 8, "--steps", 1,
+                       *flags)
+        self.assert_done(train("--emb-dim", 5, "--sine-freq", 0.5))
+        config = json.loads((self.folder / "run" / "config.json").read_text())
+        self.assertEqual(config["ssm_cfg"], {"layer": "hyena", "l_max": 8, "filter_order": 64,
+                                             "emb_dim": 5, "w": 0.5})
+        self.assert_fails(train("--emb-dim", 4), "--emb-dim: expected an odd number from 3 on")
+        self.assert_fails(train("--sine-freq", 1001),
+                          "--sine-freq: expected a number above 0, to 1000, found 1001")
+        self.assert_fails(train("--sine-freq", 0), "--sine-freq: expected a number above 0")
+        for flags in (("--l-max", 8), ("--emb-dim", 5), ("--sine-freq", 1)):
+            refused = run(PROGRAM, "train", "--task", "induction", "--mixer", "gru", "--out",
+                          self.folder / "gru", *flags)
+            self.assert_fails(refused, "--l-max, --emb-dim and --sine-freq: gru mixers have none")
 
     def test_the_learning_rate_falls_to_a_tenth_of_its_peak(self):
         def rates(*more):

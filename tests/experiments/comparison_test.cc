@@ -95,8 +95,10 @@ TEST(TaskModel, SeesTheWholeSequence) {
       EXPECT_TRUE(has_reach(mixer));
       EXPECT_EQ(reach_of(c), length) << name_of(mixer);
       EXPECT_EQ(c.n_layers, mixer == MixerKind::hyena ? 2 : std::lround(std::log2(length)));
-      EXPECT_EQ(ModelConfig::parse(Json::parse(c.in_layout(Layout::original).json(), "json")).l_max,
-                c.l_max);
+      const ModelConfig again =
+          ModelConfig::parse(Json::parse(c.in_layout(Layout::original).json(), "json"));
+      EXPECT_EQ(again.l_max, c.l_max);
+      EXPECT_EQ(again.sine_freq, mixer == MixerKind::hyena ? 1 : 0);
     }
   }
   EXPECT_FALSE(has_reach(MixerKind::mamba));

@@ -150,6 +150,30 @@ TEST(Scaling, OperationsOfHyenaAreNearThoseTheKernelsPlanBy) {
   }
 }
 
+// A layer's training on one batch against the length of its sequences. That the counts are the
+// kernels' is the matter of the tests above.
+TEST(Scaling, OperationsGrowInTheOrderThatIsStated) {
+  constexpr int64_t kSequences = 8;
+  for (size_t kind = 0; kind < kMixerKinds; ++kind) {
+    const auto mixer = static_cast<MixerKind>(kind);
+    const auto operations = [&](int64_t length) {
+      ModelConfig c = one_layer(mixer, 16);  // so narrow that linear maps hide nothing
+      if (mixer == MixerKind::hyena) c.l_max = length;
+      const double head = 3 * 2 * 16 * kClasses;
+      return static_cast<double>(length) * (training_operations(c, {length, kSequences}) - head);
+    };
+    const double twice = operations(1 << 17) / operations(1 << 16);
+    if (mixer == MixerKind::attention) {  // length^2
+      EXPECT_NEAR(twice, 4, 0.02);
+    } else if (mixer == MixerKind::hyena || is_diagonal(mixer)) {  // length log length
+      EXPECT_GT(twice, 2.03) << name_of(mixer);
+      EXPECT_LT(twice, 2.0 * 18 / 17) << name_of(mixer);
+    } else {  // length
+      EXPECT_DOUBLE_EQ(twice, 2) << name_of(mixer);
+    }
+  }
+}
+
 TEST(Scaling, AWarmUpThatFillsHalfTheTrainingIsRefused) {
   ScalingSettings s = ScalingSettings::quick();
   for (ScalingSettings sound : {s, ScalingSettings::full()}) {

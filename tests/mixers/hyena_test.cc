@@ -11,7 +11,8 @@
 namespace elapse {
 namespace {
 
-constexpr HyenaConfig kConfig = {.d_model = 5, .l_max = 7, .filter_order = 6, .emb_dim = 5};
+constexpr HyenaConfig kConfig = {
+    .d_model = 5, .l_max = 7, .filter_order = 6, .emb_dim = 5, .sine_freq = 14};
 constexpr int64_t kTokens = 20;
 
 // A mixer in float64, whose values and gradients agree to many digits however tokens are cut.

@@ -423,14 +423,16 @@ TEST(ModelConfig, as_many_states_as_legs_are_found_for) {
 }
 
 TEST(ModelConfig, hyena_in_a_form_of_our_own) {
-  const ModelConfig c = parsed(
-      original(R"(, "ssm_cfg": {"layer": "hyena", "l_max": 40, "filter_order": 5, "emb_dim": 7})"));
+  const ModelConfig c = parsed(original(
+      R"(, "ssm_cfg": {"layer": "hyena", "l_max": 40, "filter_order": 5, "emb_dim": 7, "w": 0.5})"));
   EXPECT_EQ(c.l_max, 40);
   EXPECT_EQ(c.filter_order, 5);
   EXPECT_EQ(c.emb_dim, 7);
+  EXPECT_EQ(c.sine_freq, 0.5);
   EXPECT_EQ(c.state_bytes(), c.n_layers * c.d_model * (2 * 3 + 39) * 4);
   EXPECT_EQ(parsed(c.json()), c);
   EXPECT_EQ(ModelConfig::of(MixerKind::hyena, 8, 1, 8).l_max, 1024);
+  EXPECT_EQ(ModelConfig::of(MixerKind::hyena, 8, 1, 8).sine_freq, 14);
   expect_refused(original(R"(, "ssm_cfg": {"layer": "hyena", "l_max": 1})"),
                  "expected 2 to 1048576 for d_model 8 and emb_dim 33, found 1");
   expect_refused(original(R"(, "ssm_cfg": {"layer": "hyena", "l_max": 1048577})"),
@@ -440,6 +442,10 @@ TEST(ModelConfig, hyena_in_a_form_of_our_own) {
       "expected 2 to 16 for d_model 8 and emb_dim 16777215, found 1048576");
   expect_refused(original(R"(, "ssm_cfg": {"layer": "hyena", "emb_dim": 4})"),
                  "expected an odd number from 3 on, found 4");
+  for (const char* w : {"0", "-1", "1000.5", "Infinity", "NaN"}) {
+    expect_refused(original(fmt::format(R"(, "ssm_cfg": {{"layer": "hyena", "w": {}}})", w)),
+                   "expected a number above 0, to 1000, found");
+  }
 }
 
 TEST(ModelConfig, names_the_architecture_it_does_not_know) {

@@ -8,8 +8,11 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <map>
+#include <set>
 
 #include "elapse/autograd/functions.h"
+#include "elapse/optim/adamw.h"
 
 namespace elapse {
 namespace {
@@ -73,6 +76,7 @@ class Model {
 
   Device& device() { return device_; }
   const Mixer& mixer() const { return *mixer_; }
+  const Parameters& parameters() const { return parameters_; }
 
  private:
   void put(const Tensor& t, int64_t i, double value) const {
@@ -210,8 +214,110 @@ TEST_P(EveryMixer, AnyCuttingIsTheWholeWithItsGradients) {
 
 TEST_P(EveryMixer, ForksSendTheirGradientsBack) { expect_same(apart, forked); }
 
+// The sum that Model::backward differentiates.
+double weighted_sum(Model& model, const Var& u) {
+  Tape tape(model.device(), false);
+  const Sequences seqs = model.sequences(kLengths, {}, {}, {});
+  const std::vector<double> out =
+      model.numbers(model.mixer().forward(tape, u, seqs, nullptr, PointScope()).value());
+  double sum = 0;
+  for (size_t i = 0; i < out.size(); ++i) sum += out[i] * std::sin(static_cast<double>(i));
+  return sum;
+}
+
+// Of the whole mixer in float64, at some elements of its input and of every parameter. A central
+// difference is off by the step's square, and by the rounding of both sums over the step.
+TEST_P(EveryMixer, GradientsAreThoseOfFiniteDifferences) {
+  constexpr double kStep = 1e-5;
+  constexpr int64_t kElements = 9;
+  Model model(tiny_config(mixer_named(GetParam())), "ref", DType::f64);
+  const Found found = whole(model);
+  double size = 0;
+  for (const double out : found.front()) size += std::abs(out);
+  const double rounding = size * 0x1p-52 / kStep;
+  const Var u = model.input(kTokens);
+  std::vector<Var> varied = {u};
+  for (const Parameter& p : model.parameters().all()) varied.push_back(p.var);
+  ASSERT_EQ(found.size(), varied.size() + 1);  // the output is the first
+  for (size_t v = 0; v < varied.size(); ++v) {
+    const std::vector<double>& gradient = found[v + 1];
+    double largest = 0;
+    for (const double g : gradient) largest = std::max(largest, std::abs(g));
+    const auto count = static_cast<int64_t>(gradient.size());
+    for (int64_t i = 0; i < count; i += std::max<int64_t>(1, count / kElements)) {
+      double& value = varied[v].value().data<double>()[i];
+      const double was = value;
+      value = was + kStep;
+      const double above = weighted_sum(model, u);
+      value = was - kStep;
+      const double below = weighted_sum(model, u);
+      value = was;
+      EXPECT_NEAR((above - below) / (2 * kStep), gradient[static_cast<size_t>(i)],
+                  1e-6 * largest + rounding)
+          << "variable " << v << " element " << i;
+    }
+  }
+}
+
+// Kernels that a pass over one sequence calls, forward and backward.
+std::vector<int64_t> calls_of_a_pass(MixerKind kind, int64_t length) {
+  Model model(tiny_config(kind), "cpu", DType::f32);
+  const auto counts = [&] {
+    std::vector<int64_t> list;
+    for (size_t op = 0; op < static_cast<size_t>(Op::count); ++op) {
+      list.push_back(model.device().calls(static_cast<Op>(op)));
+    }
+    return list;
+  };
+  const std::vector<int64_t> before = counts();
+  const Var u = model.input(length);
+  Tape tape(model.device());
+  const Sequences seqs = model.sequences({length}, {}, {}, {});
+  model.backward(tape, u, model.mixer().forward(tape, u, seqs, nullptr, PointScope()));
+  std::vector<int64_t> calls = counts();
+  std::transform(calls.begin(), calls.end(), before.begin(), calls.begin(), std::minus<>());
+  return calls;
+}
+
+// No mixer walks its tokens by calls: how work grows with the length is its kernels' own matter,
+// of which tests/experiments/scaling_test.cc has the orders.
+TEST_P(EveryMixer, CallsAsManyKernelsWhateverTheLength) {
+  const MixerKind kind = mixer_named(GetParam());
+  const std::vector<int64_t> expected = calls_of_a_pass(kind, 64);
+  for (const int64_t length : {2, 63, 65, 200, 1024}) {
+    EXPECT_EQ(calls_of_a_pass(kind, length), expected) << length;
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(All, EveryMixer, testing::ValuesIn(mixer_names()),
                          [](const auto& name) { return name.param; });
+
+// Of the parameters, by name, after a step of training at that rate.
+std::map<std::string, std::vector<double>> stepped(MixerKind kind, double lr) {
+  Model model(tiny_config(kind), "ref", DType::f64);
+  whole(model);
+  AdamWOptimizer optimizer(model.device(), model.parameters(), {.max_norm = 0});
+  optimizer.update(lr);
+  std::map<std::string, std::vector<double>> values;
+  for (const Parameter& p : model.parameters().all()) values[p.name] = model.numbers(p.var.value());
+  return values;
+}
+
+// As published S4 and H3 train them: poles and step sizes by 1e-3 at most, all else as told.
+TEST(StateSpaces, TrainTheirDynamicsAtAThousandthAtMost) {
+  for (const MixerKind kind : {MixerKind::s4d, MixerKind::h3}) {
+    const auto slow = stepped(kind, 1e-3), fast = stepped(kind, 5e-3);
+    std::set<std::string> capped;
+    for (const auto& [name, values] : slow) {
+      if (fast.at(name) == values) capped.insert(name.substr(name.rfind('.') + 1));
+    }
+    EXPECT_EQ(capped, (std::set<std::string>{"A_imag", "log_A_real", "log_dt"})) << name_of(kind);
+  }
+  for (const MixerKind kind : {MixerKind::mamba, MixerKind::mamba2, MixerKind::hyena}) {
+    const auto slow = stepped(kind, 1e-3), fast = stepped(kind, 5e-3);
+    for (const auto& [name, values] : slow) EXPECT_NE(fast.at(name), values) << name;
+  }
+}
 
 // The gate that is not there changes no bit.
 TEST(Mamba, WithoutAGateTheOutputIsTheScans) {
