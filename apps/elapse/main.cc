@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // The elapse program: finds the verb and turns what goes wrong into a sentence and an exit status
 // (0: done, 1: an error, 2: wrong usage, 128 and a signal's number: ended by it, as by Ctrl-C).
-#include <CLI/CLI.hpp>
 #include <fmt/core.h>
 
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <csignal>
 #include <cstdio>
