@@ -60,17 +60,16 @@ class Record {
     result.losses.clear();
     for (const Json& loss : json.at("losses").items()) result.losses.push_back(loss.number());
     if (!finished) return false;
-    int64_t steps = steps_;
     if (json.has("diverged")) {
       const Json at = json.at("diverged");
       result.diverged = {at.integer("step"), at.text("reason")};
-      steps = result.diverged->step - 1;
+      check_count("step", result.diverged->step, std::ssize(result.losses) + 1);
     } else {
       result.testing_seconds = json.number("testing_seconds");
       for (const Json& test : json.at("tests").items()) result.tests.push_back(evaluation(test));
       check_count("tests", std::ssize(result.tests), tests_);
+      check_count("losses", std::ssize(result.losses), steps_);
     }
-    check_count("losses", std::ssize(result.losses), steps);
     return true;
   }
 

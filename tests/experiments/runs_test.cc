@@ -158,8 +158,14 @@ TEST(Runs, OfAnOlderRecordTheDeviceIsNotSaid) {
 }
 
 TEST(Runs, ARecordWithoutItsTestsOrLossesIsRefused) {
-  const TemporaryFolder folder, wild;
+  const TemporaryFolder folder;
   Device device("cpu", 1);
+  RunPlan wild = plan("only", 1);
+  wild.train.schedule = {.peak_lr = 1e38};
+  run_all(device, {wild}, folder / "diverged", kQuiet);
+  damage(folder / "diverged", "\"losses\"", "\"losses\": []");
+  expect_error([&] { run_all(device, {wild}, folder / "diverged", kQuiet); },
+               "run.json: \"step\": expected 1, found ");
   run_all(device, {plan("only", 1)}, folder / "tests", kQuiet);
   run_all(device, {plan("only", 1)}, folder / "losses", kQuiet);
   damage(folder / "losses", "\"losses\"", "\"losses\": [1]");
