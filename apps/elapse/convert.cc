@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "elapse/model/convert.h"
 
-#include <CLI/CLI.hpp>
+#include <CLI/App.hpp>
 #include <memory>
 #include <optional>
 

@@ -3,6 +3,7 @@
 // (0: done, 1: an error, 2: wrong usage, 128 and a signal's number: ended by it, as by Ctrl-C).
 #include <fmt/core.h>
 
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <csignal>
 #include <cstdio>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
-#include <CLI/CLI.hpp>
+#include <CLI/App.hpp>
 
 // The program's verbs, one file each (train.cc has add_train_verb). Each adds its subcommand, whose
 // callback does the work once the command line has been read: it prints, and throws elapse::Error

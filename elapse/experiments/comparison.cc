@@ -34,16 +34,21 @@ const ComparedRuns* find(const Comparison& comparison, const std::string& row,
 }
 
 // Those that there are, in ascending order.
-template <class Number>
-std::string distinct(const Comparison& comparison, Number&& number) {
-  std::set<decltype(number(comparison.models.front().what))> numbers;
-  for (const ComparedRuns& m : comparison.models) numbers.insert(number(m.what));
-  return fmt::format("{}", fmt::join(numbers, ", "));
+template <class Value>
+std::string distinct(const Comparison& comparison, Value&& value) {
+  std::set<decltype(value(comparison.models.front().what))> values;
+  for (const ComparedRuns& m : comparison.models) values.insert(value(m.what));
+  return fmt::format("{}", fmt::join(values, ", "));
 }
 
 // Of the first test, which a run that diverged has not.
 double of_first_test(const RunResult& run, double Evaluation::*figure) {
   return run.tests.empty() ? std::numeric_limits<double>::quiet_NaN() : run.tests.front().*figure;
+}
+
+std::string text_of(const AdamWConfig& adamw) {
+  return fmt::format("betas {} {}, weight decay {}, gradient norm clipped to {}", adamw.beta1,
+                     adamw.beta2, adamw.weight_decay, adamw.max_norm);
 }
 
 Table::Cell accuracy_cell(const RunResult& run) {
@@ -91,6 +96,14 @@ double Comparison::seconds() const {
   return sum;
 }
 
+std::string Comparison::devices() const {
+  std::set<std::string> devices;
+  for (const ComparedRuns& m : models) {
+    for (const RunResult& run : m.runs) devices.insert(run.device);
+  }
+  return fmt::format("{}", fmt::join(devices, "; "));
+}
+
 Comparison Comparison::best(const std::function<double(const RunResult&)>& figure) const {
   const auto median = [&](const ComparedRuns& m) {
     constexpr double kBelowAny = -1e300;
@@ -99,7 +112,7 @@ Comparison Comparison::best(const std::function<double(const RunResult&)>& figur
         figures.begin(), figures.end(), [](double f) { return !std::isfinite(f); }, kBelowAny);
     return spread_of(figures).median;
   };
-  Comparison kept = {.seeds = seeds, .models = {}, .device = device};
+  Comparison kept = {.seeds = seeds, .models = {}};
   for (const ComparedRuns& m : models) {
     const auto rival =
         std::find_if(kept.models.begin(), kept.models.end(), [&](const ComparedRuns& other) {
@@ -114,6 +127,7 @@ Comparison Comparison::best(const std::function<double(const RunResult&)>& figur
 RunTests tests_to_choose_by(int64_t length, std::shared_ptr<const TokenSource> other) {
   const RunTests shown = held_out_tests(length);
   return {.what = shown.what + ", and others to choose by",
+          .count = 2,
           .run = [shown, other = std::move(other)](const LanguageModel& model,
                                                    const TokenSource& source,
                                                    const OnExperimentProgress& progress) {
@@ -127,6 +141,32 @@ Comparison best_learning_rates(const Comparison& comparison) {
   return comparison.best([](const RunResult& run) {
     return run.diverged ? std::numeric_limits<double>::quiet_NaN() : run.tests.at(1).accuracy;
   });
+}
+
+Settings run_settings(TrainConfig train, const ModelConfig& model, const std::string& data) {
+  train.accumulate = 1;
+  Settings all = settings(train, model, data);
+  std::erase_if(all, [](const auto& setting) { return setting.first == "steps"; });
+  all.emplace_back("steps", fmt::format("{}", train.steps));
+  return all;
+}
+
+std::string differences(const Settings& here, const Settings& published) {
+  const auto value = [](const Settings& of, const std::string& name) {
+    const auto at =
+        std::find_if(of.begin(), of.end(), [&](const auto& s) { return s.first == name; });
+    return at == of.end() || at->second.empty() ? "none" : at->second;
+  };
+  Settings all = here;
+  all.insert(all.end(), published.begin(), published.end());
+  std::vector<std::string> texts;
+  for (const auto& [name, unused] : all) {
+    const std::string ours = value(here, name), theirs = value(published, name);
+    const std::string text = fmt::format("{} {} instead of {}", name, ours, theirs);
+    const bool told = std::find(texts.begin(), texts.end(), text) != texts.end();
+    if (ours != theirs && !told) texts.push_back(text);
+  }
+  return fmt::format("{}", fmt::join(texts, "; "));
 }
 
 std::string run_name(const std::string& name, uint64_t seed) {
@@ -148,10 +188,7 @@ Comparison compare(Device& device, const std::vector<ComparedModel>& models, con
     }
   }
   const std::vector<RunResult> results = run_all(device, plans, folder, progress);
-  Comparison comparison = {.seeds = seeds,
-                           .models = {},
-                           .device = fmt::format("{} ({}, {} threads)", device.name(),
-                                                 device.describe(), device.threads())};
+  Comparison comparison = {.seeds = seeds, .models = {}};
   for (const ComparedModel& m : models) comparison.models.push_back({m, {}});
   for (size_t i = 0; i < results.size(); ++i) {
     comparison.models[i % models.size()].runs.push_back(results[i]);
@@ -201,21 +238,34 @@ Table runs_table(const Comparison& comparison) {
                {"seed"},
                {"layers"},
                {"parameters"},
+               {"steps", Table::Align::left},
                {"accuracy, %", Table::Align::right, 2},
                {"held-out loss", Table::Align::right, 4},
                {"training loss", Table::Align::right, 4},
-               {"training, s", Table::Align::right, 0}},
-              "Every run. Training loss: mean of the last 50 steps.");
+               {"training, s", Table::Align::right, 0},
+               {"device", Table::Align::left}},
+              "Every run. Steps: those asked for, by the length of their sequences. Training loss: "
+              "mean of the last 50 of them.");
   for (const ComparedRuns& m : comparison.models) {
     for (size_t i = 0; i < m.runs.size(); ++i) {
       const RunResult& run = m.runs[i];
       table.add_row({m.what.row, m.what.column, fmt::format("{}", m.what.train.schedule.peak_lr),
                      std::to_string(comparison.seeds.first + i), m.what.model.n_layers,
-                     run.parameters, accuracy_cell(run), held_out_loss(run), run.final_loss(),
-                     run.training_seconds});
+                     run.parameters, steps_text(m.what.train), accuracy_cell(run),
+                     held_out_loss(run), run.final_loss(), run.training_seconds, run.device});
     }
   }
   return table;
+}
+
+std::string steps_text(const TrainConfig& train) {
+  std::string text;
+  int64_t steps = 0;
+  for (const Phase& phase : train.curriculum) {
+    text += fmt::format("{} of {}, ", phase.steps, phase.length);
+    steps += phase.steps;
+  }
+  return text + fmt::format("{} of {}", train.steps - steps, train.length);
 }
 
 std::vector<double> smoothed(const std::vector<double>& values, int64_t window) {
@@ -244,30 +294,23 @@ Plot loss_curves(const Comparison& comparison, const std::string& column) {
 }
 
 Report::Facts training_facts(const Comparison& comparison) {
-  const ComparedModel& first = comparison.models.front().what;
-  const AdamWConfig& adamw = first.train.adamw;
-  Report::Facts facts = {{"Steps", std::to_string(first.train.steps)}};
-  const bool same_tokens = std::all_of(
-      comparison.models.begin(), comparison.models.end(),
-      [&](const ComparedRuns& m) { return m.what.train.batch_tokens == first.train.batch_tokens; });
-  if (same_tokens) {
-    facts.emplace_back("Tokens a step", fmt::format("{}, in sequences of {}",
-                                                    first.train.batch_tokens, first.train.length));
-  }
-  const Report::Facts rest = {
-      {"Optimiser",
-       fmt::format(
-           "AdamW, learning rate {}, betas {} {}, weight decay {}, gradient "
-           "norm clipped to {}",
-           distinct(comparison, [](const ComparedModel& m) { return m.train.schedule.peak_lr; }),
-           adamw.beta1, adamw.beta2, adamw.weight_decay, adamw.max_norm)},
+  const auto of_train = [&](auto&& value) {
+    return distinct(comparison, [&](const ComparedModel& m) { return value(m.train); });
+  };
+  return {
+      {"Steps", of_train([](const TrainConfig& t) { return t.steps; })},
+      {"Tokens a step", of_train([](const TrainConfig& t) { return t.batch_tokens; })},
+      {"Lengths of sequences", of_train([](const TrainConfig& t) {
+         return fmt::format("{}", fmt::join(t.lengths(), " "));
+       })},
+      {"Optimiser", fmt::format("AdamW, learning rate {}, {}",
+                                of_train([](const TrainConfig& t) { return t.schedule.peak_lr; }),
+                                of_train([](const TrainConfig& t) { return text_of(t.adamw); }))},
       {"Layers", distinct(comparison, [](const ComparedModel& m) { return m.model.n_layers; })},
       {"Seeds", comparison.seeds.text()},
-      {"Device", comparison.device},
+      {"Device", comparison.devices()},
       {"Training and testing", fmt::format("{:.0f} s", comparison.seconds())},
   };
-  facts.insert(facts.end(), rest.begin(), rest.end());
-  return facts;
 }
 
 std::string comparison_json(const Comparison& comparison, const std::string& name,
@@ -286,7 +329,9 @@ std::string comparison_json(const Comparison& comparison, const std::string& nam
           .field("parameters", run.parameters)
           .field("seed", comparison.seeds.first + i)
           .field("steps", m.what.train.steps)
-          .field("peak_lr", m.what.train.schedule.peak_lr);
+          .field("lengths", m.what.train.lengths())
+          .field("peak_lr", m.what.train.schedule.peak_lr)
+          .field("device", run.device);
       if (run.diverged) {
         json.field("diverged_at_step", run.diverged->step).field("reason", run.diverged->reason);
       } else {

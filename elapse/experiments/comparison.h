@@ -43,9 +43,9 @@ struct ComparedRuns {
 struct Comparison {
   Seeds seeds;
   std::vector<ComparedRuns> models;  // in the order they were given
-  std::string device;
 
-  double seconds() const;  // of training and testing, all runs together
+  double seconds() const;       // of training and testing, all runs together
+  std::string devices() const;  // those that runs were made on
   // Of the models of one row and column the one whose median figure is largest: of several learning
   // rates the best. A run that diverged counts below any other.
   Comparison best(const std::function<double(const RunResult&)>& figure) const;
@@ -58,6 +58,12 @@ RunTests tests_to_choose_by(int64_t length, std::shared_ptr<const TokenSource> o
 Comparison best_learning_rates(const Comparison& comparison);
 // The seed of `other` where sources are drawn.
 inline constexpr uint64_t kSeedToChooseBy = uint64_t{1} << 63;
+
+// Everything that a training's numbers depend on, the steps included: not in how many passes a
+// step's sequences are taken.
+Settings run_settings(TrainConfig train, const ModelConfig& model, const std::string& data);
+// "length 64 instead of 4096; steps 4000 instead of 400000"; empty where all are alike.
+std::string differences(const Settings& here, const Settings& published);
 
 std::string run_name(const std::string& name, uint64_t seed);  // "mamba-64-seed-1"
 
@@ -82,9 +88,11 @@ Table comparison_table(const Comparison& comparison, const std::string& heading,
                        const std::function<double(const RunResult&)>& figure, int decimals,
                        const std::vector<PublishedRow>& published = {});
 
-// Row, column, learning rate, seed, layers, parameters, accuracy or the step at which it diverged,
-// losses and seconds of every run.
+// Row, column, learning rate, seed, layers, parameters, steps, accuracy or the step at which it
+// diverged, losses, seconds and device of every run.
 Table runs_table(const Comparison& comparison);
+
+std::string steps_text(const TrainConfig& train);  // "60 of 16, 40 of 256": of so many tokens
 
 // Of each value the mean with those before it, `window` of them together.
 std::vector<double> smoothed(const std::vector<double>& values, int64_t window);
@@ -92,7 +100,8 @@ std::vector<double> smoothed(const std::vector<double>& values, int64_t window);
 // The losses of one column's first seed, smoothed over a hundredth of the steps.
 Plot loss_curves(const Comparison& comparison, const std::string& column);
 
-Report::Facts training_facts(const Comparison& comparison);  // what all runs have in common
+// What is alike in all runs, and of what differs the values that there are.
+Report::Facts training_facts(const Comparison& comparison);
 
 // {"experiment": name, "rows": [...], "settings": {...}, "seconds": ...}
 std::string comparison_json(const Comparison& comparison, const std::string& name,

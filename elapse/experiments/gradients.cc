@@ -8,21 +8,9 @@
 #include "elapse/experiments/task_model.h"
 #include "elapse/interpret/runs.h"
 #include "elapse/model/checkpoint.h"
-#include "elapse/train/predict.h"
 
 namespace elapse {
 namespace {
-
-// What the model's layers remember from token to token.
-std::vector<std::string> state_points(const LanguageModel& model) {
-  std::vector<std::string> names;
-  for (const PointInfo& point : model.points()) {
-    if (point.name.ends_with(".mixer.h") || point.name.ends_with(".mixer.c")) {
-      names.push_back(point.name);
-    }
-  }
-  return names;
-}
 
 // The first `count` of held-out sequences that all have this length.
 TokenBatch held_out(const TokenSource& task, int64_t length, int64_t count) {
@@ -43,6 +31,42 @@ TokenBatch held_out(const TokenSource& task, int64_t length, int64_t count) {
     }
   }
   return batch;
+}
+
+// What every layer remembers, by the sequences' slots.
+std::vector<Var> parts_of(const State& state) {
+  std::vector<Var> parts;
+  for (const LayerState& layer : state.layers()) {
+    for (const StatePart& part : layer.parts) parts.push_back(part.pool);
+  }
+  return parts;
+}
+
+// Of the gradients that `tape` has brought to the parts so far: of all parts together, the median
+// over sequences.
+double gradient_norm(Tape& tape, const std::vector<Var>& parts, int64_t sequences) {
+  std::vector<double> squares(static_cast<size_t>(sequences));
+  for (const Var& part : parts) {
+    const std::vector<double> values = host_values(tape.device(), tape.accumulated_grad(part));
+    const size_t of_a_slot = values.size() / squares.size();
+    for (size_t i = 0; i < values.size(); ++i) squares[i / of_a_slot] += values[i] * values[i];
+  }
+  for (double& square : squares) square = std::sqrt(square);
+  return spread_of(squares).median;
+}
+
+// Token t of every sequence, from its slot to its slot.
+Batch tokens_at(Device& device, const TokenBatch& all, int64_t t) {
+  std::vector<int64_t> tokens, slots;
+  int64_t begin = 0;
+  for (const int64_t length : all.lengths) {
+    tokens.push_back(all.tokens[static_cast<size_t>(begin + t)]);
+    slots.push_back(std::ssize(slots));
+    begin += length;
+  }
+  const std::vector<int64_t> ones(tokens.size(), 1);
+  return {
+      device.upload(tokens, {std::ssize(tokens)}), make_sequences(device, ones, slots, slots), {}};
 }
 
 std::string run_title(MixerKind mixer, Stage stage) {
@@ -99,46 +123,48 @@ std::string_view name_of(Stage stage) {
   return kNames[static_cast<size_t>(stage)];
 }
 
-double GradientReach::share(int64_t k) const {
-  return norms.at(static_cast<size_t>(k)) / norms.front();
+bool has_state_gradients(MixerKind mixer) {
+  return ModelConfig::of(mixer, 64, 1, 2).state_bytes_per_token() == 0;
 }
 
-int64_t GradientReach::reach(double least) const {
-  int64_t k = std::ssize(norms);
-  while (k > 0 && share(k - 1) <= least) --k;
+double GradientReach::share(int64_t k) const {
+  return norms.at(static_cast<size_t>(k - 1)) / norms.front();
+}
+
+std::optional<int64_t> GradientReach::reach(double least) const {
+  int64_t k = std::ssize(norms) + 1;
+  while (k > 1 && share(k - 1) <= least) --k;
+  if (k > std::ssize(norms)) return std::nullopt;
   return k;
 }
 
+// A state's gradient travels backwards in place: before the steps of a token are replayed it is
+// that of the state after the token, then that of the state before it.
 std::vector<double> gradient_norms(const LanguageModel& model, const TokenSource& task,
                                    int64_t length, int64_t sequences) {
   Device& device = model.device();
-  Points points;
-  const std::vector<std::string> names = state_points(model);
-  ELAPSE_CHECK(!names.empty(), "{} mixers remember nothing that is a point",
-               name_of(model.config().mixer));
-  for (const std::string& name : names) points.watch_gradient(name);
+  const TokenBatch batch = held_out(task, length, sequences);
+  State state = model.make_state(sequences, true);
+  const std::vector<Var> parts = parts_of(state);
   Tape tape(device);
-  const Var loss = predict(tape, model, held_out(task, length, sequences), &points).loss;
-  tape.backward(loss, static_cast<double>(sequences));  // of each sequence's own loss
-  std::vector<double> squares(static_cast<size_t>(sequences * length));
-  for (const std::string& name : names) {
-    const std::vector<double> values = host_values(device, points.gradient(name));
-    const size_t row = values.size() / squares.size();
-    for (size_t i = 0; i < values.size(); ++i) squares[i / row] += values[i] * values[i];
-  }
   std::vector<double> norms;
-  for (int64_t k = 0; k < length; ++k) {
-    std::vector<double> over_sequences;
-    for (int64_t s = 0; s < sequences; ++s) {
-      over_sequences.push_back(std::sqrt(squares[static_cast<size_t>((s + 1) * length - 1 - k)]));
-    }
-    norms.push_back(spread_of(over_sequences).median);
+  Var logits;
+  for (int64_t t = 0; t < length; ++t) {
+    tape.record(parts, [&] { norms.push_back(gradient_norm(tape, parts, sequences)); });
+    logits = model.forward(tape, tokens_at(device, batch, t), &state);
   }
+  const Var loss = cross_entropy(tape, logits, device.upload(batch.targets, {sequences}));
+  tape.backward(loss, static_cast<double>(sequences));  // of each sequence's own loss
   return norms;
 }
 
 GradientsResult run_gradients(Device& device, const GradientsSettings& settings,
                               const std::string& folder, const OnExperimentProgress& progress) {
+  for (const MixerKind mixer : settings.mixers) {
+    ELAPSE_CHECK(has_state_gradients(mixer),
+                 "gradients: expected mixers whose state has a constant size, found {}",
+                 name_of(mixer));
+  }
   GradientsResult result;
   result.training = compare(device, trainings(settings), settings.seeds, folder, progress);
   const auto measure = [&](const LanguageModel& model, MixerKind mixer, Stage stage, uint64_t seed,

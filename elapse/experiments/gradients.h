@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -7,9 +8,10 @@
 
 namespace elapse {
 
-// How far back gradients reach: the norm of d loss_t / d state_{t-k} against k (Bengio, Simard and
-// Frasconi, 1994; Pascanu, Mikolov and Bengio, 2013), of models before training and after training
-// on the induction-heads task at one length, directly or on short sequences first.
+// How far back gradients reach: the norm of d loss_t / d state_{t-k} against k = 1, 2, ... (Bengio,
+// Simard and Frasconi, 1994; Pascanu, Mikolov and Bengio, 2013), of models before training and
+// after training on the induction-heads task at one length, directly or on short sequences first.
+// loss_t is that of what is said after token t, state_{t-k} what the last k tokens start from.
 struct GradientsSettings {
   std::vector<MixerKind> mixers;
   int64_t d_model = 64;
@@ -28,18 +30,22 @@ enum class Stage : uint8_t { untrained, direct, short_first };
 inline constexpr Stage kStages[] = {Stage::untrained, Stage::direct, Stage::short_first};
 std::string_view name_of(Stage stage);  // "short sequences first"
 
-// Of one model. The state is all that its layers remember: h, and the LSTM's c.
+// Whether the mixer's state has a constant size: attention's, which grows, has no gradients here.
+bool has_state_gradients(MixerKind mixer);
+
+// Of one model. The state is all that its layers remember: every part of it (State), such as h, the
+// window of a convolution and the LSTM's c, in the units that the layers keep it in.
 struct GradientReach {
   MixerKind mixer = MixerKind::mamba;
   Stage stage = Stage::untrained;
   uint64_t seed = 1;
   double accuracy = 0;        // of held-out answers; NaN untrained
-  std::vector<double> norms;  // (length): by k, the median over sequences
+  std::vector<double> norms;  // (length): of k = 1, 2, ..., the median over sequences
 
-  // The norm k tokens back against that at the answer itself.
+  // The norm at k, 1 to the length, against that at 1.
   double share(int64_t k) const;
-  // The first k from which on no share is above `least`; the length if there is none.
-  int64_t reach(double least) const;
+  // The first k from which on no share is above `least`; none if the last one is.
+  std::optional<int64_t> reach(double least) const;
 };
 
 struct GradientsResult {
@@ -47,11 +53,13 @@ struct GradientsResult {
   Comparison training;
 };
 
-// Trainings are kept below `folder` (runs.h).
+// Trainings are kept below `folder` (runs.h). Throws Error before any of them for a mixer without
+// state gradients.
 GradientsResult run_gradients(Device& device, const GradientsSettings& settings,
                               const std::string& folder, const OnExperimentProgress& progress);
 
-// By k, over held-out sequences of `task`, of which the last token alone is to be predicted.
+// (length): of k = 1, 2, ... the median over held-out sequences of `task`, of which the last token
+// alone is to be predicted. The model runs token by token. For mixers that has_state_gradients.
 std::vector<double> gradient_norms(const LanguageModel& model, const TokenSource& task,
                                    int64_t length, int64_t sequences);
 

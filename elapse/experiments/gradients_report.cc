@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the gradients experiment shows: its table, its page and its JSON.
+#include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "elapse/experiments/gradients.h"
 #include "elapse/experiments/spread.h"
@@ -9,8 +11,7 @@
 namespace elapse {
 namespace {
 
-constexpr double kLittle =
-    1e-3;  // of the gradient at the answer: what is left of one that vanishes
+constexpr double kLittle = 1e-3;  // of the first gradient: what is left of one that vanishes
 
 std::vector<double> over_seeds(const GradientsResult& result, MixerKind mixer, Stage stage,
                                const std::function<double(const GradientReach&)>& number) {
@@ -22,12 +23,13 @@ std::vector<double> over_seeds(const GradientsResult& result, MixerKind mixer, S
 }
 
 Plot stage_plot(const GradientsSettings& s, const GradientsResult& result, Stage stage) {
-  Plot plot(
-      fmt::format("Gradient of the answer's loss to the state k tokens before: {}", name_of(stage)),
-      {"k, tokens before the answer"}, {"norm, against that at the answer", Scale::log10});
+  Plot plot(fmt::format(
+                "Gradient of the answer's loss to the state that the last k tokens start from: {}",
+                name_of(stage)),
+            {"k, tokens"}, {"norm, against that at k = 1", Scale::log10});
   for (const MixerKind mixer : s.mixers) {
     Plot::Series series = {std::string(title_of(mixer)), {}, {}};
-    for (int64_t k = 0; k < s.length; ++k) {
+    for (int64_t k = 1; k <= s.length; ++k) {
       const Spread spread = spread_of(
           over_seeds(result, mixer, stage, [&](const GradientReach& m) { return m.share(k); }));
       series.x.push_back(static_cast<double>(k));
@@ -40,17 +42,31 @@ Plot stage_plot(const GradientsSettings& s, const GradientsResult& result, Stage
   return plot;
 }
 
+// After how many tokens a thousandth is left, over seeds: the median, and of several the least and
+// the largest.
+std::string reach_text(const GradientsResult& result, MixerKind mixer, Stage stage) {
+  std::vector<double> tokens = over_seeds(result, mixer, stage, [](const GradientReach& m) {
+    const std::optional<int64_t> reach = m.reach(kLittle);
+    return reach ? static_cast<double>(*reach) : std::numeric_limits<double>::infinity();
+  });
+  if (tokens.empty()) return "–";  // every run diverged
+  const auto text = [](double t) { return std::isinf(t) ? "never" : fmt::format("{:g}", t); };
+  std::sort(tokens.begin(), tokens.end());
+  const size_t n = tokens.size();
+  const std::string median = text((tokens[(n - 1) / 2] + tokens[n / 2]) / 2);
+  if (n == 1) return median;
+  return fmt::format("{} [{}, {}]", median, text(tokens.front()), text(tokens.back()));
+}
+
 std::string summary(const GradientsSettings& s, const GradientsResult& result) {
   std::vector<std::string> reaches;
   for (const MixerKind mixer : s.mixers) {
-    const double reach =
-        spread_of(over_seeds(result, mixer, Stage::untrained, [](const GradientReach& m) {
-          return static_cast<double>(m.reach(kLittle));
-        })).median;
-    reaches.push_back(fmt::format("{} after {:.0f} tokens", title_of(mixer), reach));
+    reaches.push_back(
+        fmt::format("{} {}", title_of(mixer), reach_text(result, mixer, Stage::untrained)));
   }
-  return fmt::format("Before training, a thousandth of the gradient or less is left: {}.",
-                     fmt::join(reaches, ", "));
+  return fmt::format(
+      "Tokens after which a thousandth of the gradient or less is left, before training: {}.",
+      fmt::join(reaches, ", "));
 }
 
 }  // namespace
@@ -63,10 +79,12 @@ Table gradients_table(const GradientsSettings& settings, const GradientsResult& 
   std::vector<int64_t> distances;
   for (int64_t k = 4; k < settings.length; k *= 4) distances.push_back(k);
   for (const int64_t k : distances) columns.push_back({fmt::format("k = {}", k)});
-  Table table(columns,
-              fmt::format("Norm of the gradient to the whole state k tokens before the answer, "
-                          "against that at the answer: medians over {} sequences of {} tokens.",
-                          settings.sequences, settings.length));
+  Table table(
+      columns,
+      fmt::format("Norm of the gradient of the answer's loss to the whole state that the last k "
+                  "tokens start from, against that at k = 1: medians over {} sequences of "
+                  "{} tokens.",
+                  settings.sequences, settings.length));
   for (const MixerKind mixer : settings.mixers) {
     for (const Stage stage : kStages) {
       const auto numbers = [&](const std::function<double(const GradientReach&)>& number) {
@@ -75,8 +93,7 @@ Table gradients_table(const GradientsSettings& settings, const GradientsResult& 
       std::vector<Table::Cell> row = {
           std::string(title_of(mixer)), std::string(name_of(stage)),
           spread_text(numbers([](const auto& m) { return m.accuracy; }), 1),
-          spread_text(numbers([](const auto& m) { return static_cast<double>(m.reach(kLittle)); }),
-                      0)};
+          reach_text(result, mixer, stage)};
       for (const int64_t k : distances) {
         const Spread share = spread_of(numbers([&](const auto& m) { return m.share(k); }));
         row.emplace_back(fmt::format("{:.1e}", share.median));
@@ -96,7 +113,7 @@ Report gradients_report(const GradientsSettings& settings, const GradientsResult
       .paragraph(
           "The loss is that of one answer, at the last token of a sequence of the induction-heads "
           "task. Its gradient is taken with respect to everything that the model's layers remember "
-          "after the token k places before, all later effects included. Where it falls with k by "
+          "before the last k tokens, all later effects included. Where it falls with k by "
           "the same factor a token, what stood further back has no say in what the weights learn: "
           "it vanishes. Trained on short sequences first, a model has seen what to look for before "
           "it has to look far.")
@@ -112,7 +129,10 @@ std::string gradients_json(const GradientsSettings& settings, const GradientsRes
   for (const GradientReach& m : result.models) {
     json.begin_object().field("mixer", name_of(m.mixer)).field("training", name_of(m.stage));
     json.field("seed", m.seed).field("accuracy", m.accuracy);
-    json.field("reach", m.reach(kLittle)).field("norms", m.norms).end_object();
+    json.key("reach");
+    if (const std::optional<int64_t> reach = m.reach(kLittle)) json.value(*reach);
+    else json.null();
+    json.field("norms", m.norms).end_object();
   }
   return json.end_array()
       .field("length", settings.length)

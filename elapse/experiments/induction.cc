@@ -37,8 +37,9 @@ RunTests tests_of(const InductionSettings& settings) {
   for (const auto& [length, sequences] : settings.tests) {
     what += fmt::format("{}{} of {}", what.empty() ? "" : ", ", sequences, length);
   }
-  return {what, [tests = settings.tests](const LanguageModel& model, const TokenSource& task,
-                                         const OnExperimentProgress& progress) {
+  return {what, std::ssize(settings.tests),
+          [tests = settings.tests](const LanguageModel& model, const TokenSource& task,
+                                   const OnExperimentProgress& progress) {
             std::vector<Evaluation> rows;
             for (const auto& test : tests) rows.push_back(test_at(model, task, test, progress));
             return rows;
@@ -47,6 +48,12 @@ RunTests tests_of(const InductionSettings& settings) {
 
 std::shared_ptr<const InductionTask> task_of(uint64_t seed) {
   return std::make_shared<InductionTask>(seed, InductionTask::Loss::last_token);
+}
+
+Settings all_settings(const InductionSettings& s, const ModelConfig& model) {
+  Settings all = run_settings(s.train, model, task_of(1)->description());
+  all.emplace_back("tests", tests_of(s).what);
+  return all;
 }
 
 constexpr int64_t kPublishedLength = 256;  // of the sequences trained on
@@ -200,20 +207,19 @@ InductionSettings InductionSettings::full() {
   return s;
 }
 
-int64_t InductionSettings::longest_trained() const {
+int64_t longest_trained(const TrainConfig& train) {
   const std::vector<int64_t> lengths = train.lengths();
   return *std::max_element(lengths.begin(), lengths.end());
 }
 
 std::string InductionSettings::unlike_published() const {
   const InductionSettings published = full();
-  if (train.steps >= published.train.steps && longest_trained() == published.train.length)
-    return "";
-  return fmt::format(
-      "Not the published run: {} steps instead of {}, sequences of up to {} tokens instead of {} "
-      "alone, learning rate {} instead of {}.",
-      train.steps, published.train.steps, longest_trained(), published.train.length,
-      train.schedule.peak_lr, published.train.schedule.peak_lr);
+  for (const ModelConfig& model : models) {
+    const std::string text =
+        differences(all_settings(*this, model), all_settings(published, model_of(model.mixer)));
+    if (!text.empty()) return fmt::format("Not the published run: {}.", text);
+  }
+  return "";
 }
 
 InductionResult run_induction(Device& device, const InductionSettings& settings,

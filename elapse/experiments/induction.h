@@ -7,6 +7,8 @@
 
 namespace elapse {
 
+int64_t longest_trained(const TrainConfig& train);  // of its sequences, tokens
+
 // Induction heads (Gu and Dao, 2023, section 4.1.2, appendix E.1 and Table 11): models of two
 // layers learn to recall what followed a special token, and are tested at lengths up to 2^20.
 struct InductionSettings {
@@ -26,8 +28,7 @@ struct InductionSettings {
   static InductionSettings quick();  // minutes on two cores
   static InductionSettings full();   // the published protocol
 
-  int64_t longest_trained() const;
-  std::string unlike_published() const;  // a sentence; empty: nothing that matters
+  std::string unlike_published() const;  // a sentence; empty: nothing differs
 };
 
 struct InductionResult {

@@ -82,23 +82,13 @@ Plot step_size_plot(const InductionResult& result) {
   return plot;
 }
 
-std::string curriculum_text(const TrainConfig& train) {
-  std::string text;
-  int64_t steps = 0;
-  for (const Phase& phase : train.curriculum) {
-    text += fmt::format("{} for {} steps, ", phase.length, phase.steps);
-    steps += phase.steps;
-  }
-  return text + fmt::format("{} for {} steps", train.length, train.steps - steps);
-}
-
 std::string model_text(const ComparedRuns& m) {
   const ModelConfig& c = m.what.model;
-  return fmt::format(
-      "{}, {} layers, d_model {}{}, {} parameters{}", m.what.row, c.n_layers, c.d_model,
-      c.d_state == 0 ? "" : fmt::format(", d_state {}", c.d_state), m.runs.front().parameters,
-      has_reach(c.mixer) ? fmt::format("; sees, and was trained at, up to {} tokens", reach_of(c))
-                         : "");
+  return fmt::format("{}, {} layers, d_model {}{}, {} parameters; {} steps: {} tokens{}",
+                     m.what.row, c.n_layers, c.d_model,
+                     c.d_state == 0 ? "" : fmt::format(", d_state {}", c.d_state),
+                     m.runs.front().parameters, m.what.train.steps, steps_text(m.what.train),
+                     has_reach(c.mixer) ? fmt::format("; sees up to {} tokens", reach_of(c)) : "");
 }
 
 double training_seconds(const InductionResult& r) {
@@ -117,15 +107,14 @@ Report::Facts facts(const InductionSettings& s, const InductionResult& r) {
     list.emplace_back(models_of(r).size() == 1 ? "Model" : m.what.row, model_text(m));
   }
   const Report::Facts common = {
-      {"Lengths trained", curriculum_text(s.train)},
       {"Tokens a step", fmt::format("{}, or one longer sequence", s.train.batch_tokens)},
       {"Optimiser", fmt::format("AdamW, learning rate {}, betas {} {}, weight decay {}, gradient "
                                 "norm clipped to {}",
                                 s.train.schedule.peak_lr, adamw.beta1, adamw.beta2,
                                 adamw.weight_decay, adamw.max_norm)},
       {seeds.count == 1 ? "Seed" : "Seeds", seeds.text()},
-      {"Device", r.comparison.device},
-      {"Training", fmt::format("{} steps each, {:.0f} s", s.train.steps, training_seconds(r))},
+      {"Device", r.comparison.devices()},
+      {"Training", fmt::format("{:.0f} s", training_seconds(r))},
       {"Testing", fmt::format("{:.0f} s", r.comparison.seconds() - training_seconds(r))},
   };
   list.insert(list.end(), common.begin(), common.end());
@@ -196,17 +185,18 @@ Table induction_table(const InductionSettings& settings, const InductionResult& 
     columns.push_back({fmt::format("2^{}", std::lround(std::log2(test.length)))});
   }
   const bool several = result.comparison.seeds.count > 1;
-  std::string bounded;
+  std::string shorter;
   for (const ComparedRuns& m : models_of(result)) {
-    if (!has_reach(m.what.model.mixer)) continue;
-    bounded += fmt::format(" {} at up to the {} that it sees;", m.what.row, reach_of(m.what.model));
+    const int64_t longest = longest_trained(m.what.train);
+    if (longest == longest_trained(settings.train)) continue;
+    shorter += fmt::format(" {} at up to {};", m.what.row, longest);
   }
   Table table(
       columns,
       fmt::format("✓ every answer right, ✗ out of memory, – not tested; chance is 6.25. This run "
                   "trained at up to {} tokens;{} published (Gu and Dao, 2023, Table "
                   "11): at 256.{}",
-                  settings.longest_trained(), bounded,
+                  longest_trained(settings.train), shorter,
                   several ? fmt::format(" Of {} seeds the median, and the least and the "
                                         "largest in brackets where they differ.",
                                         result.comparison.seeds.count)
@@ -254,7 +244,7 @@ Plot induction_accuracy_plot(const InductionSettings& settings, const InductionR
               Plot::Style::dashed});
   }
   plot.mark(256, "published: trained here");
-  plot.mark(static_cast<double>(settings.longest_trained()), "this run: up to here");
+  plot.mark(static_cast<double>(longest_trained(settings.train)), "this run: up to here");
   return plot;
 }
 
@@ -304,13 +294,18 @@ std::string induction_json(const InductionSettings& settings, const InductionRes
       json.begin_object().field("mixer", name_of(m.what.model.mixer));
       json.field("seed", result.comparison.seeds.first + i).field("parameters", run.parameters);
       if (run.diverged) json.field("diverged_at_step", run.diverged->step);
+      json.field("steps", m.what.train.steps).field("longest", longest_trained(m.what.train));
+      json.field("device", run.device);
       json.field("final_loss", run.final_loss()).field("training_seconds", run.training_seconds);
       json.field("testing_seconds", run.testing_seconds).end_object();
     }
   }
   json.end_array().key("settings").begin_object();
   for (const auto& [name, value] : facts(settings, result)) json.field(name, value);
-  return json.end_object().field("steps", settings.train.steps).end_object().text();
+  return json.end_object()
+      .field("unlike_published", settings.unlike_published())
+      .end_object()
+      .text();
 }
 
 }  // namespace elapse

@@ -98,8 +98,10 @@ std::string MqarSettings::unlike_published() const {
   const bool reduced = vocab_size < full().vocab_size;
   return fmt::format(
       "Unlike the published figure, which takes the best of four learning rates after 64 passes "
-      "over 100000 sequences, with 2 layers of attention or 4 of others: {} layers, {} steps of {} "
-      "new sequences, the best of learning rates {}{}.",
+      "over 100000 sequences, 512 of them a step at 64 and 128 tokens, 256 at 256 and 128 at 512, "
+      "with 2 layers of attention (one head, learned positions, dropout of 0.1) or 4 of others: {} "
+      "layers, {} steps of {} new sequences, attention of several heads with rotary positions and "
+      "no dropout, the best of learning rates {}{}.",
       n_layers, train.steps, sequences, fmt::join(peak_lrs, ", "),
       reduced ? fmt::format(", and a vocabulary of {} instead of 8192", vocab_size) : "");
 }

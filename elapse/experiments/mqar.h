@@ -24,7 +24,7 @@ struct MqarSettings {
   Seeds seeds;
 
   static MqarSettings quick();  // a few minutes a mixer on two cores
-  static MqarSettings full();   // the published sizes
+  static MqarSettings full();   // the published sizes and learning rates
 
   std::string unlike_published() const;  // a sentence
 };

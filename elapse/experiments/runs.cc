@@ -35,11 +35,16 @@ Settings settings_of(const RunPlan& plan) {
   return all;
 }
 
+constexpr const char* kNotSaid = "not said";  // by a run.json without these fields
+
 // What a run's folder says of it beside its checkpoint: run.json.
 class Record {
  public:
-  Record(const RunPlan& plan, std::string folder)
-      : settings_(settings_of(plan)),
+  Record(const Device& device, const RunPlan& plan, std::string folder)
+      : backend_(device.name()),
+        settings_(settings_of(plan)),
+        steps_(plan.train.steps),
+        tests_(plan.tests.count),
         folder_(std::move(folder)),
         path_((fs::path(folder_) / "run.json").string()) {}
 
@@ -48,17 +53,23 @@ class Record {
     if (!file_exists(path_)) return false;
     const Json json = Json::parse(read_text(path_), path_);
     check(json.at("settings"));
+    const bool finished = json.has("diverged") || json.has("tests");
+    if (finished) result.device = json.text("device", kNotSaid);
+    else check_backend(json.text("backend", kNotSaid));
     result.training_seconds = json.number("training_seconds");
     result.losses.clear();
     for (const Json& loss : json.at("losses").items()) result.losses.push_back(loss.number());
+    if (!finished) return false;
     if (json.has("diverged")) {
       const Json at = json.at("diverged");
       result.diverged = {at.integer("step"), at.text("reason")};
-      return true;
+      check_count("step", result.diverged->step, std::ssize(result.losses) + 1);
+    } else {
+      result.testing_seconds = json.number("testing_seconds");
+      for (const Json& test : json.at("tests").items()) result.tests.push_back(evaluation(test));
+      check_count("tests", std::ssize(result.tests), tests_);
+      check_count("losses", std::ssize(result.losses), steps_);
     }
-    if (!json.has("tests")) return false;
-    result.testing_seconds = json.number("testing_seconds");
-    for (const Json& test : json.at("tests").items()) result.tests.push_back(evaluation(test));
     return true;
   }
 
@@ -66,7 +77,8 @@ class Record {
     JsonWriter json;
     json.begin_object().key("settings").begin_object();
     for (const auto& [name, value] : settings_) json.field(name, value);
-    json.end_object().field("training_seconds", result.training_seconds);
+    json.end_object().field("backend", backend_).field("device", result.device);
+    json.field("training_seconds", result.training_seconds);
     if (result.diverged) {
       json.key("diverged").begin_object().field("step", result.diverged->step);
       json.field("reason", result.diverged->reason).end_object();
@@ -90,6 +102,18 @@ class Record {
     }
   }
 
+  void check_backend(const std::string& before) const {
+    ELAPSE_CHECK(before == backend_,
+                 "{}: a run on another device that is not finished: \"backend\" was \"{}\", is "
+                 "\"{}\"; it is kept, so remove {} or take another folder",
+                 path_, before, backend_, folder_);
+  }
+
+  void check_count(const char* field, int64_t found, int64_t expected) const {
+    ELAPSE_CHECK(found == expected, "{}: \"{}\": expected {}, found {}", path_, field, expected,
+                 found);
+  }
+
   static Evaluation evaluation(const Json& json) {
     return {.loss = json.number("loss", std::numeric_limits<double>::quiet_NaN()),
             .accuracy = json.number("accuracy"),
@@ -102,7 +126,9 @@ class Record {
     json.field("accuracy", e.accuracy).field("targets", e.targets).end_object();
   }
 
+  std::string backend_;
   Settings settings_;
+  int64_t steps_, tests_;
   std::string folder_;
   std::string path_;
 };
@@ -162,9 +188,11 @@ class Training {
 RunResult run_one(Device& device, const RunPlan& plan, const std::string& folder,
                   const OnExperimentProgress& progress) {
   const FolderLock lock = prepare_run_folder(folder);
-  const Record record(plan, folder);
+  const Record record(device, plan, folder);
   RunResult result;
   result.parameters = plan.model.parameter_count();
+  result.device =
+      fmt::format("{} ({}, {} threads)", device.name(), device.describe(), device.threads());
   if (record.read(result)) return result;
   const LanguageModel model(device, plan.model, DType::f32, plan.seed);
   try {

@@ -18,7 +18,8 @@ namespace elapse {
 
 // How a trained model is measured.
 struct RunTests {
-  std::string what;  // in words, which tell one measurement from another
+  std::string what;   // in words, which tell one measurement from another
+  int64_t count = 1;  // of evaluations that it gives
   std::function<std::vector<Evaluation>(const LanguageModel&, const TokenSource&,
                                         const OnExperimentProgress&)>
       run;
@@ -48,6 +49,7 @@ struct RunResult {
   std::vector<Evaluation> tests;  // none of a run that diverged
   std::optional<Divergence> diverged;
   int64_t parameters = 0;
+  std::string device;  // that it was run on: "cpu (AVX2, 2 threads)"; "not said": an older run.json
   double training_seconds = 0;
   double testing_seconds = 0;
 
@@ -57,7 +59,8 @@ struct RunResult {
 // Runs the plans in turn, but for those that are finished. A run that diverges is finished, and its
 // folder keeps the last checkpoint's weights. Where `progress` throws, the training in
 // hand is saved before the exception goes on. Throws Error naming what differs where a plan's
-// folder holds a run of other settings.
+// folder holds a run of other settings, or one of another backend that is not finished: a finished
+// one is shown, whatever it was run on.
 std::vector<RunResult> run_all(Device& device, const std::vector<RunPlan>& plans,
                                const std::string& folder, const OnExperimentProgress& progress);
 

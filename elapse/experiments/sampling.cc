@@ -181,7 +181,8 @@ SamplingResult run_sampling(Device& device, const SamplingSettings& settings,
   for (const MixerKind mixer : settings.mixers) {
     const ModelConfig config =
         with_heads(mixer, settings.d_model, settings.n_layers, settings.vocab_size);
-    result.models.push_back({mixer, config.parameter_count(), {}});
+    result.models.push_back(
+        {mixer, config.parameter_count(), has_reach(mixer) ? reach_of(config) : 0, {}});
     for (const uint64_t seed : settings.seeds.all()) {
       const std::string path =
           (kept / (run_name(std::string(name_of(mixer)), seed) + ".json")).string();

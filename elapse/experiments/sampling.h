@@ -9,7 +9,8 @@ namespace elapse {
 
 // What a token costs: time and memory of sampling one more against the tokens before it, and time
 // of reading and of training on a sequence against its length, for models that differ in the mixer
-// alone. The weights are random: what is measured does not depend on them.
+// alone, and so in how far a token sees: WaveNet's depth and Hyena's filter are the mixers' own.
+// The weights are random: what is measured does not depend on them.
 struct SamplingSettings {
   std::vector<MixerKind> mixers;
   int64_t d_model = 64;
@@ -43,6 +44,7 @@ struct SamplingResult {
   struct Model {
     MixerKind mixer = MixerKind::mamba;
     int64_t parameters = 0;
+    int64_t reach = 0;              // tokens that one sees, its own included; 0: all before it
     std::vector<TokenCosts> costs;  // (seeds)
   };
   std::vector<Model> models;

@@ -32,6 +32,12 @@ constexpr Figure kFigures[] = {
      true, [](const TokenCosts& c, size_t i) { return c.passes[i].training; }},
 };
 
+std::string title_of(const SamplingResult::Model& model) {
+  const std::string_view mixer = elapse::title_of(model.mixer);
+  return model.reach == 0 ? std::string(mixer)
+                          : fmt::format("{}, which sees {} tokens", mixer, model.reach);
+}
+
 const std::vector<int64_t>& tokens_of(const SamplingSettings& s, const Figure& f) {
   return f.of_length ? s.lengths : s.positions;
 }
@@ -63,7 +69,7 @@ Table table_of(const SamplingSettings& s, const SamplingResult& result, const Fi
               fmt::format("Columns: {}. The exponent is fitted to the upper half.{}", f.tokens,
                           s.seeds.count > 1 ? " Median over seeds, least and largest." : ""));
   for (const SamplingResult::Model& model : result.models) {
-    std::vector<Table::Cell> row = {std::string(title_of(model.mixer))};
+    std::vector<Table::Cell> row = {title_of(model)};
     for (size_t i = 0; i < tokens_of(s, f).size(); ++i) {
       row.emplace_back(spread_text(values(model, f, i), f.decimals));
     }
@@ -76,7 +82,7 @@ Table table_of(const SamplingSettings& s, const SamplingResult& result, const Fi
 Plot plot_of(const SamplingSettings& s, const SamplingResult& result, const Figure& f) {
   Plot plot(f.title, {f.tokens, Scale::log2}, {f.axis, Scale::log10});
   for (const SamplingResult::Model& model : result.models) {
-    Plot::Series series = {std::string(title_of(model.mixer)), {}, {}, Plot::Style::marked_line};
+    Plot::Series series = {title_of(model), {}, {}, Plot::Style::marked_line};
     for (size_t i = 0; i < tokens_of(s, f).size(); ++i) {
       const Spread spread = spread_of(values(model, f, i));
       series.x.push_back(static_cast<double>(tokens_of(s, f)[i]));
@@ -93,7 +99,7 @@ Plot plot_of(const SamplingSettings& s, const SamplingResult& result, const Figu
 std::string summary(const SamplingSettings& s, const SamplingResult& result) {
   std::vector<std::string_view> growing;
   for (const SamplingResult::Model& model : result.models) {
-    if (exponent(s, model, kFigures[1]) > 0.05) growing.push_back(title_of(model.mixer));
+    if (exponent(s, model, kFigures[1]) > 0.05) growing.push_back(elapse::title_of(model.mixer));
   }
   if (growing.empty())
     return "The memory of every model here stays as large as at the first token.";
@@ -122,7 +128,7 @@ Report sampling_report(const SamplingSettings& settings, const SamplingResult& r
       {"Seeds", settings.seeds.text()},
       {"Device", result.device}};
   for (const SamplingResult::Model& model : result.models) {
-    facts.emplace_back(title_of(model.mixer), fmt::format("{} parameters", model.parameters));
+    facts.emplace_back(title_of(model), fmt::format("{} parameters", model.parameters));
   }
   report.section("How it was measured").facts(facts);
   return report;
@@ -145,6 +151,7 @@ std::string sampling_json(const SamplingSettings& settings, const SamplingResult
   for (const SamplingResult::Model& model : result.models) {
     for (const Figure& f : kFigures) {
       json.begin_object().field("mixer", name_of(model.mixer)).field("figure", f.title);
+      if (model.reach > 0) json.field("sees", model.reach);
       json.field("exponent", exponent(settings, model, f)).end_object();
     }
   }

@@ -53,6 +53,8 @@ ScalingResult run_scaling(Device& device, const ScalingSettings& settings,
 
 std::vector<Table> scaling_tables(const ScalingSettings& settings, const ScalingResult& result);
 std::string scaling_verdict(const ScalingSettings& settings, const ScalingResult& result);
+// A sentence: what these curves are of, beside the published ones.
+std::string unlike_published(const ScalingSettings& settings, const ScalingResult& result);
 Report scaling_report(const ScalingSettings& settings, const ScalingResult& result);
 
 }  // namespace elapse

@@ -63,6 +63,22 @@ std::vector<ComparedModel> models(const SelectiveCopyingSettings& s) {
   return list;
 }
 
+// Of Mamba, with every learning rate.
+Settings all_settings(const SelectiveCopyingSettings& s) {
+  Settings all =
+      run_settings(s.train, task_model(MixerKind::mamba, s.d_model, s.n_layers, kVocab, s.length),
+                   SelectiveCopyingTask(1, s.data_tokens, kVocab).description());
+  std::erase_if(all, [](const auto& setting) { return setting.first == "min_lr"; });
+  for (auto& [name, value] : all) {
+    if (name != "lr") continue;
+    const double least = s.train.schedule.min_lr / s.train.schedule.peak_lr;
+    value = fmt::format("{}", fmt::join(s.peak_lrs, ", "));
+    if (least > 0) value += fmt::format(" falling to {} of them", least);
+  }
+  all.emplace_back("length of the tests", fmt::format("{}", s.length));
+  return all;
+}
+
 std::string summary(const Comparison& comparison) {
   const ComparedRuns* best = nullptr;
   double highest = -1;
@@ -107,13 +123,8 @@ SelectiveCopyingSettings SelectiveCopyingSettings::full() {
 }
 
 std::string SelectiveCopyingSettings::unlike_published() const {
-  const SelectiveCopyingSettings published = full();
-  if (train.steps >= published.train.steps && length == published.length) return "";
-  return fmt::format(
-      "Not the published run: sequences of {} tokens instead of {}, {} steps of {} of them instead "
-      "of {} of 64, the best of learning rates {} instead of {}.",
-      length, published.length, train.steps, train.sequences(length), published.train.steps,
-      fmt::join(peak_lrs, ", "), published.train.schedule.peak_lr);
+  const std::string text = differences(all_settings(*this), all_settings(full()));
+  return text.empty() ? "" : fmt::format("Not the published run: {}.", text);
 }
 
 Comparison run_selective_copying(Device& device, const SelectiveCopyingSettings& settings,

@@ -20,7 +20,7 @@ struct SelectiveCopyingSettings {
   static SelectiveCopyingSettings quick();  // a few minutes a mixer on two cores
   static SelectiveCopyingSettings full();   // the published protocol
 
-  std::string unlike_published() const;  // a sentence; empty: nothing that matters
+  std::string unlike_published() const;  // a sentence; empty: nothing differs
 };
 
 Comparison run_selective_copying(Device& device, const SelectiveCopyingSettings& settings,

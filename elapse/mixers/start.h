@@ -51,7 +51,8 @@ struct NewParameters {
 
 // run(seqs, pool), where `pool` is a part ("h") of the state, or empty without a state: zeros.
 // Where the point `name` of what sequences start from is edited, or its gradient is asked for, the
-// pool is one of its own with a slot a sequence, and the ends go back into the state's.
+// pool is one of its own with a slot a sequence, and the ends go back into the state's: S4D, H3 and
+// Hyena then run by their recurrence or direct sums, whose rounding differs from the transforms'.
 Var run_from_starts(Tape& tape, const Mixer& mixer, const LayerState* state, const char* part,
                     const char* name, const Sequences& seqs, const PointScope& points,
                     const std::function<Var(const Sequences& seqs, const Var& pool)>& run);

@@ -29,6 +29,24 @@ void write_tokens(JsonWriter& json, std::string_view key, const std::vector<int6
   }
 }
 
+// Counts of what a file describes fit their integers, and take no time.
+void check_totals(const Json& json, const ModelConfig& config) {
+  constexpr int64_t kMaxLayers = 1 << 16;
+  constexpr double kMaxNumbers = 0x1p56;
+  ELAPSE_CHECK(config.n_layers <= kMaxLayers, "{}: expected at most {} layers, found {}",
+               json.where(), kMaxLayers, config.n_layers);
+  double weights = 0, state = 0;
+  config.for_each_parameter([&](const std::string&, const Shape& shape) {
+    weights += static_cast<double>(shape.numel());
+  });
+  for (int64_t i = 0; i < config.n_layers; ++i) {
+    state += static_cast<double>(form_of(config.mixer).state_size(config, i));
+  }
+  ELAPSE_CHECK(weights <= kMaxNumbers && state <= kMaxNumbers,
+               "{}: expected at most 2^56 weights and numbers of state, found {:.3g} and {:.3g}",
+               json.where(), weights, state);
+}
+
 }  // namespace
 
 std::string_view name_of(Layout layout) {
@@ -113,6 +131,7 @@ ModelConfig ModelConfig::parse(const Json& json) {
                                                      : parse_transformers(json);
   ELAPSE_CHECK(config.d_inner <= kMaxSize, "{}: expected an inner width of at most {}, found {}",
                json.where(), kMaxSize, config.d_inner);
+  check_totals(json, config);
   return config;
 }
 

@@ -1,16 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "elapse/model/norm.h"
 
+#include "elapse/mixers/start.h"
+
 namespace elapse {
-namespace {
-
-Tensor filled(Device& device, DType dtype, Shape shape, double value) {
-  const Tensor t = device.empty(dtype, shape);
-  fill(device, {t, value});
-  return t;
-}
-
-}  // namespace
 
 Norm::Norm(Device& device, const ModelConfig& config, DType dtype, DType activations,
            const std::string& name, Parameters& parameters)
@@ -18,7 +11,7 @@ Norm::Norm(Device& device, const ModelConfig& config, DType dtype, DType activat
   for_each_parameter(config, name, [&](const std::string& full, const Shape& shape) {
     const bool is_bias = full.ends_with(".bias");
     (is_bias ? bias_ : weight_) = parameters.add(full, shape, ParameterUse::other, [&] {
-      return filled(device, dtype, shape, is_bias ? 0 : 1);
+      return filled(device, dtype, shape, is_bias ? 0 : 1).value();
     });
   });
 }

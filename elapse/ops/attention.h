@@ -30,6 +30,8 @@ struct AttentionPattern {
 // h / (n_heads / n_kv_heads) (Ainslie et al., 2023), per sequence, i a token's position and j those
 // that it sees:
 //   p[i, j] = softmax over j of (q[i] . k[j] / sqrt(head_dim));  z[i] = sum over j of p[i, j] v[j]
+// Kernels may multiply what a token does not see, of its own sequence, by zero: a v that is not
+// finite can make the z of tokens before it not a number.
 struct AttentionInputs {
   Tensor q;  // (tokens, n_heads * head_dim), rows may be strided, as those of k and v
   Tensor k;  // (tokens, n_kv_heads * head_dim)

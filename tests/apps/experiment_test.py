@@ -67,7 +67,8 @@ class Mistakes(unittest.TestCase):
         for more in ([], ["--text", ""], ["--text", "t", "--seeds", 0]):
             self.assertEqual(run(PROGRAM, "experiment", "ablations", *more).returncode, 2, more)
         for name, *more in (("selective-copying", "--lr", 0), ("mqar", "--lr", "1e-3,-1"),
-                            ("induction", "--lr", 0), ("mqar", "--sequences", 0)):
+                            ("gradients", "--mixer", "attention"), ("induction", "--lr", 0),
+                            ("mqar", "--sequences", 0)):
             self.assertEqual(run(PROGRAM, "experiment", name, *more).returncode, 2, more)
 
     def test_an_unknown_experiment(self):

@@ -166,8 +166,7 @@ TEST(Comparison, KeepsTheBestOfARowAndColumn) {
   };
   const Comparison all = {.seeds = {1, 3},
                           .models = {runs("a", {1, 2, 9}), runs("b", {1, 1, 1}),
-                                     runs("a", {4, 4, 4}), runs("a", {3, 3, 9})},
-                          .device = "cpu"};
+                                     runs("a", {4, 4, 4}), runs("a", {3, 3, 9})}};
   const Comparison best = all.best([](const RunResult& run) { return run.losses.front(); });
   ASSERT_EQ(best.models.size(), 2U);
   EXPECT_EQ(best.models[0].runs[0].losses.front(), 4);
@@ -187,7 +186,7 @@ TEST(Comparison, PrefersWhatDidNotDiverge) {
     return m;
   };
   const auto best = [](const ComparedRuns& a, const ComparedRuns& b) {
-    const Comparison all = {.seeds = {1, std::ssize(a.runs)}, .models = {a, b}, .device = "cpu"};
+    const Comparison all = {.seeds = {1, std::ssize(a.runs)}, .models = {a, b}};
     const Comparison kept = all.best(accuracy_percent);
     return kept.models.front().what.name;
   };

@@ -122,6 +122,54 @@ TEST(Induction, SetsMixersAndSeedsBesideEachOther) {
             std::string::npos);
 }
 
+// Attention, whose work grows with the square of the length, is not trained on the longest.
+TEST(Induction, SaysOfEveryModelWhatItWasTrainedOn) {
+  InductionSettings settings = tiny();
+  settings.models = {ModelConfig::of(MixerKind::gru, 16, 1, InductionTask::kVocabSize),
+                     ModelConfig::of(MixerKind::attention, 16, 1, InductionTask::kVocabSize)};
+  settings.tests = {{64, 5}};
+  settings.train.curriculum = {{64, 1}, {8192, 2}};
+  settings.train.length = settings.train.batch_tokens = 64;
+  settings.train.steps = 4;
+  settings.train.schedule = {};
+  const InductionResult result = run(settings, 2);
+  const std::vector<Json> runs =
+      Json::parse(induction_json(settings, result), "result.json").at("runs").items();
+  ASSERT_EQ(runs.size(), 2U);
+  EXPECT_EQ(runs[0].integer("steps"), 4);
+  EXPECT_EQ(runs[0].integer("longest"), 8192);
+  EXPECT_EQ(runs[1].integer("steps"), 2);
+  EXPECT_EQ(runs[1].integer("longest"), 64);
+  EXPECT_NE(induction_table(settings, result).text().find("8192 tokens; Attention at up to 64;"),
+            std::string::npos);
+  const std::string page = induction_report(settings, result).html();
+  EXPECT_NE(page.find("4 steps: 1 of 64, 2 of 8192, 1 of 64 tokens"), std::string::npos);
+  EXPECT_NE(page.find("2 steps: 1 of 64, 1 of 64 tokens"), std::string::npos);
+}
+
+TEST(Induction, OfAnotherTrainingItIsNotThePublishedRun) {
+  const auto expect = [](const InductionSettings& s, const std::string& difference) {
+    EXPECT_NE(s.unlike_published().find(difference), std::string::npos) << s.unlike_published();
+  };
+  InductionSettings s = InductionSettings::full();
+  s.models = {InductionSettings::model_of(MixerKind::attention),
+              InductionSettings::model_of(MixerKind::mamba)};
+  EXPECT_EQ(s.unlike_published(), "");
+  s.train.schedule.peak_lr = 0.1;
+  s.train.batch_tokens = 256;
+  expect(s, "lr 0.1 instead of 0.001");
+  expect(s, "batch_tokens 256 instead of 2048");
+  s = InductionSettings::full();
+  s.train.steps += 1;
+  expect(s, "steps 204801 instead of 204800");
+  s = InductionSettings::full();
+  s.models[0] = ModelConfig::mamba(16, 2, InductionTask::kVocabSize);
+  expect(s, "d_model 16 instead of 64");
+  s = InductionSettings::full();
+  s.tests.pop_back();
+  expect(s, "tests ");
+}
+
 TEST(Induction, APredictedAnswerIsCountedHoweverTheSequenceIsCut) {
   Device device("cpu", 2);
   const LanguageModel model(device, ModelConfig::mamba(16, 1, InductionTask::kVocabSize),

@@ -7,6 +7,7 @@
 #include <filesystem>
 
 #include "elapse/data/induction.h"
+#include "elapse/io/file.h"
 #include "tests/io/expect_error.h"
 #include "tests/io/temporary_folder.h"
 
@@ -108,6 +109,75 @@ TEST(Runs, AnotherRunsFolderIsNotReplaced) {
   other = plan("only", 1);
   other.seed = 3;
   refused(other, "\"seed\" was \"1\", is \"3\"");
+}
+
+// run.json with a part of it replaced.
+void damage(const std::string& folder, const std::string& part, const std::string& by) {
+  const std::string path = (fs::path(run_folder(folder, "only")) / "run.json").string();
+  std::string text = read_text(path);
+  const size_t at = text.find(part);
+  ASSERT_NE(at, std::string::npos) << part << " in " << text;
+  text.replace(at, text.find('\n', at) - at, by);
+  write_file_atomically(path, [&](FileWriter& file) { file.write(text); });
+}
+
+void stop_at(Device& device, const std::string& folder, int64_t step) {
+  EXPECT_THROW(run_all(device, {plan("only", 1)}, folder,
+                       [&](const ExperimentProgress& now) {
+                         if (now.done == step) throw Stopped();
+                       }),
+               Stopped);
+}
+
+TEST(Runs, ARunIsOfTheDeviceThatItWasRunOn) {
+  const TemporaryFolder folder;
+  Device cpu("cpu", 1), two("cpu", 2), ref("ref");
+  stop_at(cpu, folder.path(), 3);
+  const auto again = [&](Device& device) {
+    return run_all(device, {plan("only", 1)}, folder.path(), kQuiet).front();
+  };
+  expect_error([&] { again(ref); }, "\"backend\" was \"cpu\", is \"ref\"");
+  const RunResult finished = again(two);  // which gives the same bits
+  EXPECT_EQ(finished.device, fmt::format("cpu ({}, 2 threads)", two.describe()));
+  EXPECT_EQ(again(ref).device, finished.device);
+  EXPECT_EQ(again(cpu).device, finished.device);
+}
+
+TEST(Runs, OfAnOlderRecordTheDeviceIsNotSaid) {
+  const TemporaryFolder folder;
+  Device device("cpu", 1);
+  stop_at(device, folder.path(), 3);
+  damage(folder.path(), "\"backend\"", "");
+  expect_error([&] { run_all(device, {plan("only", 1)}, folder.path(), kQuiet); },
+               "\"backend\" was \"not said\", is \"cpu\"");
+  const TemporaryFolder other;
+  run_all(device, {plan("only", 1)}, other.path(), kQuiet);
+  damage(other.path(), "\"backend\"", "");
+  damage(other.path(), "\"device\"", "");
+  EXPECT_EQ(run_all(device, {plan("only", 1)}, other.path(), kQuiet).front().device, "not said");
+}
+
+TEST(Runs, ARecordWithoutItsTestsOrLossesIsRefused) {
+  const TemporaryFolder folder;
+  Device device("cpu", 1);
+  RunPlan wild = plan("only", 1);
+  wild.train.schedule = {.peak_lr = 1e38};
+  run_all(device, {wild}, folder / "diverged", kQuiet);
+  damage(folder / "diverged", "\"losses\"", "\"losses\": []");
+  expect_error([&] { run_all(device, {wild}, folder / "diverged", kQuiet); },
+               "run.json: \"step\": expected 1, found ");
+  run_all(device, {plan("only", 1)}, folder / "tests", kQuiet);
+  run_all(device, {plan("only", 1)}, folder / "losses", kQuiet);
+  damage(folder / "losses", "\"losses\"", "\"losses\": [1]");
+  expect_error([&] { run_all(device, {plan("only", 1)}, folder / "losses", kQuiet); },
+               "run.json: \"losses\": expected 12, found 1");
+  const std::string path = run_folder(folder / "tests", "only") + "/run.json";
+  std::string text = read_text(path);
+  const size_t begin = text.find('{', text.find("\"tests\": [")), end = text.find(']', begin);
+  text.erase(begin, end - begin);
+  write_file_atomically(path, [&](FileWriter& file) { file.write(text); });
+  expect_error([&] { run_all(device, {plan("only", 1)}, folder / "tests", kQuiet); },
+               "run.json: \"tests\": expected 1, found 0");
 }
 
 TEST(Runs, ATestThatFailsLeavesTheTrainingDone) {

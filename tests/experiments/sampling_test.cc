@@ -62,6 +62,20 @@ TEST(Sampling, keeps_what_was_measured) {
                "take another folder");
 }
 
+TEST(Sampling, says_how_many_tokens_a_model_sees) {
+  const TemporaryFolder folder;
+  Device device("cpu");
+  SamplingSettings settings = tiny();
+  settings.mixers = {MixerKind::mamba, MixerKind::wavenet, MixerKind::hyena};
+  settings.n_layers = 2;
+  const SamplingResult result = run_sampling(device, settings, folder.path(), [](const auto&) {});
+  const std::string table = sampling_tables(settings, result).front().text();
+  EXPECT_NE(table.find("WaveNet, which sees 4 tokens "), std::string::npos) << table;
+  EXPECT_NE(table.find("Hyena, which sees 1024 tokens "), std::string::npos) << table;
+  EXPECT_EQ(table.find("Mamba, which"), std::string::npos) << table;
+  EXPECT_NE(sampling_json(settings, result).find("\"sees\": 4"), std::string::npos);
+}
+
 TEST(Sampling, growth_is_the_exponent) {
   EXPECT_NEAR(growth({1, 2, 4, 8}, {9, 9, 48, 192}), 2, 1e-12);
   EXPECT_NEAR(growth({1, 2, 4, 8}, {5, 5, 5, 5}), 0, 1e-12);

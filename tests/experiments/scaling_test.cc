@@ -107,10 +107,25 @@ TEST(Scaling, OperationsOfTheDualAreThoseOfItsChunks) {
   EXPECT_EQ(mixing(plain, {256, 1}), mixing(alone, {256, 1}) + mixing(normaliser, {256, 1}));
 }
 
+// Of a head of a sequence from a state to a state, by the loop over blocks of the cpu's forward
+// kernel (ForwardTask::blocks) and the sizes of its products.
+int64_t gla_products(int64_t d_k, int64_t d_v, int64_t length) {
+  constexpr int64_t kChunk = GlaInputs::kChunk, kBlock = GlaInputs::kBlock;
+  int64_t products = 0;
+  for (int64_t chunk = 0; chunk < length; chunk += kChunk) {
+    for (int64_t t = chunk; t < std::min(length, chunk + kChunk); t += kBlock) {
+      for (int64_t j = 0; j < kBlock; ++j) products += (kBlock - j) * 2 * d_k;  // column_of_P
+      products += kBlock * d_v * d_k + kBlock * d_v * kBlock;                   // outputs
+      products += d_v * d_k + d_v * d_k * kBlock;                               // write_states
+    }
+  }
+  return products;
+}
+
 TEST(Scaling, OperationsOfGatedLinearAttentionAreThoseOfItsBlocks) {
   const ModelConfig c = one_layer(MixerKind::gla);
-  for (const int64_t length : {16, 256, 4096}) {
-    const int64_t products = c.n_heads() * gla_multiplications(c.d_state, c.head_dim, length);
+  for (const int64_t length : {2, 15, 16, 17, 63, 64, 65, 256, 4096}) {
+    const int64_t products = c.n_heads() * gla_products(c.d_state, c.head_dim, length);
     EXPECT_DOUBLE_EQ(mixing(c, {length, 1}),
                      2 * static_cast<double>(products) / static_cast<double>(length));
   }
@@ -122,7 +137,7 @@ TEST(Scaling, OperationsOfDiagonalStatesAreNearThoseTheKernelsPlanBy) {
   for (const int64_t length : {64, 256, 1024, 8192}) {
     for (const int64_t sequences : {8, 32}) {
       const int64_t filter = cpu::recurrence_operations(length, c.d_state / 2, true);
-      const int64_t all = filter + (sequences / 2 + 1) * cpu::convolution_operations(length);
+      const int64_t all = filter + (sequences / 2 + 1) * cpu::pair_operations(length);
       const double planned =
           64 * static_cast<double>(all) / static_cast<double>(length * sequences);
       EXPECT_NEAR(3 * mixing(c, {length, sequences}) / planned, 1, 0.25)
@@ -244,7 +259,11 @@ TEST(Scaling, trains_every_family_with_the_same_operations) {
     const double a_step = 32 * training_operations(m.model, {16, 2});
     EXPECT_NEAR(static_cast<double>(m.train.steps) * a_step, result.operations[i / 2], a_step);
   }
+  EXPECT_NE(unlike_published(s, result).find("2 sizes of d_model 8 to 16 within a factor of "),
+            std::string::npos);
+  EXPECT_NE(unlike_published(s, result).find("6000 bytes of text"), std::string::npos);
   const std::string page = scaling_report(s, result).html();
+  EXPECT_NE(page.find(unlike_published(s, result)), std::string::npos);
   EXPECT_NE(page.find("LSTM, fitted"), std::string::npos);
 }
 

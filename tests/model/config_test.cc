@@ -402,6 +402,19 @@ TEST(ModelConfig, wavenet_in_a_form_of_our_own) {
                  "expected 1 to 16, found 40");
 }
 
+TEST(ModelConfig, what_it_describes_can_be_counted) {
+  constexpr const char* kSize = R"({"d_model": 16777216, "vocab_size": 8, "n_layer": )";
+  constexpr const char* kCell = R"(, "ssm_cfg": {"layer": "gru"}})";
+  constexpr const char* kStates =
+      R"(, "ssm_cfg": {"layer": "S4D", "d_state": 16777216, "init": "lin"}})";
+  expect_refused(std::string(kSize) + "65537" + kCell,
+                 "expected at most 65536 layers, found 65537");
+  for (const char* mixer : {kCell, kStates}) {
+    parsed(std::string(kSize) + "8" + mixer);
+    expect_refused(std::string(kSize) + "40000" + mixer, "expected at most 2^56 weights");
+  }
+}
+
 TEST(ModelConfig, as_many_states_as_legs_are_found_for) {
   EXPECT_EQ(parsed(original(R"(, "ssm_cfg": {"layer": "S4D", "d_state": 4096})")).d_state, 4096);
   expect_refused(original(R"(, "ssm_cfg": {"layer": "S4D", "d_state": 4098})"),

@@ -239,6 +239,28 @@ TEST(Attention, LargeScoresAreSoftmaxedAllTheSame) {
   }
 }
 
+// All of them as far below zero as floats reach: the mean of what is seen.
+TEST(Attention, ScoresMayAllBeFarBelowZero) {
+  for (const char* name : {"ref", "cpu"}) {
+    Device device(name, 1);
+    for (const int64_t length : {1, 3}) {
+      Operands o(DType::f32);
+      const Call call = make_call(device, o, {{length}, 1, 1, 1, {}, {{1}}});
+      for (int64_t t = 0; t < length; ++t) {
+        put(call.forward.in.q, t, 1e19);
+        put(call.forward.in.k, t, -1e19);
+      }
+      put(call.forward.in.past[0][0].k, 0, -1e19);
+      run(device, call);
+      double sum = get(call.forward.in.past[0][0].v, 0);
+      for (int64_t t = 0; t < length; ++t) {
+        sum += get(call.forward.in.v, t);
+        EXPECT_NEAR(get(call.forward.z, t), sum / static_cast<double>(t + 2), 1e-6);
+      }
+    }
+  }
+}
+
 // Pairs counted one by one, and the order in which they grow.
 TEST(Attention, PairsGrowAsThePatternSays) {
   for (const AttentionPattern pattern :

@@ -118,8 +118,8 @@ TEST(DiagonalSsm, ConvolvesWhereThatIsLess) {
   // len log len beside len d_state.
   EXPECT_EQ(cpu::recurrence_operations(2048, 32, true),
             2 * cpu::recurrence_operations(1024, 32, true));
-  EXPECT_LT(cpu::convolution_operations(1024), cpu::recurrence_operations(1024, 32, true));
-  EXPECT_EQ(cpu::convolution_operations(1000), cpu::convolution_operations(1024));
+  EXPECT_LT(cpu::pair_operations(1024), cpu::recurrence_operations(1024, 32, true));
+  EXPECT_EQ(cpu::pair_operations(1000), cpu::pair_operations(1024));
 }
 
 // With the states: loss = y . dy + the pool's end . dpool.
@@ -175,6 +175,25 @@ TEST(DiagonalSsm, WatchingAndSettingToItselfChangeNoBit) {
       EXPECT_EQ(values(forward.y), expected);
     }
   }
+}
+
+TEST(DiagonalSsm, WatchingANanChangesNoBit) {
+  const auto bits = [](const Tensor& t) {
+    std::vector<uint64_t> all;
+    for (const double value : values(t)) all.push_back(std::bit_cast<uint64_t>(value));
+    return all;
+  };
+  Device cpu("cpu", 1);
+  Operands o(DType::f32);
+  Case c = {{70, 66}, 18, 12, true};
+  DiagonalSsmForward forward = make_call(cpu, o, c).forward;
+  put(forward.in.x, 3, std::nan(""));
+  diagonal_ssm_forward(cpu, forward);
+  const auto expected = bits(forward.y);
+  c.watch = true;
+  forward.h = {.watch = make_call(cpu, o, c).forward.h.watch};
+  diagonal_ssm_forward(cpu, forward);
+  EXPECT_EQ(bits(forward.y), expected);
 }
 
 // Small steps must not lose B_bar's digits: dt A down to 5e-7.

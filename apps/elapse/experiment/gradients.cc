@@ -3,7 +3,7 @@
 
 #include <fmt/core.h>
 
-#include <optional>
+#include <vector>
 
 #include "apps/elapse/checks.h"
 #include "apps/elapse/experiment/running.h"
@@ -12,7 +12,10 @@ namespace elapse {
 namespace {
 
 struct Arguments : ComparisonOptions {
-  Arguments() : ComparisonOptions("out/gradients", {"rnn", "lstm", "s4d", "mamba"}) {}
+  Arguments() : ComparisonOptions("out/gradients", {"rnn", "lstm", "s4d", "mamba"}) {
+    std::erase_if(offered,
+                  [](const auto& name) { return !has_state_gradients(mixer_named(name)); });
+  }
   bool quick = false;
 };
 

@@ -47,7 +47,7 @@ void induction(const Arguments& args) {
       title_of(first.mixer),
       settings.models.size() == 1 ? ""
                                   : fmt::format(" and {} more models", settings.models.size() - 1),
-      first.n_layers, first.d_model, settings.train.steps, settings.longest_trained());
+      first.n_layers, first.d_model, settings.train.steps, longest_trained(settings.train));
   std::fflush(stdout);
   StageProgress progress(kRunsAreSaved);
   const InductionResult result = run_induction(

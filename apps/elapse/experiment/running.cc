@@ -78,7 +78,7 @@ void print_tables(const std::vector<Table>& tables) {
 std::vector<MixerKind> ComparisonOptions::mixer_kinds() const {
   std::vector<MixerKind> kinds;
   for (const std::string& name : mixers) {
-    for (const std::string& known : mixer_names()) {
+    for (const std::string& known : offered) {
       if (name != known && name != "all") continue;
       const MixerKind kind = mixer_named(known);
       if (std::find(kinds.begin(), kinds.end(), kind) == kinds.end()) kinds.push_back(kind);
@@ -88,7 +88,7 @@ std::vector<MixerKind> ComparisonOptions::mixer_kinds() const {
 }
 
 void add_mixers_option(CLI::App& experiment, ComparisonOptions& options) {
-  std::vector<std::string> names = mixer_names();
+  std::vector<std::string> names = options.offered;
   names.push_back("all");
   experiment
       .add_option("--mixer", options.mixers,

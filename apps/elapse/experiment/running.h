@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
-#include <CLI/CLI.hpp>
+#include <CLI/App.hpp>
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -9,6 +9,7 @@
 #include "apps/elapse/interrupt.h"
 #include "apps/elapse/progress.h"
 #include "elapse/experiments/comparison.h"
+#include "elapse/model/config.h"
 #include "elapse/report/report.h"
 
 // What the experiments below `elapse experiment` share: their options, their progress, and the
@@ -47,6 +48,7 @@ struct ComparisonOptions : ExperimentOptions {
       : ExperimentOptions(std::move(folder)), mixers(std::move(first)) {}
 
   std::vector<std::string> mixers;
+  std::vector<std::string> offered = mixer_names();  // to choose from; "all" are these
   int64_t seeds = 1;
 
   std::vector<MixerKind> mixer_kinds() const;

@@ -32,8 +32,7 @@ void scaling(const Arguments& args) {
   const ScalingResult result = run_scaling(device, settings, args.out,
                                            [&](const ExperimentProgress& now) { progress(now); });
   progress.end();
-  const std::string unlike =
-      args.quick ? "four small sizes on one text, half as many tokens a parameter" : "";
+  const std::string unlike = unlike_published(settings, result);
   write_results(args.out, comparison_json(result.comparison, "scaling", unlike),
                 scaling_report(settings, result));
   print_tables(scaling_tables(settings, result));

@@ -10,6 +10,7 @@
 #include <hwy/highway.h>
 
 #include <algorithm>
+#include <limits>
 
 #include "elapse/backends/cpu/attention_plan.h"
 #include "elapse/backends/cpu/blocks.h"
@@ -24,8 +25,8 @@ namespace {
 using D = hn::ScalableTag<float>;
 using V = hn::Vec<D>;
 
-// Below every score, and far enough from the lowest float to be subtracted from.
-inline constexpr float kNoScore = -1e30f;
+// What scores are compared with before there is one.
+inline constexpr float kNoScore = std::numeric_limits<float>::lowest();
 
 HWY_INLINE void ScaleBy(float factor, int64_t n, float* x) {
   const D d;

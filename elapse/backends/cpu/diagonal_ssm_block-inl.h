@@ -164,7 +164,8 @@ struct StateTap {
     bool changed = false;
     Each(t, h, [&](int64_t at, float value) {
       const float passed = through_tap(tap, at, value);
-      changed = changed || passed != value;
+      const bool same = passed == value || (std::isnan(passed) && std::isnan(value));
+      changed = changed || !same;
       return passed;
     });
     return changed;

@@ -10,7 +10,7 @@ int64_t recurrence_operations(int64_t len, int64_t n_states, bool is_complex) {
   return len * n_states * (is_complex ? 14 + 10 + 32 : 5 + 3 + 11);
 }
 
-int64_t convolution_operations(int64_t len) {
+int64_t pair_operations(int64_t len) {
   const int64_t size = transform_size(2 * len - 1);
   return 5 * transform_operations(size) + size * (6 + 6 + 8);
 }
@@ -32,7 +32,7 @@ SsmPlan ssm_plan(const DiagonalSsmInputs& in) {
   plan.convolved.resize(in.seqs.lengths.size(), false);
   std::vector<ConvolutionGroup> groups = convolution_groups(in.seqs, without_slots, longest);
   for (const ConvolutionGroup& group : groups) {
-    convolve += (group.pairs() + 1) * convolution_operations((group.size + 1) / 2);
+    convolve += (group.pairs() + 1) * pair_operations((group.size + 1) / 2);
   }
   if (operations(longest) + convolve >= run) return plan;
   plan.groups = std::move(groups);

@@ -22,6 +22,6 @@ SsmPlan ssm_plan(const DiagonalSsmInputs& in);
 // Multiplications and additions of a channel, forward and backward: of a sequence through the
 // recurrence, and of two sequences of this length through their transforms, the filter's apart.
 int64_t recurrence_operations(int64_t len, int64_t n_states, bool is_complex);
-int64_t convolution_operations(int64_t len);
+int64_t pair_operations(int64_t len);
 
 }  // namespace elapse::cpu
