@@ -380,7 +380,7 @@ Var gated_rms_norm(Tape& tape, const Var& x, const Var& z, const Var& weight, in
                    double eps, const GatedNormTaps& taps) {
   Device& device = tape.device();
   const Var y = tape.result(device.empty(x.dtype(), x.shape()), {&x, &z, &weight});
-  const Tensor scale = device.empty(x.dtype(), {x.dim(0), n_groups});
+  const Tensor scale = device.empty(wide_dtype(x.dtype()), {x.dim(0), n_groups});
   GatedRmsNormInputs in = {x.value(), z.value(), weight.value(), n_groups,
                            eps,       taps.gate, taps.gated,     taps.scale};
   gated_rms_norm_forward(device, {in, scale, y.value()});
@@ -567,9 +567,9 @@ Var ssd(Tape& tape, const SsdVars& in, const SsdNumbers& numbers, const Sequence
   const Var out = tape.result(device.empty(dtype, {seqs.tokens, inputs.d_inner()}),
                               {&in.x, &in.dt_raw, &in.dt_bias, &in.A, &in.B, &in.C, &in.D, &pool});
   const Tensor checkpoints =
-      out.needs_grad()
-          ? device.empty(dtype, {ssd_checkpoint_count(inputs), inputs.d_inner(), inputs.d_state()})
-          : Tensor();
+      out.needs_grad() ? device.empty(wide_dtype(dtype), {ssd_checkpoint_count(inputs),
+                                                          inputs.d_inner(), inputs.d_state()})
+                       : Tensor();
   ssd_forward(device, {.in = inputs,
                        .pool = pool ? pool.value() : Tensor(),
                        .checkpoints = checkpoints,

@@ -40,10 +40,10 @@ Var gated_linear_attention(Tape& tape, const GlaVars& in, int64_t n_heads, const
   const GlaInputs inputs = in.inputs(n_heads, seqs);
   const Var out = tape.result(device.empty(dtype, {seqs.tokens, inputs.d_inner()}),
                               {&in.q, &in.k, &in.v, &in.log_decay, &pool});
-  const Tensor checkpoints =
-      out.needs_grad()
-          ? device.empty(dtype, {gla_checkpoint_count(inputs), inputs.d_inner(), inputs.d_k()})
-          : Tensor();
+  const Tensor checkpoints = out.needs_grad()
+                                 ? device.empty(wide_dtype(dtype), {gla_checkpoint_count(inputs),
+                                                                    inputs.d_inner(), inputs.d_k()})
+                                 : Tensor();
   gla_forward(device, {.in = inputs,
                        .pool = pool ? pool.value() : Tensor(),
                        .checkpoints = checkpoints,

@@ -82,13 +82,14 @@ Var LinearAttention::forward(Tape& tape, const Var& u, const Sequences& seqs,
 Var LinearAttention::fixed_decay(Tape& tape, const Memory& names, const Heads& heads,
                                  const Sequences& seqs, const LayerState* state,
                                  const PointScope& points) const {
-  const SsdVars in = {.x = heads.v,
-                      .dt_raw = filled(tape.device(), dtype_, {seqs.tokens, config_.n_heads}, 0),
-                      .dt_bias = zeros_,
-                      .A = log_decay_,
-                      .B = heads.k,
-                      .C = heads.q,
-                      .D = zeros_};
+  const SsdVars in = {
+      .x = heads.v,
+      .dt_raw = filled(tape.device(), heads.v.dtype(), {seqs.tokens, config_.n_heads}, 0),
+      .dt_bias = zeros_,
+      .A = log_decay_,
+      .B = heads.k,
+      .C = heads.q,
+      .D = zeros_};
   const SsdNumbers numbers = {config_.n_heads, 1, 1};
   SsdTaps taps;
   if (points.looks()) {
@@ -112,7 +113,7 @@ Var LinearAttention::chosen_decay(Tape& tape, const Heads& heads, const Var& u,
                                   const PointScope& points) const {
   const Var low = points.pass(tape, "decay_low", linear(tape, u, gk_low_, Var()));
   const Var pre = points.pass(tape, "decay_pre", linear(tape, low, gk_proj_, gk_bias_));
-  const Var temperature = filled(tape.device(), dtype_, {1, 1}, 1 / kDecayTemperature);
+  const Var temperature = filled(tape.device(), pre.dtype(), {1, 1}, 1 / kDecayTemperature);
   const GlaVars in = {heads.q, heads.k, heads.v, mul(tape, log_sigmoid(tape, pre), temperature)};
   GlaTaps taps;
   if (points.looks()) {
@@ -135,10 +136,10 @@ Var LinearAttention::normalised(Tape& tape, const Heads& heads, const Var& reado
                                 const PointScope& points) const {
   const int64_t rows = seqs.tokens * config_.n_heads;
   const Heads of_ones = {heads.q, heads.k,
-                         filled(tape.device(), dtype_, {seqs.tokens, config_.n_heads}, 1)};
+                         filled(tape.device(), heads.v.dtype(), {seqs.tokens, config_.n_heads}, 1)};
   const Memory names = {"z", "z_start", nullptr, nullptr, "z", nullptr};
   const Var sum = fixed_decay(tape, names, of_ones, seqs, state, points);
-  const Var eps = filled(tape.device(), dtype_, {1, 1}, kNormaliserEps);
+  const Var eps = filled(tape.device(), sum.dtype(), {1, 1}, kNormaliserEps);
   const Var normaliser = points.pass(tape, "normaliser", add(tape, sum, eps));
   const Var share = reshape(tape, reciprocal(tape, normaliser), {rows, 1});
   const Var y = mul(tape, reshape(tape, readout, {rows, config_.d_v}), share);

@@ -49,32 +49,34 @@ bool GlaTaps::active_backward() const {
 
 void gla_forward(Device& device, const GlaForward& args) {
   const GlaInputs& in = args.in;
-  const ArgumentCheck check(args.kOp, in.q.dtype());
+  const DType dtype = in.q.dtype();
+  const ArgumentCheck check(args.kOp, dtype), wide(args.kOp, wide_dtype(dtype));
   check_inputs(check, in);
-  check.pool("pool", args.pool, in.seqs.max_slot + 1, in.d_inner(), in.d_k());
+  wide.pool("pool", args.pool, in.seqs.max_slot + 1, in.d_inner(), in.d_k());
   if (args.checkpoints) {
-    check.contiguous("checkpoints", args.checkpoints,
-                     {gla_checkpoint_count(in), in.d_inner(), in.d_k()});
+    wide.contiguous("checkpoints", args.checkpoints,
+                    {gla_checkpoint_count(in), in.d_inner(), in.d_k()});
   }
   check.matrix("out", args.out, in.v.shape());
-  check_taps(check, args.taps, in);
-  device.launch(in.q.dtype(), args);
+  check_taps(wide, args.taps, in);
+  device.launch(dtype, args);
 }
 
 void gla_backward(Device& device, const GlaBackward& args) {
   const GlaInputs& in = args.in;
-  const ArgumentCheck check(args.kOp, in.q.dtype());
+  const DType dtype = in.q.dtype();
+  const ArgumentCheck check(args.kOp, dtype), wide(args.kOp, wide_dtype(dtype));
   check_inputs(check, in);
   check.matrix("dout", args.dout, in.v.shape());
-  check.contiguous("checkpoints", args.checkpoints,
-                   {gla_checkpoint_count(in), in.d_inner(), in.d_k()});
+  wide.contiguous("checkpoints", args.checkpoints,
+                  {gla_checkpoint_count(in), in.d_inner(), in.d_k()});
   check.matrix("dq", args.dq, in.q.shape());
   check.matrix("dk", args.dk, in.q.shape());
   check.matrix("dv", args.dv, in.v.shape());
   check.matrix("dlog_decay", args.dlog_decay, in.q.shape());
-  if (args.dpool) check.pool("dpool", args.dpool, in.seqs.max_slot + 1, in.d_inner(), in.d_k());
-  check_taps(check, args.taps, in);
-  device.launch(in.q.dtype(), args);
+  if (args.dpool) wide.pool("dpool", args.dpool, in.seqs.max_slot + 1, in.d_inner(), in.d_k());
+  check_taps(wide, args.taps, in);
+  device.launch(dtype, args);
 }
 
 }  // namespace elapse

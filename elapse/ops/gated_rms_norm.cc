@@ -6,35 +6,38 @@
 namespace elapse {
 namespace {
 
-void check_inputs(const ArgumentCheck& check, const GatedRmsNormInputs& in, const Tensor& scale) {
+void check_inputs(const ArgumentCheck& check, const ArgumentCheck& wide,
+                  const GatedRmsNormInputs& in, const Tensor& scale) {
   const int64_t tokens = in.x.dim(0), d_inner = in.x.dim(1);
   check.that(in.n_groups >= 1 && d_inner % in.n_groups == 0, "n_groups does not divide d_inner");
   check.matrix("x", in.x, {tokens, d_inner});
   check.matrix("z", in.z, {tokens, d_inner});
-  check.contiguous("weight", in.weight, {d_inner});
-  check.contiguous("scale", scale, {tokens, in.n_groups});
-  check.inner_tap("gate_tap", in.gate_tap, {tokens, d_inner});
-  check.inner_tap("gated_tap", in.gated_tap, {tokens, d_inner});
-  check.inner_tap("scale_tap", in.scale_tap, {tokens, in.n_groups});
+  wide.contiguous("weight", in.weight, {d_inner});
+  wide.contiguous("scale", scale, {tokens, in.n_groups});
+  wide.inner_tap("gate_tap", in.gate_tap, {tokens, d_inner});
+  wide.inner_tap("gated_tap", in.gated_tap, {tokens, d_inner});
+  wide.inner_tap("scale_tap", in.scale_tap, {tokens, in.n_groups});
 }
 
 }  // namespace
 
 void gated_rms_norm_forward(Device& device, const GatedRmsNormForward& args) {
-  const ArgumentCheck check(args.kOp, args.in.x.dtype());
-  check_inputs(check, args.in, args.scale);
+  const DType dtype = args.in.x.dtype();
+  const ArgumentCheck check(args.kOp, dtype), wide(args.kOp, wide_dtype(dtype));
+  check_inputs(check, wide, args.in, args.scale);
   check.matrix("y", args.y, args.in.x.shape());
-  device.launch(args.in.x.dtype(), args);
+  device.launch(dtype, args);
 }
 
 void gated_rms_norm_backward(Device& device, const GatedRmsNormBackward& args) {
-  const ArgumentCheck check(args.kOp, args.in.x.dtype());
-  check_inputs(check, args.in, args.scale);
+  const DType dtype = args.in.x.dtype();
+  const ArgumentCheck check(args.kOp, dtype), wide(args.kOp, wide_dtype(dtype));
+  check_inputs(check, wide, args.in, args.scale);
   for (const auto& [name, t] : {std::pair{"dy", &args.dy}, {"dx", &args.dx}, {"dz", &args.dz}}) {
     check.matrix(name, *t, args.in.x.shape());
   }
-  check.contiguous("dweight", args.dweight, {args.in.x.dim(1)});
-  device.launch(args.in.x.dtype(), args);
+  wide.contiguous("dweight", args.dweight, {args.in.x.dim(1)});
+  device.launch(dtype, args);
 }
 
 }  // namespace elapse

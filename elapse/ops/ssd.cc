@@ -6,7 +6,7 @@
 namespace elapse {
 namespace {
 
-void check_inputs(const ArgumentCheck& check, const SsdInputs& in) {
+void check_inputs(const ArgumentCheck& check, const ArgumentCheck& wide, const SsdInputs& in) {
   const int64_t tokens = in.seqs.tokens, n_heads = in.n_heads(), d_inner = in.d_inner();
   check.that(n_heads >= 1 && d_inner >= n_heads && d_inner % n_heads == 0,
              "n_heads does not divide d_inner");
@@ -16,11 +16,11 @@ void check_inputs(const ArgumentCheck& check, const SsdInputs& in) {
   check.that(in.dt_min <= in.dt_max, "dt_min is above dt_max");
   check.matrix("x", in.x, {tokens, d_inner});
   check.matrix("dt_raw", in.dt_raw, {tokens, n_heads});
-  check.contiguous("dt_bias", in.dt_bias, {n_heads});
-  check.contiguous("A", in.A, {n_heads});
+  wide.contiguous("dt_bias", in.dt_bias, {n_heads});
+  wide.contiguous("A", in.A, {n_heads});
   check.matrix("B", in.B, {tokens, in.n_groups * in.d_state()});
   check.matrix("C", in.C, {tokens, in.n_groups * in.d_state()});
-  check.contiguous("D", in.D, {in.D.dim(0) == n_heads ? n_heads : d_inner});
+  wide.contiguous("D", in.D, {in.D.dim(0) == n_heads ? n_heads : d_inner});
 }
 
 void check_taps(const ArgumentCheck& check, const SsdTaps& taps, const SsdInputs& in) {
@@ -67,36 +67,38 @@ Shape SsdInputs::point_shape(SsdPoint p) const {
 }
 
 void ssd_forward(Device& device, const SsdForward& args) {
-  const ArgumentCheck check(args.kOp, args.in.x.dtype());
-  check_inputs(check, args.in);
+  const DType dtype = args.in.x.dtype();
+  const ArgumentCheck check(args.kOp, dtype), wide(args.kOp, wide_dtype(dtype));
+  check_inputs(check, wide, args.in);
   const int64_t d_inner = args.in.d_inner(), d_state = args.in.d_state();
-  check.pool("pool", args.pool, args.in.seqs.max_slot + 1, d_inner, d_state);
+  wide.pool("pool", args.pool, args.in.seqs.max_slot + 1, d_inner, d_state);
   if (args.checkpoints) {
-    check.contiguous("checkpoints", args.checkpoints,
-                     {ssd_checkpoint_count(args.in), d_inner, d_state});
+    wide.contiguous("checkpoints", args.checkpoints,
+                    {ssd_checkpoint_count(args.in), d_inner, d_state});
   }
   check.matrix("out", args.out, {args.in.seqs.tokens, d_inner});
-  check_taps(check, args.taps, args.in);
-  device.launch(args.in.x.dtype(), args);
+  check_taps(wide, args.taps, args.in);
+  device.launch(dtype, args);
 }
 
 void ssd_backward(Device& device, const SsdBackward& args) {
   const SsdInputs& in = args.in;
-  const ArgumentCheck check(args.kOp, in.x.dtype());
-  check_inputs(check, in);
+  const DType dtype = in.x.dtype();
+  const ArgumentCheck check(args.kOp, dtype), wide(args.kOp, wide_dtype(dtype));
+  check_inputs(check, wide, in);
   const int64_t tokens = in.seqs.tokens, d_inner = in.d_inner(), d_state = in.d_state();
   check.matrix("dout", args.dout, {tokens, d_inner});
-  check.contiguous("checkpoints", args.checkpoints, {ssd_checkpoint_count(in), d_inner, d_state});
+  wide.contiguous("checkpoints", args.checkpoints, {ssd_checkpoint_count(in), d_inner, d_state});
   check.matrix("dx", args.dx, {tokens, d_inner});
   check.matrix("ddt_raw", args.ddt_raw, {tokens, in.n_heads()});
   check.matrix("dB", args.dB, in.B.shape());
   check.matrix("dC", args.dC, in.B.shape());
-  check.contiguous("ddt_bias", args.ddt_bias, {in.n_heads()});
-  check.contiguous("dA", args.dA, {in.n_heads()});
-  check.contiguous("dD", args.dD, in.D.shape());
-  if (args.dpool) check.pool("dpool", args.dpool, in.seqs.max_slot + 1, d_inner, d_state);
-  check_taps(check, args.taps, in);
-  device.launch(in.x.dtype(), args);
+  wide.contiguous("ddt_bias", args.ddt_bias, {in.n_heads()});
+  wide.contiguous("dA", args.dA, {in.n_heads()});
+  wide.contiguous("dD", args.dD, in.D.shape());
+  if (args.dpool) wide.pool("dpool", args.dpool, in.seqs.max_slot + 1, d_inner, d_state);
+  check_taps(wide, args.taps, in);
+  device.launch(dtype, args);
 }
 
 }  // namespace elapse

@@ -146,7 +146,10 @@ TEST(RecordedStepOnCuda, GivesTheBitsOfForward) {
     device.download_bytes(logits, bits.data());
     return bits;
   };
-  std::vector<std::pair<MixerKind, DType>> kinds = {{MixerKind::mamba, DType::bf16}};
+  std::vector<std::pair<MixerKind, DType>> kinds;
+  for (const char* name : {"mamba", "mamba2", "linear_attention", "retnet", "gla"}) {
+    kinds.push_back({mixer_named(name), DType::bf16});
+  }
   for (const std::string& name : mixer_names()) {
     kinds.push_back({mixer_named(name), DType::f32});
   }

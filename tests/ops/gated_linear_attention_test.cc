@@ -48,17 +48,17 @@ GlaForward make_forward(Device& device, Operands& o, const Case& c) {
   GlaForward a;
   a.in.seqs = make_sequences(device, c.lengths, c.starts, c.ends);
   const Shape channels = {c.tokens(), c.d_inner()}, keys = {c.tokens(), c.keys()};
-  a.in.q = o.input(keys, -1, 1, c.row_padding);
-  a.in.k = o.input(keys, -1, 1, c.row_padding);
-  a.in.v = o.input(channels, -1, 1, c.row_padding);
-  a.in.log_decay = o.input(keys, c.log_decay_lowest, c.log_decay_highest, c.row_padding);
+  a.in.q = o.activation(keys, -1, 1, c.row_padding);
+  a.in.k = o.activation(keys, -1, 1, c.row_padding);
+  a.in.v = o.activation(channels, -1, 1, c.row_padding);
+  a.in.log_decay = o.activation(keys, c.log_decay_lowest, c.log_decay_highest, c.row_padding);
   a.in.n_heads = c.n_heads;
   a.in.chunk = c.chunk;
   if (a.in.seqs.max_slot >= 0) {
     a.pool = o.accumulated({a.in.seqs.max_slot + 1, c.d_inner(), c.d_k});
   }
   a.checkpoints = o.handed_on({gla_checkpoint_count(a.in), c.d_inner(), c.d_k});
-  a.out = o.assigned(channels, c.row_padding);
+  a.out = o.assigned_activation(channels, c.row_padding);
   return a;
 }
 
@@ -69,11 +69,11 @@ GlaBackward make_backward(Operands& o, const Case& c, const GlaForward& forward)
   b.taps = forward.taps;
   for (const auto point : kPoints) (b.taps.*point).watch = {};
   const Shape channels = forward.in.v.shape(), keys = forward.in.q.shape();
-  b.dout = o.input(channels, -1, 1, c.row_padding);
-  b.dq = o.assigned(keys, c.row_padding);
-  b.dk = o.assigned(keys, c.row_padding);
-  b.dv = o.assigned(channels, c.row_padding);
-  b.dlog_decay = o.assigned(keys, c.row_padding);
+  b.dout = o.activation(channels, -1, 1, c.row_padding);
+  b.dq = o.assigned_activation(keys, c.row_padding);
+  b.dk = o.assigned_activation(keys, c.row_padding);
+  b.dv = o.assigned_activation(channels, c.row_padding);
+  b.dlog_decay = o.assigned_activation(keys, c.row_padding);
   if (forward.pool) b.dpool = o.accumulated(forward.pool.shape());
   return b;
 }
@@ -93,8 +93,9 @@ void run_both(Device& device, Operands& o, const Case& c) {
 void expect_both_directions_agree(const Case& c) {
   SCOPED_TRACE(fmt::format("{} heads, d_k {}, d_v {}, chunk {}, {} tokens", c.n_heads, c.d_k, c.d_v,
                            c.chunk, c.tokens()));
-  expect_backends_agree([&](Device& device, Operands& o) { run_both(device, o, c); },
-                        c.tolerance());
+  const auto call = [&](Device& device, Operands& o) { run_both(device, o, c); };
+  expect_backends_agree(call, c.tolerance());
+  expect_cuda_agrees_in_bf16(call, c.tolerance());
 }
 
 TEST(GatedLinearAttention, AgreesWithRef) {

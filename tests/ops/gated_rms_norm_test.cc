@@ -37,12 +37,12 @@ GatedRmsNormForward forward_args(Operands& o, const Case& c) {
   const Shape shape = {c.tokens, c.d_inner};
   GatedRmsNormForward a;
   a.in.eps = 0.5;
-  a.in.x = o.input(shape, 0.5, 1.5, c.row_padding);
-  a.in.z = o.input(shape, -3, 3, c.row_padding);
+  a.in.x = o.activation(shape, 0.5, 1.5, c.row_padding);
+  a.in.z = o.activation(shape, -3, 3, c.row_padding);
   a.in.weight = o.input({c.d_inner});
   a.in.n_groups = c.n_groups;
   a.scale = o.assigned({c.tokens, c.n_groups});
-  a.y = o.assigned(shape, c.row_padding);
+  a.y = o.assigned_activation(shape, c.row_padding);
   a.in.gate_tap = make_tap(o, c, shape);
   a.in.gated_tap = make_tap(o, c, shape);
   a.in.scale_tap = make_tap(o, c, {c.tokens, c.n_groups});
@@ -52,12 +52,12 @@ GatedRmsNormForward forward_args(Operands& o, const Case& c) {
 GatedRmsNormBackward backward_args(Operands& o, const Case& c, const GatedRmsNormForward& forward) {
   const Shape shape = {c.tokens, c.d_inner};
   GatedRmsNormBackward a;
-  a.dy = o.input(shape, -1, 1, c.row_padding);
+  a.dy = o.activation(shape, -1, 1, c.row_padding);
   a.in = forward.in;
   for (Tap* tap : {&a.in.gate_tap, &a.in.gated_tap, &a.in.scale_tap}) tap->watch = {};
   a.scale = forward.scale;
-  a.dx = o.assigned(shape, c.row_padding);
-  a.dz = o.assigned(shape, c.row_padding);
+  a.dx = o.assigned_activation(shape, c.row_padding);
+  a.dz = o.assigned_activation(shape, c.row_padding);
   a.dweight = o.accumulated({c.d_inner});
   return a;
 }
@@ -70,13 +70,13 @@ double tolerance(const Case& c) {
 TEST(GatedRmsNorm, AgreesWithRef) {
   for (const Case& c : kCases) {
     SCOPED_TRACE(::testing::Message() << c.tokens << " x " << c.d_inner);
-    expect_backends_agree(
-        [&](Device& device, Operands& o) {
-          const GatedRmsNormForward forward = forward_args(o, c);
-          gated_rms_norm_forward(device, forward);
-          gated_rms_norm_backward(device, backward_args(o, c, forward));
-        },
-        tolerance(c));
+    const auto call = [&](Device& device, Operands& o) {
+      const GatedRmsNormForward forward = forward_args(o, c);
+      gated_rms_norm_forward(device, forward);
+      gated_rms_norm_backward(device, backward_args(o, c, forward));
+    };
+    expect_backends_agree(call, tolerance(c));
+    expect_cuda_agrees_in_bf16(call, tolerance(c));
   }
 }
 

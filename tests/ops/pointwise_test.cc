@@ -85,12 +85,14 @@ TEST(Pointwise, UnaryAgreesWithRef) {
     for (const Unary function : kUnaries) {
       SCOPED_TRACE(layout.shape.str());
       const auto call = [&](Device& device, Operands& o) {
-        const Tensor x = o.input(layout.shape, -8, 24, layout.row_padding);
-        const Tensor dy = o.input(layout.shape);
-        unary_forward(device, {function, x, o.assigned(layout.shape, layout.row_padding)});
-        unary_backward(device, {function, x, dy, o.assigned(layout.shape, 1)});
+        const Tensor x = o.activation(layout.shape, -8, 24, layout.row_padding);
+        const Tensor dy = o.activation(layout.shape);
+        unary_forward(device,
+                      {function, x, o.assigned_activation(layout.shape, layout.row_padding)});
+        unary_backward(device, {function, x, dy, o.assigned_activation(layout.shape, 1)});
       };
       expect_backends_agree(call, kUnaryTolerance);
+      expect_cuda_agrees_in_bf16(call, kUnaryTolerance);
     }
   }
 }
@@ -192,16 +194,17 @@ TEST(Pointwise, SumToAgreesWithRef) {
   for (const Layout& layout : kLayouts) {
     SCOPED_TRACE(layout.shape.str());
     const auto call = [&](Device& device, Operands& o) {
-      const Tensor x = o.input(layout.shape, -1, 1, layout.row_padding);
+      const Tensor x = o.activation(layout.shape, -1, 1, layout.row_padding);
       for (int axis = 0; axis < layout.shape.rank(); ++axis) {
         Shape one = layout.shape;
         one.set(axis, std::min<int64_t>(one[axis], 1));
-        sum_to(device, {x, o.assigned(one)});
-        if (axis > 0) sum_to(device, {x, o.assigned(one, 3)});
+        sum_to(device, {x, o.assigned_activation(one)});
+        if (axis > 0) sum_to(device, {x, o.assigned_activation(one, 3)});
       }
     };
     // As many numbers of size 1 as the longest axis has.
     expect_backends_agree(call, 200 * kEpsilon);
+    expect_cuda_agrees_in_bf16(call, 200 * kEpsilon);
   }
 }
 
@@ -209,13 +212,14 @@ TEST(Pointwise, SwigluAgreesWithRef) {
   for (const Layout& layout : kLayouts) {
     SCOPED_TRACE(layout.shape.str());
     const auto call = [&](Device& device, Operands& o) {
-      const Tensor a = o.input(layout.shape, -8, 24, layout.row_padding);
-      const Tensor b = o.input(layout.shape), dy = o.input(layout.shape, -1, 1, 3);
-      swiglu_forward(device, {a, b, o.assigned(layout.shape, 1)});
-      swiglu_backward(device, {a, b, dy, o.assigned(layout.shape, layout.row_padding),
-                               o.assigned(layout.shape, 2)});
+      const Tensor a = o.activation(layout.shape, -8, 24, layout.row_padding);
+      const Tensor b = o.activation(layout.shape), dy = o.activation(layout.shape, -1, 1, 3);
+      swiglu_forward(device, {a, b, o.assigned_activation(layout.shape, 1)});
+      swiglu_backward(device, {a, b, dy, o.assigned_activation(layout.shape, layout.row_padding),
+                               o.assigned_activation(layout.shape, 2)});
     };
     expect_backends_agree(call, kUnaryTolerance);
+    expect_cuda_agrees_in_bf16(call, kUnaryTolerance);
   }
 }
 

@@ -52,12 +52,12 @@ SsdForward make_forward(Device& device, Operands& o, const Case& c) {
   SsdForward a;
   a.in.seqs = make_sequences(device, c.lengths, c.starts, c.ends);
   const Shape channels = {c.tokens(), c.d_inner()}, states = {c.tokens(), c.n_groups * c.d_state};
-  a.in.x = o.input(channels, -1, 1, c.row_padding);
-  a.in.dt_raw = o.input({c.tokens(), c.n_heads}, -2, 2, c.row_padding);
+  a.in.x = o.activation(channels, -1, 1, c.row_padding);
+  a.in.dt_raw = o.activation({c.tokens(), c.n_heads}, -2, 2, c.row_padding);
   a.in.dt_bias = o.input({c.n_heads}, -4, 1);
   a.in.A = o.input({c.n_heads}, c.A_lowest, c.A_highest);
-  a.in.B = o.input(states, -1, 1, c.row_padding);
-  a.in.C = o.input(states, -1, 1, c.row_padding);
+  a.in.B = o.activation(states, -1, 1, c.row_padding);
+  a.in.C = o.activation(states, -1, 1, c.row_padding);
   a.in.D = o.input({c.D_by_channel ? c.d_inner() : c.n_heads});
   a.in.n_groups = c.n_groups;
   a.in.dt_min = c.dt_min;
@@ -67,7 +67,7 @@ SsdForward make_forward(Device& device, Operands& o, const Case& c) {
     a.pool = o.accumulated({a.in.seqs.max_slot + 1, c.d_inner(), c.d_state});
   }
   a.checkpoints = o.handed_on({ssd_checkpoint_count(a.in), c.d_inner(), c.d_state});
-  a.out = o.assigned(channels, c.row_padding);
+  a.out = o.assigned_activation(channels, c.row_padding);
   return a;
 }
 
@@ -78,11 +78,11 @@ SsdBackward make_backward(Operands& o, const Case& c, const SsdForward& forward)
   b.taps = forward.taps;
   for (Tap& t : b.taps) t.watch = {};
   const Shape channels = forward.in.x.shape(), states = forward.in.B.shape();
-  b.dout = o.input(channels, -1, 1, c.row_padding);
-  b.dx = o.assigned(channels, c.row_padding);
-  b.ddt_raw = o.assigned({c.tokens(), c.n_heads}, c.row_padding);
-  b.dB = o.assigned(states, c.row_padding);
-  b.dC = o.assigned(states, c.row_padding);
+  b.dout = o.activation(channels, -1, 1, c.row_padding);
+  b.dx = o.assigned_activation(channels, c.row_padding);
+  b.ddt_raw = o.assigned_activation({c.tokens(), c.n_heads}, c.row_padding);
+  b.dB = o.assigned_activation(states, c.row_padding);
+  b.dC = o.assigned_activation(states, c.row_padding);
   b.ddt_bias = o.accumulated({c.n_heads});
   b.dA = o.accumulated({c.n_heads});
   b.dD = o.accumulated(forward.in.D.shape());
@@ -106,8 +106,9 @@ void run_both(Device& device, Operands& o, const Case& c) {
 void expect_both_directions_agree(const Case& c) {
   SCOPED_TRACE(fmt::format("{} heads of {}, {} groups, d_state {}, chunk {}", c.n_heads, c.head_dim,
                            c.n_groups, c.d_state, c.chunk));
-  expect_backends_agree([&](Device& device, Operands& o) { run_both(device, o, c); },
-                        c.tolerance());
+  const auto call = [&](Device& device, Operands& o) { run_both(device, o, c); };
+  expect_backends_agree(call, c.tolerance());
+  expect_cuda_agrees_in_bf16(call, c.tolerance());
 }
 
 TEST(Ssd, AgreesWithRef) {

@@ -52,15 +52,17 @@ TEST(Trainer, trains_in_bf16_as_in_float32_on_cuda) {
   TrainConfig config = tiny_training(20);
   config.batch_tokens = 2048;
   config.length = 64;
-  const ModelConfig shape = ModelConfig::mamba(64, 2, InductionTask::kVocabSize);
-  for (const auto loss : {InductionTask::Loss::last_token, InductionTask::Loss::all_tokens}) {
-    const InductionTask task(3, loss);
-    const LanguageModel wide(device, shape, DType::f32, 7), narrow(device, shape, DType::bf16, 7);
-    EXPECT_EQ(narrow.dtype(), DType::f32);
-    Trainer in_float32(wide, task, config), in_bf16(narrow, task, config);
-    for (int64_t step = 0; step < 20; ++step) {
-      const double expected = in_float32.step().loss, found = in_bf16.step().loss;
-      EXPECT_NEAR(found, expected, 0.02) << "step " << step;
+  for (const char* mixer : {"mamba", "mamba2", "linear_attention", "retnet", "gla"}) {
+    const ModelConfig shape = ModelConfig::of(mixer_named(mixer), 64, 2, InductionTask::kVocabSize);
+    for (const auto loss : {InductionTask::Loss::last_token, InductionTask::Loss::all_tokens}) {
+      const InductionTask task(3, loss);
+      const LanguageModel wide(device, shape, DType::f32, 7), narrow(device, shape, DType::bf16, 7);
+      EXPECT_EQ(narrow.dtype(), DType::f32);
+      Trainer in_float32(wide, task, config), in_bf16(narrow, task, config);
+      for (int64_t step = 0; step < 20; ++step) {
+        const double expected = in_float32.step().loss, found = in_bf16.step().loss;
+        EXPECT_NEAR(found, expected, 0.02) << mixer << ", step " << step;
+      }
     }
   }
 }

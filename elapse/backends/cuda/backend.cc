@@ -8,13 +8,18 @@ const Backend& cuda_backend();
 
 namespace {
 
-// What has kernels in float32 and in bf16: all of a training step of Mamba-1 but what parameters
-// alone are in.
+// What has kernels in float32 and in bf16: all of a training step of Mamba-1, Mamba-2, linear
+// attention, RetNet and gated linear attention but what parameters alone are in.
 template <class T>
 KernelTable make_common_table(DType compute) {
   KernelTable table;
   cuda::add_fill_and_copy(table, compute);
   table.set<Binary>(cuda::binary<T>);
+  table.set<UnaryForward>(cuda::unary_forward);
+  table.set<UnaryBackward>(cuda::unary_backward);
+  table.set<SwigluForward>(cuda::swiglu_forward);
+  table.set<SwigluBackward>(cuda::swiglu_backward);
+  table.set<SumTo>(cuda::sum_to);
   table.set<LinearForward>(cuda::linear_forward);
   table.set<LinearBackwardInput>(cuda::linear_backward_input);
   table.set<LinearBackwardWeight>(cuda::linear_backward_weight);
@@ -24,6 +29,12 @@ KernelTable make_common_table(DType compute) {
   table.set<CausalConvBackward>(cuda::causal_conv_backward<T>);
   table.set<ScanForward>(cuda::selective_scan_forward);
   table.set<ScanBackward>(cuda::selective_scan_backward);
+  table.set<GatedRmsNormForward>(cuda::gated_rms_norm_forward);
+  table.set<GatedRmsNormBackward>(cuda::gated_rms_norm_backward);
+  table.set<SsdForward>(cuda::ssd_forward);
+  table.set<SsdBackward>(cuda::ssd_backward);
+  table.set<GlaForward>(cuda::gla_forward);
+  table.set<GlaBackward>(cuda::gla_backward);
   table.set<LinearCrossEntropyForward>(cuda::linear_cross_entropy_forward<T>);
   table.set<LinearCrossEntropyBackward>(cuda::linear_cross_entropy_backward<T>);
   return table;
@@ -37,27 +48,16 @@ KernelTable make_bf16_table() {
 
 KernelTable make_table() {
   KernelTable table = make_common_table<float>(DType::f32);
-  table.set<UnaryForward>(cuda::unary_forward);
-  table.set<UnaryBackward>(cuda::unary_backward);
-  table.set<SwigluForward>(cuda::swiglu_forward);
-  table.set<SwigluBackward>(cuda::swiglu_backward);
-  table.set<SumTo>(cuda::sum_to);
   table.set<TapForward>(cuda::tap_forward);
   table.set<TapBackward>(cuda::tap_backward);
   table.set<LayerNormForward>(cuda::layer_norm_forward);
   table.set<LayerNormBackward>(cuda::layer_norm_backward);
-  table.set<GatedRmsNormForward>(cuda::gated_rms_norm_forward);
-  table.set<GatedRmsNormBackward>(cuda::gated_rms_norm_backward);
   table.set<CausalShift>(cuda::causal_shift);
   table.set<Recurrence>(cuda::recurrence);
   table.set<RecurrenceBackward>(cuda::recurrence_backward);
   table.set<AttentionForward>(cuda::attention_forward);
   table.set<AttentionBackward>(cuda::attention_backward);
   table.set<Rotary>(cuda::rotary);
-  table.set<SsdForward>(cuda::ssd_forward);
-  table.set<SsdBackward>(cuda::ssd_backward);
-  table.set<GlaForward>(cuda::gla_forward);
-  table.set<GlaBackward>(cuda::gla_backward);
   table.set<RecurrentForward>(cuda::recurrent_forward);
   table.set<RecurrentBackward>(cuda::recurrent_backward);
   table.set<DiagonalSsmForward>(cuda::diagonal_ssm_forward);

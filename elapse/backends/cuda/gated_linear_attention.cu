@@ -12,38 +12,42 @@ namespace {
 constexpr int kThreads = 128;
 
 // A thread a token and state of a head's keys.
+template <class T>
 struct Decays {
-  Rows<const float> log_decay;
+  Rows<const T> log_decay;
   int64_t width;  // n_heads d_k
   TapView tap;
   float* decay;  // (tokens, width)
 };
-__global__ void decays_kernel(const __grid_constant__ Decays a) {
+template <class T>
+__global__ void decays_kernel(const __grid_constant__ Decays<T> a) {
   const int64_t t = blockIdx.x, column = blockIdx.y * int64_t{kThreads} + threadIdx.x;
   if (column >= a.width) return;
   bool changed = false;
   a.decay[t * a.width + column] =
-      a.tap.through(expf(a.log_decay(t, column)), t, column, 0, changed);
+      a.tap.through(expf(static_cast<float>(a.log_decay(t, column))), t, column, 0, changed);
 }
 
 // The decays of a call, made on the device, and its scan.
+template <class T>
 struct Made {
   Tensor memory;
-  Decays decays;
-  OuterScan scan;
+  Decays<T> decays;
+  OuterScan<T> scan;
 };
 
-Made make(Device& device, const GlaInputs& in, const GlaTaps& taps, TapViews& views) {
+template <class T>
+Made<T> make(Device& device, const GlaInputs& in, const GlaTaps& taps, TapViews& views) {
   const int64_t width = in.q.dim(1), d_inner = in.d_inner(), d_k = in.d_k();
-  Made made;
-  made.memory = device.empty(DType::f32, {in.seqs.tokens, width});
-  made.decays = {Rows<const float>(in.log_decay), width, views.view(taps.decay, width),
-                 made.memory.data<float>()};
-  launch(device, "gla decays", decays_kernel, grid_of(in.seqs.tokens, divide_up(width, kThreads)),
-         kThreads, 0, made.decays);
-  made.scan = {.q = Rows<const float>(in.q),
-               .k = Rows<const float>(in.k),
-               .v = Rows<const float>(in.v),
+  Made<T> made;
+  made.memory = device.empty(DType::f32, Shape{in.seqs.tokens, width});
+  made.decays = {Rows<const T>(in.log_decay), width, views.view(taps.decay, width),
+                 static_cast<float*>(made.memory.raw())};
+  launch(device, "gla decays", decays_kernel<T>,
+         grid_of(in.seqs.tokens, divide_up(width, kThreads)), kThreads, 0, made.decays);
+  made.scan = {.q = Rows<const T>(in.q),
+               .k = Rows<const T>(in.k),
+               .v = Rows<const T>(in.v),
                .decay = made.decays.decay,
                .dt = nullptr,
                .D = nullptr,
@@ -68,10 +72,11 @@ Made make(Device& device, const GlaInputs& in, const GlaTaps& taps, TapViews& vi
 }
 
 // A thread a token and state: sums over the blocks of its head.
-__global__ void gather_kernel(const __grid_constant__ OuterScanBackward a,
-                              const __grid_constant__ Decays decays, Rows<float> dq, Rows<float> dk,
-                              Rows<float> dlog_decay) {
-  const OuterScan& in = a.in;
+template <class T>
+__global__ void gather_kernel(const __grid_constant__ OuterScanBackward<T> a,
+                              const __grid_constant__ Decays<T> decays, Rows<T> dq, Rows<T> dk,
+                              Rows<T> dlog_decay) {
+  const OuterScan<T>& in = a.in;
   const int64_t t = blockIdx.x, column = blockIdx.y * int64_t{kThreads} + threadIdx.x;
   if (column >= in.n_heads * in.d_k) return;
   const int64_t head = column / in.d_k, n = column % in.d_k;
@@ -82,52 +87,66 @@ __global__ void gather_kernel(const __grid_constant__ OuterScanBackward a,
     k += a.dk[at];
     decay += a.ddecay[at];
   }
-  dq(t, column) = q;
-  dk(t, column) = k;
-  dlog_decay(t, column) = decays.tap.back(decay, t, column, 0) * expf(decays.log_decay(t, column));
+  dq(t, column) = static_cast<T>(q);
+  dk(t, column) = static_cast<T>(k);
+  dlog_decay(t, column) = static_cast<T>(decays.tap.back(decay, t, column, 0) *
+                                         expf(static_cast<float>(decays.log_decay(t, column))));
 }
 
-}  // namespace
-
-void gla_forward(Device& device, const GlaForward& a) {
+template <class T>
+void forward(Device& device, const GlaForward& a) {
   TapViews views(device);
-  const Made made = make(device, a.in, a.taps, views);
+  const Made made = make<T>(device, a.in, a.taps, views);
   float* pool = a.pool ? a.pool.data<float>() : nullptr;
-  const OuterScanForward args = {
+  const OuterScanForward<T> args = {
       .in = made.scan,
       .start = pool,
       .end = pool,
       .checkpoints = a.checkpoints ? a.checkpoints.data<float>() : nullptr,
-      .y = Rows<float>(a.out)};
+      .y = Rows<T>(a.out)};
   outer_scan_forward(device, a.kOp, args, false, a.taps.active_forward());
 }
 
-void gla_backward(Device& device, const GlaBackward& a) {
+template <class T>
+void backward(Device& device, const GlaBackward& a) {
   TapViews views(device);
-  const Made made = make(device, a.in, a.taps, views);
-  const OuterScan& in = made.scan;
-  const Tensor sums = device.empty(DType::f32, {3, in.n_heads * in.tiles() * in.tokens * in.d_k});
-  const Tensor kept = device.empty(DType::f32, {outer_scan_kept(in)});
+  const Made made = make<T>(device, a.in, a.taps, views);
+  const OuterScan<T>& in = made.scan;
+  const Tensor sums =
+      device.empty(DType::f32, Shape{3, in.n_heads * in.tiles() * in.tokens * in.d_k});
+  const Tensor kept = device.empty(DType::f32, Shape{outer_scan_kept(in)});
   Tensor dend, dstart;
   if (a.dpool) {
     dend = take_end_gradients(device, a.dpool, a.in.seqs);
     dstart = device.empty(DType::f32, dend.shape());
   }
-  const OuterScanBackward args = {.in = in,
-                                  .dy = Rows<const float>(a.dout),
-                                  .checkpoints = a.checkpoints.data<float>(),
-                                  .dend = dend ? dend.data<float>() : nullptr,
-                                  .dstart = dstart ? dstart.data<float>() : nullptr,
-                                  .kept = kept.data<float>(),
-                                  .dq = sums.data<float>(),
-                                  .dk = sums.data<float>() + sums.dim(1),
-                                  .ddecay = sums.data<float>() + 2 * sums.dim(1),
-                                  .dv = Rows<float>(a.dv)};
+  const OuterScanBackward<T> args = {.in = in,
+                                     .dy = Rows<const T>(a.dout),
+                                     .checkpoints = a.checkpoints.data<float>(),
+                                     .dend = dend ? dend.data<float>() : nullptr,
+                                     .dstart = dstart ? dstart.data<float>() : nullptr,
+                                     .kept = kept.data<float>(),
+                                     .dq = sums.data<float>(),
+                                     .dk = sums.data<float>() + sums.dim(1),
+                                     .ddecay = sums.data<float>() + 2 * sums.dim(1),
+                                     .dv = Rows<T>(a.dv)};
   outer_scan_backward(device, a.kOp, args, false, a.taps.active_backward());
-  launch(device, name_of(a.kOp), gather_kernel,
+  launch(device, name_of(a.kOp), gather_kernel<T>,
          grid_of(in.tokens, divide_up(in.n_heads * in.d_k, kThreads)), kThreads, 0, args,
-         made.decays, Rows<float>(a.dq), Rows<float>(a.dk), Rows<float>(a.dlog_decay));
+         made.decays, Rows<T>(a.dq), Rows<T>(a.dk), Rows<T>(a.dlog_decay));
   if (a.dpool) give_start_gradients(device, dstart, a.in.seqs, a.dpool);
+}
+
+}  // namespace
+
+void gla_forward(Device& device, const GlaForward& a) {
+  if (a.in.q.dtype() == DType::bf16) forward<bf16>(device, a);
+  else forward<float>(device, a);
+}
+
+void gla_backward(Device& device, const GlaBackward& a) {
+  if (a.in.q.dtype() == DType::bf16) backward<bf16>(device, a);
+  else backward<float>(device, a);
 }
 
 }  // namespace elapse::cuda

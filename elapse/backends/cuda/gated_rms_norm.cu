@@ -12,8 +12,9 @@ namespace {
 constexpr int kThreads = 128;
 constexpr int64_t kTokensOfPart = 64;
 
+template <class T>
 struct Inputs {
-  Rows<const float> x, z;
+  Rows<const T> x, z;
   const float* weight;
   double eps;
   TapView gate, gated, scale;
@@ -22,16 +23,17 @@ struct Inputs {
   __device__ int64_t width() const { return d_inner / n_groups; }
   __device__ float gate_at(int64_t t, int64_t j) const {
     bool changed = false;
-    return gate.through(silu(z(t, j)), t, j, 0, changed);
+    return gate.through(silu(static_cast<float>(z(t, j))), t, j, 0, changed);
   }
   __device__ float gated_at(int64_t t, int64_t j) const {
     bool changed = false;
-    return gated.through(x(t, j) * gate_at(t, j), t, j, 0, changed);
+    return gated.through(static_cast<float>(x(t, j)) * gate_at(t, j), t, j, 0, changed);
   }
 };
 
 // Root mean square of a group, before any edit of the scale, in every thread.
-__device__ double rms_of(const Inputs& in, int64_t t, int64_t begin) {
+template <class T>
+__device__ double rms_of(const Inputs<T>& in, int64_t t, int64_t begin) {
   double squares = 0;
   for (int64_t i = threadIdx.x; i < in.width(); i += kThreads) {
     const float v = in.gated_at(t, begin + i);
@@ -40,7 +42,8 @@ __device__ double rms_of(const Inputs& in, int64_t t, int64_t begin) {
   return sqrt(block_sum(squares) / static_cast<double>(in.width()) + in.eps);
 }
 
-__global__ void forward_kernel(const __grid_constant__ Inputs in, float* scales, Rows<float> y) {
+template <class T>
+__global__ void forward_kernel(const __grid_constant__ Inputs<T> in, float* scales, Rows<T> y) {
   const int64_t t = blockIdx.x, group = blockIdx.y, begin = group * in.width();
   const float rms = static_cast<float>(rms_of(in, t, begin));
   __shared__ float scale;
@@ -51,25 +54,29 @@ __global__ void forward_kernel(const __grid_constant__ Inputs in, float* scales,
   __syncthreads();
   for (int64_t i = threadIdx.x; i < in.width(); i += kThreads) {
     const int64_t j = begin + i;
-    y(t, j) = in.weight[j] * in.gated_at(t, j) / scale;
+    y(t, j) = static_cast<T>(in.weight[j] * in.gated_at(t, j) / scale);
   }
 }
 
+template <class T>
 struct Backward {
-  Inputs in;
-  Rows<const float> dy;
+  Inputs<T> in;
+  Rows<const T> dy;
   const float* scales;  // (tokens, n_groups)
-  Rows<float> dx, dz;
+  Rows<T> dx, dz;
   int64_t tokens;
+
+  __device__ float dy_at(int64_t t, int64_t j) const { return static_cast<float>(dy(t, j)); }
 };
 
-__global__ void backward_kernel(const __grid_constant__ Backward a) {
-  const Inputs& in = a.in;
+template <class T>
+__global__ void backward_kernel(const __grid_constant__ Backward<T> a) {
+  const Inputs<T>& in = a.in;
   const int64_t t = blockIdx.x, group = blockIdx.y, begin = group * in.width();
   double projection = 0;
   for (int64_t i = threadIdx.x; i < in.width(); i += kThreads) {
     const int64_t j = begin + i;
-    projection += double(a.dy(t, j)) * in.weight[j] * in.gated_at(t, j);
+    projection += double(a.dy_at(t, j)) * in.weight[j] * in.gated_at(t, j);
   }
   projection = block_sum(projection);
   const double rms = rms_of(in, t, begin), scale = a.scales[t * in.n_groups + group];
@@ -82,29 +89,32 @@ __global__ void backward_kernel(const __grid_constant__ Backward a) {
   for (int64_t i = threadIdx.x; i < in.width(); i += kThreads) {
     const int64_t j = begin + i;
     const float total =
-        static_cast<float>(a.dy(t, j) * in.weight[j] / scale + along * in.gated_at(t, j));
+        static_cast<float>(a.dy_at(t, j) * in.weight[j] / scale + along * in.gated_at(t, j));
     const float dgated = in.gated.back(total, t, j, 0);
-    a.dz(t, j) = in.gate.back(dgated * in.x(t, j), t, j, 0) * silu_slope(in.z(t, j));
-    a.dx(t, j) = dgated * in.gate_at(t, j);
+    const float dgate = in.gate.back(dgated * static_cast<float>(in.x(t, j)), t, j, 0);
+    a.dz(t, j) = static_cast<T>(dgate * silu_slope(static_cast<float>(in.z(t, j))));
+    a.dx(t, j) = static_cast<T>(dgated * in.gate_at(t, j));
   }
 }
 
-__global__ void parts_kernel(const __grid_constant__ Backward a, float* partial) {
+template <class T>
+__global__ void parts_kernel(const __grid_constant__ Backward<T> a, float* partial) {
   const int64_t j = blockIdx.y * int64_t{kThreads} + threadIdx.x;
   if (j >= a.in.d_inner) return;
   const int64_t begin = blockIdx.x * kTokensOfPart, group = j / a.in.width();
   const int64_t end = begin + kTokensOfPart < a.tokens ? begin + kTokensOfPart : a.tokens;
   float sum = 0;
   for (int64_t t = begin; t < end; ++t) {
-    sum += a.dy(t, j) * a.in.gated_at(t, j) / a.scales[t * a.in.n_groups + group];
+    sum += a.dy_at(t, j) * a.in.gated_at(t, j) / a.scales[t * a.in.n_groups + group];
   }
   partial[blockIdx.x * a.in.d_inner + j] = sum;
 }
 
-Inputs inputs_of(const GatedRmsNormInputs& in, TapViews& views) {
+template <class T>
+Inputs<T> inputs_of(const GatedRmsNormInputs& in, TapViews& views) {
   const int64_t d_inner = in.x.dim(1);
-  return {Rows<const float>(in.x),
-          Rows<const float>(in.z),
+  return {Rows<const T>(in.x),
+          Rows<const T>(in.z),
           in.weight.data<float>(),
           in.eps,
           views.view(in.gate_tap, d_inner),
@@ -114,28 +124,44 @@ Inputs inputs_of(const GatedRmsNormInputs& in, TapViews& views) {
           in.n_groups};
 }
 
-}  // namespace
-
-void gated_rms_norm_forward(Device& device, const GatedRmsNormForward& a) {
+template <class T>
+void forward(Device& device, const GatedRmsNormForward& a) {
   if (a.y.numel() == 0) return;
   TapViews views(device);
-  launch(device, name_of(a.kOp), forward_kernel, grid_of(a.in.x.dim(0), a.in.n_groups), kThreads, 0,
-         inputs_of(a.in, views), a.scale.data<float>(), Rows<float>(a.y));
+  launch(device, name_of(a.kOp), forward_kernel<T>, grid_of(a.in.x.dim(0), a.in.n_groups), kThreads,
+         0, inputs_of<T>(a.in, views), a.scale.data<float>(), Rows<T>(a.y));
 }
 
-void gated_rms_norm_backward(Device& device, const GatedRmsNormBackward& a) {
+template <class T>
+void backward(Device& device, const GatedRmsNormBackward& a) {
   if (a.dy.numel() == 0) return;
   const int64_t tokens = a.dy.dim(0), d_inner = a.dy.dim(1);
   const int64_t parts = divide_up(tokens, kTokensOfPart);
   TapViews views(device);
-  const Backward args = {inputs_of(a.in, views), Rows<const float>(a.dy), a.scale.data<float>(),
-                         Rows<float>(a.dx),      Rows<float>(a.dz),       tokens};
-  const Tensor partial = device.empty(DType::f32, {parts, d_inner});
-  launch(device, name_of(a.kOp), parts_kernel, grid_of(parts, divide_up(d_inner, kThreads)),
+  const Backward<T> args = {inputs_of<T>(a.in, views),
+                            Rows<const T>(a.dy),
+                            a.scale.data<float>(),
+                            Rows<T>(a.dx),
+                            Rows<T>(a.dz),
+                            tokens};
+  const Tensor partial = device.empty(DType::f32, Shape{parts, d_inner});
+  launch(device, name_of(a.kOp), parts_kernel<T>, grid_of(parts, divide_up(d_inner, kThreads)),
          kThreads, 0, args, partial.data<float>());
-  launch(device, name_of(a.kOp), backward_kernel, grid_of(tokens, a.in.n_groups), kThreads, 0,
+  launch(device, name_of(a.kOp), backward_kernel<T>, grid_of(tokens, a.in.n_groups), kThreads, 0,
          args);
   add_parts(device, partial.data<float>(), parts, d_inner, a.dweight.data<float>());
+}
+
+}  // namespace
+
+void gated_rms_norm_forward(Device& device, const GatedRmsNormForward& a) {
+  if (a.in.x.dtype() == DType::bf16) forward<bf16>(device, a);
+  else forward<float>(device, a);
+}
+
+void gated_rms_norm_backward(Device& device, const GatedRmsNormBackward& a) {
+  if (a.in.x.dtype() == DType::bf16) backward<bf16>(device, a);
+  else backward<float>(device, a);
 }
 
 }  // namespace elapse::cuda

@@ -21,8 +21,8 @@
 #include "elapse/ops/selective_scan.h"
 #include "elapse/ops/ssd.h"
 
-// The kernels of the cuda backend, in float32; those that are templates of T in bf16 as well, and
-// those of linear, rms_norm and selective_scan, which look at their arguments. Each gives the same
+// The kernels of the cuda backend, in float32; in bf16 too those that backend.cc's table has for
+// it: templates of T, and others, which look at the types of their arguments. Each gives the same
 // bits every time: sums are taken in an order that shapes alone fix, and nothing is added by
 // atomics. What each computes stands with its arguments in elapse/ops; what bounds it, and what was
 // measured, in docs/cuda.md.

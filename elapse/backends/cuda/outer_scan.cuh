@@ -21,14 +21,15 @@ constexpr int kMostScanWarps = 16;
 constexpr int kSliceStates = kMostScanWarps * kScanStates;
 constexpr int kScanTokens = 8;  // whose sums over warps meet together; whose states backward keeps
 
-// A form of it. Where decays are a head's (Mamba-2's), keys are dt B, made here. Decays are after
-// their edits.
+// A form of it, on activations of T, float or bf16. Where decays are a head's (Mamba-2's), keys are
+// dt B, made here. Decays are after their edits.
+template <class T>
 struct OuterScan {
-  Rows<const float> q, k;  // (tokens, groups d_k)
-  Rows<const float> v;     // (tokens, d_inner)
-  const float* decay;      // (tokens, n_heads), or (tokens, n_heads d_k)
-  const float* dt;         // (tokens, n_heads) where decays are a head's
-  const float* D;          // likewise: (n_heads) or (d_inner)
+  Rows<const T> q, k;  // (tokens, groups d_k)
+  Rows<const T> v;     // (tokens, d_inner)
+  const float* decay;  // (tokens, n_heads), or (tokens, n_heads d_k)
+  const float* dt;     // (tokens, n_heads) where decays are a head's
+  const float* D;      // likewise: (n_heads) or (d_inner)
   bool D_by_channel;
   const int64_t* cu;
   const int64_t* start_slots;
@@ -44,17 +45,20 @@ struct OuterScan {
   __device__ int64_t D_at(int64_t channel) const { return D_by_channel ? channel : channel / d_v; }
 };
 
+template <class T>
 struct OuterScanForward {
-  OuterScan in;
+  OuterScan<T> in;
   const float* start;  // the pool, (slots, d_inner, d_k), or null
   float* end;          // likewise
   float* checkpoints;  // or null
-  Rows<float> y;       // with D v where there is a D
+  Rows<T> y;           // with D v where there is a D
+  Rows<float> y_sum;   // (tokens, d_inner) over slices, where there are several; made by the call
 };
 
+template <class T>
 struct OuterScanBackward {
-  OuterScan in;
-  Rows<const float> dy;
+  OuterScan<T> in;
+  Rows<const T> dy;
   const float* checkpoints;
   const float* dend;  // (n_seqs, d_inner, d_k), or null
   float* dstart;      // likewise, or null
@@ -64,45 +68,67 @@ struct OuterScanBackward {
   float* dq;
   float* dk;
   float* ddecay;
-  Rows<float> dv;
+  Rows<T> dv;
+  Rows<float> dv_sum;  // as y_sum
 };
 
 // Whether decays are a head's, or each a state's; and whether some tap is active.
-void outer_scan_forward(Device& device, Op op, OuterScanForward args, bool by_head, bool tapped);
-void outer_scan_backward(Device& device, Op op, OuterScanBackward args, bool by_head, bool tapped);
-int64_t outer_scan_kept(const OuterScan& in);  // floats of `kept`
+template <class T>
+void outer_scan_forward(Device& device, Op op, OuterScanForward<T> args, bool by_head, bool tapped);
+template <class T>
+void outer_scan_backward(Device& device, Op op, OuterScanBackward<T> args, bool by_head,
+                         bool tapped);
+template <class T>
+int64_t outer_scan_kept(const OuterScan<T>& in);  // floats of `kept`
 
 // Calls run(threads) with each slice of the states in turn.
-template <class Run>
-void for_each_slice(OuterScan& in, Run&& run) {
+template <class T, class Run>
+void for_each_slice(OuterScan<T>& in, Run&& run) {
   for (in.first_state = 0; in.first_state < in.d_k; in.first_state += kSliceStates) {
     const int64_t states = std::min<int64_t>(kSliceStates, in.d_k - in.first_state);
     run(static_cast<int>(32 * divide_up(states, kScanStates)));
   }
 }
 
+// Rows (tokens, d_inner) in which slices add up, where there are several: the result's own where it
+// is float32, else `memory`.
+template <class T>
+Rows<float> sums_of_slices(Device& device, const OuterScan<T>& in, const Rows<T>& result,
+                           Tensor& memory) {
+  if constexpr (std::is_same_v<T, float>) {
+    return result;
+  } else {
+    if (in.d_k > kSliceStates) memory = device.empty(DType::f32, Shape{in.tokens, in.d_inner});
+    return Rows<float>(memory);
+  }
+}
+
 // The first `count` of a lane's numbers, zeros after them.
-__device__ inline void load_states(const float* from, int64_t count, float (&v)[kScanStates]) {
+template <class T>
+__device__ void load_states(const T* from, int64_t count, float (&v)[kScanStates]) {
+  constexpr int kOfLoad = sizeof(float4) / sizeof(T);
   if (count >= kScanStates && reinterpret_cast<uintptr_t>(from) % sizeof(float4) == 0) {
 #pragma unroll
-    for (int n = 0; n < kScanStates; n += 4) {
-      const float4 four = *reinterpret_cast<const float4*>(from + n);
-      v[n] = four.x, v[n + 1] = four.y, v[n + 2] = four.z, v[n + 3] = four.w;
+    for (int n = 0; n < kScanStates; n += kOfLoad) {
+      alignas(float4) T of_load[kOfLoad];
+      *reinterpret_cast<float4*>(of_load) = *reinterpret_cast<const float4*>(from + n);
+#pragma unroll
+      for (int i = 0; i < kOfLoad; ++i) v[n + i] = static_cast<float>(of_load[i]);
     }
   } else {
 #pragma unroll
-    for (int n = 0; n < kScanStates; ++n) v[n] = n < count ? from[n] : 0.0f;
+    for (int n = 0; n < kScanStates; ++n) v[n] = n < count ? static_cast<float>(from[n]) : 0.0f;
   }
 }
 
 // What a lane has: one channel, and kScanStates states from `state` on.
-template <bool kByHead, bool kTapped>
+template <class T, bool kByHead, bool kTapped>
 struct ScanLane {
   int64_t s, head, tile, channel, state, first, last;
   int warp, lane;
   bool active;  // a channel of the head
 
-  __device__ explicit ScanLane(const OuterScan& in) {
+  __device__ explicit ScanLane(const OuterScan<T>& in) {
     const int64_t blocks = in.n_heads * in.tiles(), block = blockIdx.x % blocks;
     s = blockIdx.x / blocks;
     head = block / in.tiles();
@@ -117,18 +143,18 @@ struct ScanLane {
     last = in.cu[s + 1];
   }
 
-  __device__ int64_t block(const OuterScan& in) const { return head * in.tiles() + tile; }
-  __device__ int64_t keys(const OuterScan& in) const {
+  __device__ int64_t block(const OuterScan<T>& in) const { return head * in.tiles() + tile; }
+  __device__ int64_t keys(const OuterScan<T>& in) const {
     return head / in.heads_of_group * in.d_k + state;
   }
 
   // Of (rows, d_inner, d_k).
-  __device__ void load(const OuterScan& in, const float* rows, int64_t row,
+  __device__ void load(const OuterScan<T>& in, const float* rows, int64_t row,
                        float (&h)[kScanStates]) const {
     load_states(rows + (row * in.d_inner + channel) * in.d_k + state, active ? in.d_k - state : 0,
                 h);
   }
-  __device__ void store(const OuterScan& in, float* rows, int64_t row,
+  __device__ void store(const OuterScan<T>& in, float* rows, int64_t row,
                         const float (&h)[kScanStates]) const {
     float* to = rows + (row * in.d_inner + channel) * in.d_k + state;
 #pragma unroll
@@ -137,15 +163,15 @@ struct ScanLane {
     }
   }
 
-  __device__ float value(const OuterScan& in, int64_t t) const {
-    return active ? in.v(t, channel) : 0.0f;
+  __device__ float value(const OuterScan<T>& in, int64_t t) const {
+    return active ? static_cast<float>(in.v(t, channel)) : 0.0f;
   }
-  __device__ void queries(const OuterScan& in, int64_t t, float (&q)[kScanStates]) const {
+  __device__ void queries(const OuterScan<T>& in, int64_t t, float (&q)[kScanStates]) const {
     load_states(in.q.row(t) + keys(in), in.d_k - state, q);
   }
 
   // What a token's states decay by, and its keys; edited where they are tapped.
-  __device__ void decays_and_keys(const OuterScan& in, int64_t t, float (&decay)[kScanStates],
+  __device__ void decays_and_keys(const OuterScan<T>& in, int64_t t, float (&decay)[kScanStates],
                                   float (&k)[kScanStates]) const {
     load_states(in.k.row(t) + keys(in), in.d_k - state, k);
     if constexpr (kByHead) {
@@ -162,8 +188,9 @@ struct ScanLane {
   }
 
   // h after token t.
-  __device__ void step(const OuterScan& in, int64_t t, float v, const float (&decay)[kScanStates],
-                       const float (&k)[kScanStates], float (&h)[kScanStates]) const {
+  __device__ void step(const OuterScan<T>& in, int64_t t, float v,
+                       const float (&decay)[kScanStates], const float (&k)[kScanStates],
+                       float (&h)[kScanStates]) const {
 #pragma unroll
     for (int n = 0; n < kScanStates; ++n) {
       h[n] = kTapped
@@ -172,7 +199,7 @@ struct ScanLane {
                  : fmaf(decay[n], h[n], v * k[n]);
     }
   }
-  __device__ void advance(const OuterScan& in, int64_t t, float (&h)[kScanStates]) const {
+  __device__ void advance(const OuterScan<T>& in, int64_t t, float (&h)[kScanStates]) const {
     float decay[kScanStates], k[kScanStates];
     decays_and_keys(in, t, decay, k);
     step(in, t, value(in, t), decay, k, h);
@@ -180,12 +207,12 @@ struct ScanLane {
 
   // A value of this channel and state n past its tap, and the gradient back.
   __device__ float passed(const TapView& tap, float v, int64_t t, int n,
-                          const OuterScan& in) const {
+                          const OuterScan<T>& in) const {
     bool changed = false;
     return active && state + n < in.d_k ? tap.through(v, t, channel, state + n, changed) : v;
   }
   __device__ float passed_back(const TapView& tap, float v, int64_t t, int n,
-                               const OuterScan& in) const {
+                               const OuterScan<T>& in) const {
     return active && state + n < in.d_k ? tap.back(v, t, channel, state + n) : v;
   }
 

@@ -28,13 +28,15 @@ __device__ float lane_sums(float (&v)[kScanStates]) {
   return sum;
 }
 
-template <bool kByHead, bool kTapped>
+template <class T, bool kByHead, bool kTapped>
 struct Walk {
-  const OuterScanBackward& a;
-  const OuterScan& in;
-  const ScanLane<kByHead, kTapped> lane;
+  const OuterScanBackward<T>& a;
+  const OuterScan<T>& in;
+  const ScanLane<T, kByHead, kTapped> lane;
   float (&of_warp)[kScanTokens][kMostScanWarps][kScanLanes];  // dv
   float dh[kScanStates] = {};
+
+  __device__ float dy(int64_t t) const { return static_cast<float>(a.dy(t, lane.channel)); }
 
   // Of the states before the i-th kScanTokens tokens of a chunk.
   __device__ float* kept(int64_t i) const {
@@ -81,11 +83,12 @@ struct Walk {
     for (int i = lane.warp; i < count; i += warps) {
       if (!lane.active) continue;
       const int64_t t = begin + i;
-      float dv = in.first_state > 0 ? a.dv(t, lane.channel)
-                 : kByHead          ? a.dy(t, lane.channel) * in.D[in.D_at(lane.channel)]
+      float dv = in.first_state > 0 ? a.dv_sum(t, lane.channel)
+                 : kByHead          ? dy(t) * in.D[in.D_at(lane.channel)]
                                     : 0.0f;
       for (int w = 0; w < warps; ++w) dv += of_warp[i][w][lane.lane];
-      a.dv(t, lane.channel) = dv;
+      if (in.is_last_slice()) a.dv(t, lane.channel) = static_cast<T>(dv);
+      else a.dv_sum(t, lane.channel) = dv;
     }
     __syncthreads();
   }
@@ -96,7 +99,7 @@ struct Walk {
     lane.decays_and_keys(in, t, decay, k);
     lane.queries(in, t, q);
     const float v = lane.value(in, t);
-    float dy = lane.active ? a.dy(t, lane.channel) : 0.0f, dv = 0;
+    float dy = lane.active ? this->dy(t) : 0.0f, dv = 0;
     // The first warp alone writes down the gradient, which all have.
     if (kTapped && lane.active) {
       TapView tap = in.y_tap;
@@ -140,12 +143,12 @@ struct Walk {
   }
 };
 
-template <bool kByHead, bool kTapped>
+template <class T, bool kByHead, bool kTapped>
 __global__ void __launch_bounds__(32 * kMostScanWarps)
-    backward_kernel(const __grid_constant__ OuterScanBackward a) {
+    backward_kernel(const __grid_constant__ OuterScanBackward<T> a) {
   __shared__ float of_warp[kScanTokens][kMostScanWarps][kScanLanes];
-  const OuterScan& in = a.in;
-  Walk<kByHead, kTapped> walk = {a, in, ScanLane<kByHead, kTapped>(in), of_warp};
+  const OuterScan<T>& in = a.in;
+  Walk<T, kByHead, kTapped> walk = {a, in, ScanLane<T, kByHead, kTapped>(in), of_warp};
   const auto& lane = walk.lane;
   if (a.dend != nullptr) lane.load(in, a.dend, lane.s, walk.dh);
   const int64_t len = lane.last - lane.first;
@@ -159,20 +162,30 @@ __global__ void __launch_bounds__(32 * kMostScanWarps)
 
 }  // namespace
 
-int64_t outer_scan_kept(const OuterScan& in) {
+template <class T>
+int64_t outer_scan_kept(const OuterScan<T>& in) {
   const int64_t states = std::min<int64_t>(kSliceStates, in.warps() * kScanStates);
   return in.n_seqs * in.n_heads * in.tiles() * divide_up(in.chunk, kScanTokens) * states *
          kScanLanes;
 }
 
-void outer_scan_backward(Device& device, Op op, OuterScanBackward args, bool by_head, bool tapped) {
-  const auto kernel = by_head  ? tapped ? backward_kernel<true, true> : backward_kernel<true, false>
-                       : tapped ? backward_kernel<false, true>
-                               : backward_kernel<false, false>;
+template <class T>
+void outer_scan_backward(Device& device, Op op, OuterScanBackward<T> args, bool by_head,
+                         bool tapped) {
+  const auto kernel =
+      by_head ? (tapped ? backward_kernel<T, true, true> : backward_kernel<T, true, false>)
+              : (tapped ? backward_kernel<T, false, true> : backward_kernel<T, false, false>);
+  Tensor memory;
+  args.dv_sum = sums_of_slices(device, args.in, args.dv, memory);
   for_each_slice(args.in, [&](int threads) {
     launch(device, name_of(op), kernel, grid_of(args.in.n_seqs * args.in.n_heads * args.in.tiles()),
            threads, 0, args);
   });
 }
+
+template int64_t outer_scan_kept(const OuterScan<float>&);
+template int64_t outer_scan_kept(const OuterScan<bf16>&);
+template void outer_scan_backward(Device&, Op, OuterScanBackward<float>, bool, bool);
+template void outer_scan_backward(Device&, Op, OuterScanBackward<bf16>, bool, bool);
 
 }  // namespace elapse::cuda

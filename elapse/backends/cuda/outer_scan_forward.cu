@@ -4,12 +4,12 @@
 namespace elapse::cuda {
 namespace {
 
-template <bool kByHead, bool kTapped>
+template <class T, bool kByHead, bool kTapped>
 __global__ void __launch_bounds__(32 * kMostScanWarps)
-    forward_kernel(const __grid_constant__ OuterScanForward a) {
+    forward_kernel(const __grid_constant__ OuterScanForward<T> a) {
   __shared__ float of_warp[kScanTokens][kMostScanWarps][kScanLanes];
-  const OuterScan& in = a.in;
-  const ScanLane<kByHead, kTapped> lane(in);
+  const OuterScan<T>& in = a.in;
+  const ScanLane<T, kByHead, kTapped> lane(in);
   float h[kScanStates] = {};
   const int64_t from = in.start_slots[lane.s], to = in.end_slots[lane.s];
   if (from >= 0) lane.load(in, a.start, from, h);
@@ -39,13 +39,15 @@ __global__ void __launch_bounds__(32 * kMostScanWarps)
       const int64_t t = begin + i;
       float y = 0;
       for (int w = 0; w < warps; ++w) y += of_warp[i][w][lane.lane];
-      if (in.first_state > 0) y += a.y(t, lane.channel);
-      if (in.is_last_slice()) {
-        bool changed = false;
-        if (kTapped) y = in.y_tap.through(y, t, lane.channel, 0, changed);
-        if (kByHead) y = y + in.D[in.D_at(lane.channel)] * in.v(t, lane.channel);
+      if (in.first_state > 0) y += a.y_sum(t, lane.channel);
+      if (!in.is_last_slice()) {
+        a.y_sum(t, lane.channel) = y;
+        continue;
       }
-      a.y(t, lane.channel) = y;
+      bool changed = false;
+      if (kTapped) y = in.y_tap.through(y, t, lane.channel, 0, changed);
+      if (kByHead) y = y + in.D[in.D_at(lane.channel)] * lane.value(in, t);
+      a.y(t, lane.channel) = static_cast<T>(y);
     }
     __syncthreads();
   }
@@ -54,14 +56,21 @@ __global__ void __launch_bounds__(32 * kMostScanWarps)
 
 }  // namespace
 
-void outer_scan_forward(Device& device, Op op, OuterScanForward args, bool by_head, bool tapped) {
-  const auto kernel = by_head  ? tapped ? forward_kernel<true, true> : forward_kernel<true, false>
-                       : tapped ? forward_kernel<false, true>
-                               : forward_kernel<false, false>;
+template <class T>
+void outer_scan_forward(Device& device, Op op, OuterScanForward<T> args, bool by_head,
+                        bool tapped) {
+  const auto kernel =
+      by_head ? (tapped ? forward_kernel<T, true, true> : forward_kernel<T, true, false>)
+              : (tapped ? forward_kernel<T, false, true> : forward_kernel<T, false, false>);
+  Tensor memory;
+  args.y_sum = sums_of_slices(device, args.in, args.y, memory);
   for_each_slice(args.in, [&](int threads) {
     launch(device, name_of(op), kernel, grid_of(args.in.n_seqs * args.in.n_heads * args.in.tiles()),
            threads, 0, args);
   });
 }
+
+template void outer_scan_forward(Device&, Op, OuterScanForward<float>, bool, bool);
+template void outer_scan_forward(Device&, Op, OuterScanForward<bf16>, bool, bool);
 
 }  // namespace elapse::cuda

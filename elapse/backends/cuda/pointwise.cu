@@ -75,6 +75,13 @@ T* data_of(const Tensor& t) {
   return static_cast<T*>(t.raw());
 }
 
+// Calls run(null pointer of the type) that the tensor's numbers have, float or bf16.
+template <class Run>
+void in_dtype_of(const Tensor& t, Run&& run) {
+  if (t.dtype() == DType::bf16) run(static_cast<bf16*>(nullptr));
+  else run(static_cast<float*>(nullptr));
+}
+
 template <class T>
 void fill(Device& device, const Fill& a) {
   for_each_place<1>(device, a.kOp, a.out.shape(), {&a.out},
@@ -185,22 +192,25 @@ __device__ float slope_of(Unary function, float x) {
   }
 }
 
+template <class T>
 struct UnaryValue {
   Unary function;
-  const float* x;
-  float* y;
+  const T* x;
+  T* y;
   __device__ void operator()(const int64_t (&at)[2]) const {
-    y[at[1]] = value_of(function, x[at[0]]);
+    y[at[1]] = static_cast<T>(value_of(function, static_cast<float>(x[at[0]])));
   }
 };
 
+template <class T>
 struct UnaryGradient {
   Unary function;
-  const float* x;
-  const float* dy;
-  float* dx;
+  const T* x;
+  const T* dy;
+  T* dx;
   __device__ void operator()(const int64_t (&at)[3]) const {
-    dx[at[2]] = dy[at[1]] * slope_of(function, x[at[0]]);
+    const float slope = slope_of(function, static_cast<float>(x[at[0]]));
+    dx[at[2]] = static_cast<T>(static_cast<float>(dy[at[1]]) * slope);
   }
 };
 
@@ -242,38 +252,43 @@ __global__ void flat_binary_kernel(BinaryValue<T> args, int64_t pairs) {
   }
 }
 
+template <class T>
 struct SwigluValue {
-  const float* a;
-  const float* b;
-  float* y;
-  __device__ void operator()(const int64_t (&at)[3]) const { y[at[2]] = silu(a[at[0]]) * b[at[1]]; }
+  const T* a;
+  const T* b;
+  T* y;
+  __device__ void operator()(const int64_t (&at)[3]) const {
+    y[at[2]] = static_cast<T>(silu(static_cast<float>(a[at[0]])) * static_cast<float>(b[at[1]]));
+  }
 };
 
+template <class T>
 struct SwigluGradient {
-  const float* a;
-  const float* b;
-  const float* dy;
-  float* da;
-  float* db;
+  const T* a;
+  const T* b;
+  const T* dy;
+  T* da;
+  T* db;
   __device__ void operator()(const int64_t (&at)[5]) const {
-    const float x = a[at[0]], g = dy[at[2]];
-    da[at[3]] = g * b[at[1]] * silu_slope(x);
-    db[at[4]] = g * silu(x);
+    const float x = static_cast<float>(a[at[0]]), g = static_cast<float>(dy[at[2]]);
+    da[at[3]] = static_cast<T>(g * static_cast<float>(b[at[1]]) * silu_slope(x));
+    db[at[4]] = static_cast<T>(g * silu(x));
   }
 };
 
 // A block an element of the sum: `kept` are out's places, `summed` those that fall onto one.
-__global__ void sum_kernel(Places<2> kept, Places<1> summed, const float* x, float* out) {
+template <class T>
+__global__ void sum_kernel(Places<2> kept, Places<1> summed, const T* x, T* out) {
   for (int64_t i = blockIdx.x; i < kept.count; i += gridDim.x) {
     int64_t at[2], within[1];
     kept.at(i, at);
     double sum = 0;
     for (int64_t k = threadIdx.x; k < summed.count; k += blockDim.x) {
       summed.at(k, within);
-      sum += x[at[0] + within[0]];
+      sum += static_cast<float>(x[at[0] + within[0]]);
     }
     sum = block_sum(sum);
-    if (threadIdx.x == 0) out[at[1]] = static_cast<float>(sum);
+    if (threadIdx.x == 0) out[at[1]] = static_cast<T>(static_cast<float>(sum));
   }
 }
 
@@ -294,14 +309,18 @@ void add_fill_and_copy(KernelTable& table, DType compute) {
 }
 
 void unary_forward(Device& device, const UnaryForward& a) {
-  for_each_place<2>(device, a.kOp, a.x.shape(), {&a.x, &a.y},
-                    UnaryValue{a.function, a.x.data<float>(), a.y.data<float>()});
+  in_dtype_of(a.x, [&]<class T>(T*) {
+    for_each_place<2>(device, a.kOp, a.x.shape(), {&a.x, &a.y},
+                      UnaryValue<T>{a.function, data_of<T>(a.x), data_of<T>(a.y)});
+  });
 }
 
 void unary_backward(Device& device, const UnaryBackward& a) {
-  for_each_place<3>(
-      device, a.kOp, a.x.shape(), {&a.x, &a.dy, &a.dx},
-      UnaryGradient{a.function, a.x.data<float>(), a.dy.data<float>(), a.dx.data<float>()});
+  in_dtype_of(a.x, [&]<class T>(T*) {
+    for_each_place<3>(
+        device, a.kOp, a.x.shape(), {&a.x, &a.dy, &a.dx},
+        UnaryGradient<T>{a.function, data_of<T>(a.x), data_of<T>(a.dy), data_of<T>(a.dx)});
+  });
 }
 
 template <class T>
@@ -321,14 +340,18 @@ template void binary<float>(Device&, const Binary&);
 template void binary<bf16>(Device&, const Binary&);
 
 void swiglu_forward(Device& device, const SwigluForward& a) {
-  for_each_place<3>(device, a.kOp, a.a.shape(), {&a.a, &a.b, &a.y},
-                    SwigluValue{a.a.data<float>(), a.b.data<float>(), a.y.data<float>()});
+  in_dtype_of(a.a, [&]<class T>(T*) {
+    for_each_place<3>(device, a.kOp, a.a.shape(), {&a.a, &a.b, &a.y},
+                      SwigluValue<T>{data_of<T>(a.a), data_of<T>(a.b), data_of<T>(a.y)});
+  });
 }
 
 void swiglu_backward(Device& device, const SwigluBackward& a) {
-  for_each_place<5>(device, a.kOp, a.a.shape(), {&a.a, &a.b, &a.dy, &a.da, &a.db},
-                    SwigluGradient{a.a.data<float>(), a.b.data<float>(), a.dy.data<float>(),
-                                   a.da.data<float>(), a.db.data<float>()});
+  in_dtype_of(a.a, [&]<class T>(T*) {
+    for_each_place<5>(device, a.kOp, a.a.shape(), {&a.a, &a.b, &a.dy, &a.da, &a.db},
+                      SwigluGradient<T>{data_of<T>(a.a), data_of<T>(a.b), data_of<T>(a.dy),
+                                        data_of<T>(a.da), data_of<T>(a.db)});
+  });
 }
 
 void sum_to(Device& device, const SumTo& a) {
@@ -338,9 +361,11 @@ void sum_to(Device& device, const SumTo& a) {
   }
   const Places<2> out(a.out.shape(), {&a.x, &a.out});
   const Places<1> within(summed, {&a.x});
-  launch(device, name_of(a.kOp), sum_kernel, grid_of(std::min<int64_t>(out.count, 1 << 20)),
-         within.count <= 32 ? 32 : kThreads, 0, out, within, a.x.data<float>(),
-         a.out.data<float>());
+  in_dtype_of(a.x, [&]<class T>(T*) {
+    launch(device, name_of(a.kOp), sum_kernel<T>, grid_of(std::min<int64_t>(out.count, 1 << 20)),
+           within.count <= 32 ? 32 : kThreads, 0, out, within, data_of<const T>(a.x),
+           data_of<T>(a.out));
+  });
 }
 
 }  // namespace elapse::cuda

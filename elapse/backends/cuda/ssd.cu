@@ -13,8 +13,9 @@ namespace {
 constexpr int kThreads = 128;
 constexpr int64_t kTokensOfPart = 64;
 
+template <class T>
 struct Steps {
-  Rows<const float> dt_raw;
+  Rows<const T> dt_raw;
   const float* dt_bias;
   const float* A;
   float dt_min, dt_max;
@@ -25,12 +26,14 @@ struct Steps {
   float* decay;
 };
 
-__global__ void steps_kernel(const __grid_constant__ Steps a) {
+template <class T>
+__global__ void steps_kernel(const __grid_constant__ Steps<T> a) {
   const int64_t i = blockIdx.x * int64_t{kThreads} + threadIdx.x;
   if (i >= a.tokens * a.n_heads) return;
   const int64_t t = i / a.n_heads, k = i % a.n_heads;
   bool changed = false;
-  const float pre = a.dt_pre_tap.through(a.dt_raw(t, k) + a.dt_bias[k], t, k, 0, changed);
+  const float pre =
+      a.dt_pre_tap.through(static_cast<float>(a.dt_raw(t, k)) + a.dt_bias[k], t, k, 0, changed);
   const float within = fminf(fmaxf(softplus(pre), a.dt_min), a.dt_max);
   const float dt = a.dt_tap.through(within, t, k, 0, changed);
   a.dt_pre[i] = pre;
@@ -39,22 +42,24 @@ __global__ void steps_kernel(const __grid_constant__ Steps a) {
 }
 
 // The steps of a call, made on the device, and its scan.
+template <class T>
 struct Made {
   Tensor memory;
-  Steps steps;
-  OuterScan scan;
+  Steps<T> steps;
+  OuterScan<T> scan;
 };
 
-Made make(Device& device, const SsdInputs& in, const SsdTaps& taps, TapViews& views) {
+template <class T>
+Made<T> make(Device& device, const SsdInputs& in, const SsdTaps& taps, TapViews& views) {
   const int64_t tokens = in.seqs.tokens, n_heads = in.n_heads(), d_inner = in.d_inner(),
                 d_state = in.d_state();
   const auto view = [&](SsdPoint p, int64_t channels, int64_t states = 1) {
     return views.view(tap(taps, p), channels, states);
   };
-  Made made;
-  made.memory = device.empty(DType::f32, {3, tokens * n_heads});
-  float* memory = made.memory.data<float>();
-  made.steps = {.dt_raw = Rows<const float>(in.dt_raw),
+  Made<T> made;
+  made.memory = device.empty(DType::f32, Shape{3, tokens * n_heads});
+  auto* memory = static_cast<float*>(made.memory.raw());
+  made.steps = {.dt_raw = Rows<const T>(in.dt_raw),
                 .dt_bias = in.dt_bias.data<float>(),
                 .A = in.A.data<float>(),
                 .dt_min = static_cast<float>(in.dt_min),
@@ -67,9 +72,9 @@ Made make(Device& device, const SsdInputs& in, const SsdTaps& taps, TapViews& vi
                 .dt_pre = memory,
                 .dt = memory + tokens * n_heads,
                 .decay = memory + 2 * tokens * n_heads};
-  made.scan = {.q = Rows<const float>(in.C),
-               .k = Rows<const float>(in.B),
-               .v = Rows<const float>(in.x),
+  made.scan = {.q = Rows<const T>(in.C),
+               .k = Rows<const T>(in.B),
+               .v = Rows<const T>(in.x),
                .decay = made.steps.decay,
                .dt = made.steps.dt,
                .D = in.D.data<float>(),
@@ -90,20 +95,22 @@ Made make(Device& device, const SsdInputs& in, const SsdTaps& taps, TapViews& vi
                .h_tap = view(SsdPoint::h, d_inner, d_state),
                .readout_tap = view(SsdPoint::readout_h, d_inner, d_state),
                .y_tap = view(SsdPoint::y, d_inner)};
-  launch(device, "ssd steps", steps_kernel, grid_of(divide_up(tokens * n_heads, kThreads)),
+  launch(device, "ssd steps", steps_kernel<T>, grid_of(divide_up(tokens * n_heads, kThreads)),
          kThreads, 0, made.steps);
   return made;
 }
 
+template <class T>
 struct Gather {
-  OuterScanBackward scan;
-  Steps steps;
-  Rows<float> ddt_raw, dB, dC;
-  float* dA;  // (tokens, n_heads)
+  OuterScanBackward<T> scan;
+  Steps<T> steps;
+  Rows<T> ddt_raw, dB, dC;
+  float* dA;       // (tokens, n_heads)
+  float* ddt_pre;  // likewise: ddt_raw before it is rounded
 
   // The gradient of dt B, of one head, before its tap.
   __device__ float dB_bar(int64_t t, int64_t head, int64_t n) const {
-    const OuterScan& in = scan.in;
+    const OuterScan<T>& in = scan.in;
     float sum = 0;
     for (int64_t tile = 0; tile < in.tiles(); ++tile) {
       sum += scan.dk[((head * in.tiles() + tile) * in.tokens + t) * in.d_k + n];
@@ -113,8 +120,9 @@ struct Gather {
 };
 
 // A thread a token, group and state.
-__global__ void groups_kernel(const __grid_constant__ Gather a) {
-  const OuterScan& in = a.scan.in;
+template <class T>
+__global__ void groups_kernel(const __grid_constant__ Gather<T> a) {
+  const OuterScan<T>& in = a.scan.in;
   const int64_t t = blockIdx.x, column = blockIdx.y * int64_t{kThreads} + threadIdx.x;
   if (column >= in.n_heads / in.heads_of_group * in.d_k) return;
   const int64_t group = column / in.d_k, n = column % in.d_k;
@@ -128,22 +136,23 @@ __global__ void groups_kernel(const __grid_constant__ Gather a) {
       dC += a.scan.dq[((head * in.tiles() + tile) * in.tokens + t) * in.d_k + n];
     }
   }
-  a.dB(t, column) = dB;
-  a.dC(t, column) = dC;
+  a.dB(t, column) = static_cast<T>(dB);
+  a.dC(t, column) = static_cast<T>(dC);
 }
 
 // A warp a token and head: what reaches dt.
-__global__ void heads_kernel(const __grid_constant__ Gather a) {
-  const OuterScan& in = a.scan.in;
+template <class T>
+__global__ void heads_kernel(const __grid_constant__ Gather<T> a) {
+  const OuterScan<T>& in = a.scan.in;
   const int64_t i = (blockIdx.x * int64_t{kThreads} + threadIdx.x) / 32;
   if (i >= in.tokens * in.n_heads) return;
   const int64_t t = i / in.n_heads, head = i % in.n_heads;
   const int lane = static_cast<int>(threadIdx.x) % 32;
-  const float* B = in.k.row(t) + head / in.heads_of_group * in.d_k;
+  const T* B = in.k.row(t) + head / in.heads_of_group * in.d_k;
   const int64_t warps = in.warps();
   double ddt = 0, ddecay = 0;
   for (int64_t n = lane; n < in.d_k; n += 32) {
-    ddt += double(in.B_bar_tap.back(a.dB_bar(t, head, n), t, head, n)) * B[n];
+    ddt += double(in.B_bar_tap.back(a.dB_bar(t, head, n), t, head, n)) * static_cast<float>(B[n]);
   }
   for (int64_t j = lane; j < in.tiles() * warps; j += 32) {
     const int64_t block = head * in.tiles() + j / warps;
@@ -161,12 +170,15 @@ __global__ void heads_kernel(const __grid_constant__ Gather a) {
   const float limited = softplus(pre);
   const bool in_limits = limited >= a.steps.dt_min && limited <= a.steps.dt_max;
   const float dwithin = a.steps.dt_tap.back(static_cast<float>(ddt + dexponent * A), t, head, 0);
-  a.ddt_raw(t, head) =
+  const float ddt_pre =
       a.steps.dt_pre_tap.back(in_limits ? dwithin * softplus_slope(pre) : 0.0f, t, head, 0);
+  a.ddt_pre[i] = ddt_pre;
+  a.ddt_raw(t, head) = static_cast<T>(ddt_pre);
 }
 
 // Sums of dout x over kTokensOfPart tokens and the channels that share a D.
-__global__ void skip_parts_kernel(Rows<const float> dout, Rows<const float> x, int64_t tokens,
+template <class T>
+__global__ void skip_parts_kernel(Rows<const T> dout, Rows<const T> x, int64_t tokens,
                                   int64_t count, int64_t channels, float* partial) {
   const int64_t i = blockIdx.y * int64_t{kThreads} + threadIdx.x;
   if (i >= count) return;
@@ -174,78 +186,90 @@ __global__ void skip_parts_kernel(Rows<const float> dout, Rows<const float> x, i
   const int64_t end = begin + kTokensOfPart < tokens ? begin + kTokensOfPart : tokens;
   float sum = 0;
   for (int64_t t = begin; t < end; ++t) {
-    for (int64_t c = i * channels; c < (i + 1) * channels; ++c) sum += dout(t, c) * x(t, c);
+    for (int64_t c = i * channels; c < (i + 1) * channels; ++c) {
+      sum += static_cast<float>(dout(t, c)) * static_cast<float>(x(t, c));
+    }
   }
   partial[blockIdx.x * count + i] = sum;
 }
 
+template <class T>
 void add_skip_gradient(Device& device, const SsdBackward& a) {
   const int64_t count = a.dD.numel(), parts = divide_up(a.in.seqs.tokens, kTokensOfPart);
-  const Tensor partial = device.empty(DType::f32, {parts, count});
-  launch(device, name_of(a.kOp), skip_parts_kernel, grid_of(parts, divide_up(count, kThreads)),
-         kThreads, 0, Rows<const float>(a.dout), Rows<const float>(a.in.x), a.in.seqs.tokens, count,
+  const Tensor partial = device.empty(DType::f32, Shape{parts, count});
+  launch(device, name_of(a.kOp), skip_parts_kernel<T>, grid_of(parts, divide_up(count, kThreads)),
+         kThreads, 0, Rows<const T>(a.dout), Rows<const T>(a.in.x), a.in.seqs.tokens, count,
          a.in.d_inner() / count, partial.data<float>());
   add_parts(device, partial.data<float>(), parts, count, a.dD.data<float>());
 }
 
-}  // namespace
-
-void ssd_forward(Device& device, const SsdForward& a) {
+template <class T>
+void forward(Device& device, const SsdForward& a) {
   TapViews views(device);
-  const Made made = make(device, a.in, a.taps, views);
+  const Made made = make<T>(device, a.in, a.taps, views);
   float* pool = a.pool ? a.pool.data<float>() : nullptr;
   const bool tapped =
       recurrence_is_active_forward(a.taps) || tap(a.taps, SsdPoint::y).is_active_forward();
-  const OuterScanForward args = {
+  const OuterScanForward<T> args = {
       .in = made.scan,
       .start = pool,
       .end = pool,
       .checkpoints = a.checkpoints ? a.checkpoints.data<float>() : nullptr,
-      .y = Rows<float>(a.out)};
+      .y = Rows<T>(a.out)};
   outer_scan_forward(device, a.kOp, args, true, tapped);
 }
 
-void ssd_backward(Device& device, const SsdBackward& a) {
+template <class T>
+void backward(Device& device, const SsdBackward& a) {
   TapViews views(device);
-  const Made made = make(device, a.in, a.taps, views);
-  const OuterScan& in = made.scan;
+  const Made made = make<T>(device, a.in, a.taps, views);
+  const OuterScan<T>& in = made.scan;
   const int64_t blocks = in.n_heads * in.tiles();
-  const Tensor sums = device.empty(DType::f32, {2, blocks * in.tokens * in.d_k});
-  const Tensor ddecay = device.empty(DType::f32, {blocks * in.tokens * in.warps()});
-  const Tensor kept = device.empty(DType::f32, {outer_scan_kept(in)});
-  const Tensor dA = device.empty(DType::f32, {in.tokens, in.n_heads});
+  const Tensor sums = device.empty(DType::f32, Shape{2, blocks * in.tokens * in.d_k});
+  const Tensor ddecay = device.empty(DType::f32, Shape{blocks * in.tokens * in.warps()});
+  const Tensor kept = device.empty(DType::f32, Shape{outer_scan_kept(in)});
+  const Tensor dA = device.empty(DType::f32, Shape{in.tokens, in.n_heads});
+  const Tensor ddt_pre = device.empty(DType::f32, dA.shape());
   Tensor dend, dstart;
   if (a.dpool) {
     dend = take_end_gradients(device, a.dpool, a.in.seqs);
     dstart = device.empty(DType::f32, dend.shape());
   }
-  const OuterScanBackward scan = {.in = in,
-                                  .dy = Rows<const float>(a.dout),
-                                  .checkpoints = a.checkpoints.data<float>(),
-                                  .dend = dend ? dend.data<float>() : nullptr,
-                                  .dstart = dstart ? dstart.data<float>() : nullptr,
-                                  .kept = kept.data<float>(),
-                                  .dq = sums.data<float>(),
-                                  .dk = sums.data<float>() + sums.dim(1),
-                                  .ddecay = ddecay.data<float>(),
-                                  .dv = Rows<float>(a.dx)};
+  const OuterScanBackward<T> scan = {.in = in,
+                                     .dy = Rows<const T>(a.dout),
+                                     .checkpoints = a.checkpoints.data<float>(),
+                                     .dend = dend ? dend.data<float>() : nullptr,
+                                     .dstart = dstart ? dstart.data<float>() : nullptr,
+                                     .kept = kept.data<float>(),
+                                     .dq = sums.data<float>(),
+                                     .dk = sums.data<float>() + sums.dim(1),
+                                     .ddecay = ddecay.data<float>(),
+                                     .dv = Rows<T>(a.dx)};
   const bool tapped =
       recurrence_is_active_backward(a.taps) || tap(a.taps, SsdPoint::y).is_active_backward();
   outer_scan_backward(device, a.kOp, scan, true, tapped);
-  const Gather gather = {scan,
-                         made.steps,
-                         Rows<float>(a.ddt_raw),
-                         Rows<float>(a.dB),
-                         Rows<float>(a.dC),
-                         dA.data<float>()};
-  launch(device, name_of(a.kOp), groups_kernel,
+  const Gather<T> gather = {scan,          made.steps,       Rows<T>(a.ddt_raw),   Rows<T>(a.dB),
+                            Rows<T>(a.dC), dA.data<float>(), ddt_pre.data<float>()};
+  launch(device, name_of(a.kOp), groups_kernel<T>,
          grid_of(in.tokens, divide_up(a.in.n_groups * in.d_k, kThreads)), kThreads, 0, gather);
-  launch(device, name_of(a.kOp), heads_kernel,
+  launch(device, name_of(a.kOp), heads_kernel<T>,
          grid_of(divide_up(in.tokens * in.n_heads * 32, kThreads)), kThreads, 0, gather);
   add_column_sums(device, dA, a.dA.data<float>());
-  add_column_sums(device, a.ddt_raw, a.ddt_bias.data<float>());
-  add_skip_gradient(device, a);
+  add_column_sums(device, ddt_pre, a.ddt_bias.data<float>());
+  add_skip_gradient<T>(device, a);
   if (a.dpool) give_start_gradients(device, dstart, a.in.seqs, a.dpool);
+}
+
+}  // namespace
+
+void ssd_forward(Device& device, const SsdForward& a) {
+  if (a.in.x.dtype() == DType::bf16) forward<bf16>(device, a);
+  else forward<float>(device, a);
+}
+
+void ssd_backward(Device& device, const SsdBackward& a) {
+  if (a.in.x.dtype() == DType::bf16) backward<bf16>(device, a);
+  else backward<float>(device, a);
 }
 
 }  // namespace elapse::cuda
