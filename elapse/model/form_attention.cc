@@ -9,7 +9,6 @@
 #include "elapse/mixers/attention.h"
 #include "elapse/model/config_fields.h"
 #include "elapse/model/mixer_forms.h"
-#include "elapse/ops/attention.h"
 
 namespace elapse {
 namespace {
@@ -101,7 +100,11 @@ int64_t state_size(const ModelConfig&, int64_t) { return 0; }
 // A score and its value's share, of every channel and token seen: of these the mean over the
 // sequence.
 double mixing_operations(const ModelConfig& c, const StepShape& step) {
-  const int64_t pairs = attention_pairs({c.window, c.dilation}, 0, step.length);
+  int64_t pairs = 0;
+  for (int64_t t = 0; t < step.length; ++t) {
+    const int64_t within = c.window == 0 ? t + 1 : std::min(t + 1, c.window);
+    pairs += (within + c.dilation - 1) / c.dilation;
+  }
   return 4 * static_cast<double>(c.d_inner * pairs) / static_cast<double>(step.length);
 }
 
