@@ -66,7 +66,8 @@ constexpr int64_t kLongestTest = int64_t{1} << 14, kLongestTrained = 4096;
 // on sequences that it sees the whole of.
 InductionSettings suited(InductionSettings settings, const ModelConfig& model) {
   if (has_reach(model.mixer)) {
-    const int64_t reach = reach_of(model);
+    // Hyena's as long as its filter is, what one layer sees.
+    const int64_t reach = model.mixer == MixerKind::hyena ? model.l_max : reach_of(model);
     settings.train.length = std::min(settings.train.length, reach);
     for (Phase& phase : settings.train.curriculum) phase.length = std::min(phase.length, reach);
   }

@@ -46,7 +46,9 @@ ModelConfig with_heads(MixerKind mixer, int64_t d_model, int64_t n_layers, int64
 bool has_reach(MixerKind mixer) { return mixer == MixerKind::hyena || mixer == MixerKind::wavenet; }
 
 int64_t reach_of(const ModelConfig& model) {
-  if (model.mixer == MixerKind::hyena) return model.l_max;
+  if (model.mixer == MixerKind::hyena) {  // its long filter, of what its short one gives
+    return 1 + model.n_layers * (model.l_max - 1 + model.d_conv - 1);
+  }
   int64_t reach = 1;
   for (int64_t layer = 0; layer < model.n_layers; ++layer) {
     reach += (model.d_conv - 1) * model.dilation_of(layer);
