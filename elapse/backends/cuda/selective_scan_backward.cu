@@ -11,6 +11,8 @@
 // has once. On 132 multiprocessors at 1.755 GHz that is 0.37 ms for (8, 2048, 1536) at 16 states;
 // memory, in float32 with 32 bytes a (token, channel), 0.27 ms at 3 TB/s. docs/cuda.md has what was
 // measured.
+#include <algorithm>
+
 #include "elapse/backends/cuda/kernels.h"
 #include "elapse/backends/cuda/matrix_parts.h"
 #include "elapse/backends/cuda/selective_scan_backward.cuh"
@@ -508,7 +510,10 @@ void selective_scan_backward(Device& device, const ScanBackward& args) {
   TapViews views(device);
   const bool active = any_active_backward(args.taps);
   const Taps taps = view_taps(views, args.taps, d_inner, d_state);
-  const int64_t chunk = chunk_for(args.in, 1);
+  // One block a multiprocessor, but for long chunks: those that end early make room for others.
+  constexpr int64_t kLongChunk = 2048;
+  const int64_t chunk =
+      std::min(chunk_for(args.in, 1), std::max(chunk_for(args.in, 3), kLongChunk));
   const Factors factors(device, args.in);
   Tensor dstart;
   if (args.dpool) dstart = device.empty(DType::f32, {n_seqs, d_inner, d_state});

@@ -149,7 +149,29 @@ __global__ void __launch_bounds__(kThreads) tails_kernel(const __grid_constant__
   store_states(a.decay + state_row(a.in, chunk.row, at.e), at, a.in.d_state, a.in.vectors, decay);
 }
 
-// A thread a state: a sequence's chunks in their order, tails giving place to carries.
+// One state's tails, `step` apart in chunks' order, give place to carries. Loads of some chunks go
+// together: the sum itself is a chain.
+__device__ void hand_on(float* carries, const float* decays, int64_t step, int64_t chunks,
+                        float carry) {
+  constexpr int kAtOnce = 8;
+  for (int64_t c = 0; c < chunks; c += kAtOnce) {
+    float tail[kAtOnce] = {}, decay[kAtOnce] = {};
+#pragma unroll
+    for (int k = 0; k < kAtOnce; ++k) {
+      if (c + k + 1 >= chunks) break;
+      tail[k] = carries[(c + k) * step];
+      decay[k] = decays[(c + k) * step];
+    }
+#pragma unroll
+    for (int k = 0; k < kAtOnce; ++k) {
+      if (c + k >= chunks) break;
+      carries[(c + k) * step] = carry;
+      carry = fmaf(decay[k], carry, tail[k]);
+    }
+  }
+}
+
+// A thread a state: a sequence's chunks in their order.
 template <class T>
 __global__ void carry_forward_kernel(Inputs<T> a, const float* pool, const float* decays,
                                      float* carries) {
@@ -158,12 +180,8 @@ __global__ void carry_forward_kernel(Inputs<T> a, const float* pool, const float
   if (i >= width) return;
   const int64_t slot = a.start_slots[s], len = a.cu[s + 1] - a.cu[s];
   float carry = slot < 0 ? 0.0f : pool[slot * width + i];
-  const int64_t row = first_row(a, s), chunks = len > 0 ? (len - 1) / a.chunk + 1 : 1;
-  for (int64_t c = row; c < row + chunks; ++c) {
-    const float tail = c + 1 < row + chunks ? carries[c * width + i] : 0.0f;
-    carries[c * width + i] = carry;
-    if (c + 1 < row + chunks) carry = fmaf(decays[c * width + i], carry, tail);
-  }
+  const int64_t first = first_row(a, s) * width + i, chunks = len > 0 ? (len - 1) / a.chunk + 1 : 1;
+  hand_on(carries + first, decays + first, width, chunks, carry);
 }
 
 template <class T>
@@ -179,13 +197,10 @@ __global__ void carry_backward_kernel(Inputs<T> a, float* dpool, const float* de
     dpool[slot * width + i] = 0;
   }
   if (len == 0 && dstart != nullptr) dstart[s * width + i] = carry;
-  const int64_t row = first_row(a, s), chunks = len > 0 ? (len - 1) / a.chunk + 1 : 0;
-  for (int64_t c = row + chunks - 1; c >= row; --c) {
-    const bool more = c > row && !edited;
-    const float tail = more ? carries[c * width + i] : 0.0f;
-    carries[c * width + i] = carry;
-    if (more) carry = fmaf(decays[c * width + i], carry, tail);
-  }
+  const int64_t chunks = len > 0 ? (len - 1) / a.chunk + 1 : 0;
+  const int64_t last = (first_row(a, s) + chunks - 1) * width + i;
+  if (!edited) return hand_on(carries + last, decays + last, -width, chunks, carry);
+  for (int64_t c = 0; c < chunks; ++c) carries[last - c * width] = carry;
 }
 
 __global__ void give_starts_kernel(const int64_t* start_slots, int64_t n_seqs, int64_t width,
