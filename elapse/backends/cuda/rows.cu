@@ -60,12 +60,18 @@ void sort(Device& device, const Places& places, int64_t count, int64_t rows) {
   run(memory.raw(), bytes);
 }
 
-// Where the places of the row end that the place `first` names.
+// Where the places of the row end that the place `first` names: most have few.
 __device__ int64_t end_of_row(const uint32_t* rows, int64_t first, int64_t count) {
-  int64_t low = first + 1, high = count;
+  const uint32_t row = rows[first];
+  int64_t low = first + 1, step = 1;  // all before `low` are the row's
+  while (low + step <= count && rows[low + step - 1] == row) {
+    low += step;
+    step *= 2;
+  }
+  int64_t high = min(low + step - 1, count);
   while (low < high) {
     const int64_t middle = (low + high) / 2;
-    if (rows[middle] == rows[first]) low = middle + 1;
+    if (rows[middle] == row) low = middle + 1;
     else high = middle;
   }
   return low;
