@@ -121,6 +121,21 @@ struct Window {
   }
 };
 
+// What a thread reads of a few tokens before it uses it.
+template <class T>
+struct Ahead {
+  Pair<T> of[kAhead];
+
+  // Tokens from t on, of `tokens`; zeros after those. `kAll` are there.
+  template <bool kAll = false>
+  __device__ void read(const T* first, int stride, int t, int tokens) {
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {
+      of[i] = kAll || t + i < tokens ? read_pair(first + (t + i) * stride) : Pair<T>{};
+    }
+  }
+};
+
 template <class T>
 __global__ void window_forward_kernel(const __grid_constant__ Conv<T> a, Rows<T> y) {
   const int64_t e = 2 * (blockIdx.y * int64_t{kThreads} + threadIdx.x);
@@ -132,15 +147,12 @@ __global__ void window_forward_kernel(const __grid_constant__ Conv<T> a, Rows<T>
   const T* x = a.x.row(span.begin) + e;
   T* out = y.row(span.begin) + e;
   for (int t = 0; t < tokens; t += kAhead) {
-    float2 ahead[kAhead];
-#pragma unroll
-    for (int i = 0; i < kAhead; ++i) {
-      if (t + i < tokens) ahead[i] = load_pair(x + (t + i) * x_stride);
-    }
+    Ahead<T> ahead;
+    ahead.read(x, x_stride, t, tokens);
 #pragma unroll
     for (int i = 0; i < kAhead; ++i) {
       if (t + i >= tokens) break;
-      window.push(ahead[i]);
+      window.push(ahead.of[i].wide());
       float2 v = window.conv();
       if (a.silu) v = {silu<T>(v.x), silu<T>(v.y)};
       store_pair(out + (t + i) * y_stride, v);
@@ -213,41 +225,44 @@ __global__ void window_backward_kernel(const __grid_constant__ Backward<T> a) {
   const Span span(conv, blockIdx.x, kGradientSpan);
   if (e >= conv.d_inner) return;
   constexpr int kLater = kWindow - 1;
-  Window window(conv, span, e);
-  float2 dconv[kWindow] = {}, dweight[kWindow] = {}, dbias = {0, 0};
   const int tokens = span.begin < span.end ? static_cast<int>(span.end - span.begin) : 0;
-  const int known = static_cast<int>(span.last - span.begin);  // tokens from here on
+  const int walked = tokens == 0 ? 0 : tokens + kLater;
+  const int known = static_cast<int>(min(span.last - span.begin, int64_t{walked}));
   const int x_stride = static_cast<int>(conv.x.stride), dy_stride = static_cast<int>(a.dy.stride);
   const int dx_stride = static_cast<int>(a.dx.stride);
   const T* x = conv.x.data + span.begin * conv.x.stride + e;
   const T* dy = a.dy.data + span.begin * a.dy.stride + e;
   T* dx = a.dx.data + span.begin * a.dx.stride + e;
-  for (int t = 0; t < (tokens == 0 ? 0 : tokens + kLater); t += kAhead) {
-    float2 x_ahead[kAhead], dy_ahead[kAhead];
+  Ahead<T> next_x, next_dy;
+  next_x.read(x, x_stride, 0, known);
+  next_dy.read(dy, dy_stride, 0, known);
+  Window window(conv, span, e);
+  float2 dconv[kWindow] = {}, dweight[kWindow] = {}, dbias = {0, 0};
+  // `inside`: all tokens from t on are the span's, those after them are there, and kLater have
+  // been.
+  const auto walk = [&](int t, auto inside) {
+    constexpr bool kInside = decltype(inside)::value;
+    const Ahead<T> now_x = next_x, now_dy = next_dy;
+    next_x.template read<kInside>(x, x_stride, t + kAhead, known);
+    next_dy.template read<kInside>(dy, dy_stride, t + kAhead, known);
 #pragma unroll
     for (int i = 0; i < kAhead; ++i) {
-      const bool reads = t + i < known && t + i < tokens + kLater;
-      x_ahead[i] = reads ? load_pair(x + (t + i) * x_stride) : float2{0, 0};
-      dy_ahead[i] = reads ? load_pair(dy + (t + i) * dy_stride) : float2{0, 0};
-    }
-#pragma unroll
-    for (int i = 0; i < kAhead; ++i) {
-      if (t + i >= tokens + kLater) break;
-      window.push(x_ahead[i]);
+      if (!kInside && t + i >= walked) break;
+      window.push(now_x.of[i].wide());
       const float2 c = window.conv();
-      float2 g = dy_ahead[i];
+      float2 g = now_dy.of[i].wide();
       if (conv.silu) g = {g.x * silu_slope<T>(c.x), g.y * silu_slope<T>(c.y)};
-      if (t + i >= known) g = {0, 0};
+      if (!kInside && t + i >= known) g = {0, 0};
       for (int k = 1; k < kWindow; ++k) dconv[k - 1] = dconv[k];
       dconv[kWindow - 1] = g;
-      if (t + i < tokens) {
+      if (kInside || t + i < tokens) {
         dbias = {dbias.x + g.x, dbias.y + g.y};
         for (int k = 0; k < kWindow; ++k) {
           dweight[k] = {fmaf(g.x, window.x[k].x, dweight[k].x),
                         fmaf(g.y, window.x[k].y, dweight[k].y)};
         }
       }
-      if (t + i < kLater) continue;
+      if (!kInside && t + i < kLater) continue;
       float2 sum = {0, 0};
       for (int k = 0; k < kWindow; ++k) {
         const float2 later = dconv[kWindow - 1 - k];
@@ -255,6 +270,11 @@ __global__ void window_backward_kernel(const __grid_constant__ Backward<T> a) {
       }
       store_pair(dx + (t + i - kLater) * dx_stride, sum);
     }
+  };
+  for (int t = 0; t < walked; t += kAhead) {
+    const bool inside = t >= kLater && t + kAhead <= tokens && t + 2 * kAhead <= known;
+    if (inside) walk(t, std::true_type());
+    else walk(t, std::false_type());
   }
   const int64_t row = blockIdx.x * conv.d_inner + e;
   store_pair(a.dbias_part + row, dbias);

@@ -3,9 +3,12 @@
 // the L2 cache), and read and written once backward: 8 bytes an element each way at best.
 //
 // With the head's product: parts of some thousand tokens, whose logits are written by the product,
-// read into a block's shared memory, replaced by their gradient and read by two products more. Rows
+// read into a block's shared memory, replaced by their gradient and read by two products more. A
+// block takes a row after another, and the next one's logits come in while gradients go out. Rows
 // that do not fit there are read twice. Bound: the three products; memory, 4 + 4 bytes an element
 // and, in bf16, 2 + 2 + 2.
+#include <cuda_pipeline.h>
+
 #include "elapse/backends/cuda/kernels.h"
 #include "elapse/backends/cuda/launch.cuh"
 #include "elapse/backends/cuda/linear.h"
@@ -77,87 +80,175 @@ __global__ void backward_kernel(const float* dloss, const double* count, Rows<co
   }
 }
 
-// The largest of some numbers and the sum of exp(number - largest), as numbers come.
-struct LogSumExp {
-  float largest = -INFINITY, sum = 0;
+// The largest of some numbers and the sum of 2^(number - largest), as numbers come. Powers of two
+// are what the GPU has: logits are multiplied by log2(e), which is rounded with the difference.
+struct LogSumExp2 {
+  // Less than all that are not excluded: of these the difference is -inf, their term 0.
+  static constexpr float kLowest = -8e37f;
+  float largest = kLowest, sum = 0;
 
   __device__ void add(float4 v) {
-    const float most = fmaxf(fmaxf(largest, fmaxf(v.x, v.y)), fmaxf(v.z, v.w));
+    const float most = kLog2e * fmaxf(fmaxf(v.x, v.y), fmaxf(v.z, v.w));
     if (most > largest) {
-      sum *= term(largest, most);
+      sum *= exp2_fast(largest - most);
       largest = most;
     }
     sum += (term(v.x, largest) + term(v.y, largest)) + (term(v.z, largest) + term(v.w, largest));
   }
-  // Of an excluded class 0, also where all were excluded so far; of what is not a number, that.
-  __device__ static float term(float v, float largest) {
-    return v == -INFINITY ? 0.0f : __expf(v - largest);
-  }
+  __device__ static float term(float v, float shift) { return exp2_fast(fmaf(kLog2e, v, -shift)); }
 };
 
 // Four logits of a row, from v on; those past its end as excluded classes.
 __device__ float4 logits_at(const float* row, int64_t v, int64_t vocab) {
   float4 x = *reinterpret_cast<const float4*>(row + v);
-  if (v + 1 >= vocab) x.y = -INFINITY;
-  if (v + 2 >= vocab) x.z = -INFINITY;
-  if (v + 3 >= vocab) x.w = -INFINITY;
+  if (v + 4 > vocab) {
+    if (v + 1 >= vocab) x.y = -INFINITY;
+    if (v + 2 >= vocab) x.z = -INFINITY;
+    x.w = -INFINITY;
+  }
   return x;
 }
 
-template <class T>
-__device__ void store_four(T* at, float4 v) {
-  store_pair(at, {v.x, v.y});
-  store_pair(at + 2, {v.z, v.w});
+__device__ void store_four(float* at, float4 v) { *reinterpret_cast<float4*>(at) = v; }
+__device__ void store_four(bf16* at, float4 v) {
+  uint2 packed;
+  auto* const pairs = reinterpret_cast<__nv_bfloat162*>(&packed);
+  pairs[0] = __float22bfloat162_rn({v.x, v.y});
+  pairs[1] = __float22bfloat162_rn({v.z, v.w});
+  *reinterpret_cast<uint2*>(at) = packed;
 }
 
-// The largest logit and the sum of a row, by all threads. `kept`, or null, gets the row.
-__device__ double log_sum_exp(const float* row, int64_t vocab, float* kept) {
-  LogSumExp of_thread;
-  for (int64_t first = 4 * threadIdx.x; first < vocab; first += 4 * kHeadThreads * kHeadAhead) {
-    float4 ahead[kHeadAhead];
-#pragma unroll
-    for (int k = 0; k < kHeadAhead; ++k) {
-      const int64_t v = first + k * 4 * kHeadThreads;
-      if (v < vocab) ahead[k] = logits_at(row, v, vocab);
-    }
-#pragma unroll
-    for (int k = 0; k < kHeadAhead; ++k) {
-      const int64_t v = first + k * 4 * kHeadThreads;
-      if (v >= vocab) break;
-      of_thread.add(ahead[k]);
-      if (kept != nullptr) *reinterpret_cast<float4*>(kept + v) = ahead[k];
-    }
+__device__ float warp_max(float value) {
+  for (int step = 16; step > 0; step /= 2) {
+    value = fmaxf(value, __shfl_xor_sync(~0u, value, step));
   }
-  const float largest = block_max(of_thread.largest);
-  const double own = LogSumExp::term(of_thread.largest, largest);
-  return largest + log(block_sum(own * of_thread.sum));
+  return value;
+}
+__device__ double warp_sum(double value) {
+  for (int step = 16; step > 0; step /= 2) value += __shfl_xor_sync(~0u, value, step);
+  return value;
 }
 
-// `logits` and `dlogits` have rows of a multiple of eight. Where a row is kept its gradient may
-// take its place in memory, and float32 may in any case. Without `dlogits` the loss alone.
+// The same of all that a block's threads have, in every thread.
+struct BlockLogSumExp2 {
+  float largest[32];
+  double sum[32];
+
+  // With one barrier: another one is to be used before the same again.
+  __device__ void of_threads(const LogSumExp2& own, float& most, double& total) {
+    static_assert(kHeadThreads == 32 * 32);
+    const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
+    most = warp_max(own.largest);
+    total = warp_sum(double{exp2_fast(own.largest - most)} * own.sum);
+    if (lane == 0) {
+      largest[warp] = most;
+      sum[warp] = total;
+    }
+    __syncthreads();
+    const float of_warp = largest[lane];
+    most = warp_max(of_warp);
+    total = warp_sum(double{exp2_fast(of_warp - most)} * sum[lane]);
+  }
+};
+
+// What blocks do with a row of logits, whose stride is a multiple of eight: a thread has four from
+// each v = first() + k kStep on.
+template <bool kKeeps>
+struct HeadRow {
+  static constexpr int64_t kStep = 4 * kHeadThreads;
+  static constexpr int64_t kLate = 4 * kStep;  // asked for last, waited for last
+
+  Rows<const float> logits;
+  int64_t tokens, vocab;
+  float4* kept;  // (vocab), where kKeeps
+
+  __device__ static int64_t first() { return 4 * int64_t{threadIdx.x}; }
+  __device__ int64_t late() const { return vocab - kLate; }
+
+  // Has a row's logits from v on copied to where they are kept.
+  __device__ void fetch(int64_t t, int64_t v) const {
+    if (t < tokens) __pipeline_memcpy_async(kept + v / 4, logits.row(t) + v, sizeof(float4));
+  }
+  __device__ float4 at(int64_t t, int64_t v) const {
+    return logits_at(kKeeps ? reinterpret_cast<const float*>(kept) : logits.row(t), v, vocab);
+  }
+
+  __device__ LogSumExp2 sum(int64_t t) const {
+    LogSumExp2 sum;
+    int64_t v = first();
+    if constexpr (kKeeps) {
+      __pipeline_wait_prior(1);
+      for (; v < late(); v += kStep) sum.add(at(t, v));
+      __pipeline_wait_prior(0);
+      for (; v < vocab; v += kStep) sum.add(at(t, v));
+    } else {
+      for (; v < vocab; v += kStep * kHeadAhead) {
+        float4 ahead[kHeadAhead];
+#pragma unroll
+        for (int k = 0; k < kHeadAhead; ++k) {
+          if (v + k * kStep < vocab) ahead[k] = at(t, v + k * kStep);
+        }
+#pragma unroll
+        for (int k = 0; k < kHeadAhead; ++k) {
+          if (v + k * kStep < vocab) sum.add(ahead[k]);
+        }
+      }
+    }
+    return sum;
+  }
+
+  // Calls visit(v) for what the thread has, after which the same of row `next` is fetched.
+  template <class Visit>
+  __device__ void for_each(int64_t next, Visit&& visit) const {
+    int64_t v = first();
+    const auto walk = [&](int64_t end) {
+      for (; v < end; v += kStep) {
+        visit(v);
+        if constexpr (kKeeps) fetch(next, v);
+      }
+      if constexpr (kKeeps) __pipeline_commit();
+    };
+    walk(late());
+    walk(vocab);
+  }
+};
+
+// Where rows are kept their gradients may take their places in memory, and float32 may in any
+// case; the next row comes while one's gradient goes. Without `dlogits` the loss alone.
 template <class T, bool kKeeps>
-__global__ void head_kernel(Rows<const float> logits, const int64_t* targets, const double* count,
-                            int64_t vocab, double* losses, Rows<T> dlogits) {
-  extern __shared__ float4 kept[];  // (vocab), where kKeeps
-  const int64_t t = blockIdx.x, target = targets[t];
-  const float* row = logits.row(t);
-  float* const kept_row = kKeeps ? reinterpret_cast<float*>(kept) : nullptr;
-  const double lse = log_sum_exp(row, vocab, kept_row);
-  if (threadIdx.x == 0) losses[t] = target == kIgnoredTarget ? 0 : lse - row[target];
-  if (dlogits.data == nullptr) return;
-  __syncthreads();  // the target's logit has been read
-  const float share = target == kIgnoredTarget ? 0.0f : static_cast<float>(1 / fmax(1.0, *count));
-  const float shift = static_cast<float>(lse);
-  for (int64_t v = 4 * threadIdx.x; v < vocab; v += 4 * kHeadThreads) {
-    const float4 x = logits_at(kKeeps ? kept_row : row, v, vocab);
-    float4 slope = {__expf(x.x - shift), __expf(x.y - shift), __expf(x.z - shift),
-                    __expf(x.w - shift)};
-    if (target == v) slope.x -= 1.0f;
-    if (target == v + 1) slope.y -= 1.0f;
-    if (target == v + 2) slope.z -= 1.0f;
-    if (target == v + 3) slope.w -= 1.0f;
-    store_four(dlogits.row(t) + v,
-               {share * slope.x, share * slope.y, share * slope.z, share * slope.w});
+__global__ void __launch_bounds__(kHeadThreads)
+    head_kernel(Rows<const float> logits, const int64_t* targets, const double* count,
+                int64_t tokens, int64_t vocab, double* losses, Rows<T> dlogits) {
+  extern __shared__ float4 kept[];
+  __shared__ BlockLogSumExp2 sums[2];
+  const HeadRow<kKeeps> row = {logits, tokens, vocab, kept};
+  if constexpr (kKeeps) row.for_each(blockIdx.x, [](int64_t) {});
+  const float of_one = static_cast<float>(1 / fmax(1.0, *count));
+  for (int64_t t = blockIdx.x, turn = 0; t < tokens; t += gridDim.x, turn = 1 - turn) {
+    const int64_t target = targets[t];
+    const bool counts = target != kIgnoredTarget;
+    // Read before the barrier, after which gradients are written.
+    const float of_target = counts && threadIdx.x == 0 ? logits(t, target) : 0.0f;
+    float most;
+    double total;
+    sums[turn].of_threads(row.sum(t), most, total);
+    constexpr double kLn2 = 0.69314718055994530942;
+    if (threadIdx.x == 0) losses[t] = counts ? most * kLn2 + log(total) - of_target : 0;
+    if (dlogits.data == nullptr) continue;
+    const float shift = most + log2f(static_cast<float>(total)), share = counts ? of_one : 0.0f;
+    T* out = dlogits.row(t);
+    row.for_each(t + gridDim.x, [&](int64_t v) {
+      const float4 x = row.at(t, v);
+      float4 slope = {LogSumExp2::term(x.x, shift), LogSumExp2::term(x.y, shift),
+                      LogSumExp2::term(x.z, shift), LogSumExp2::term(x.w, shift)};
+      if (const int64_t i = target - v; i >= 0 && i < 4) {
+        if (i == 0) slope.x -= 1.0f;
+        if (i == 1) slope.y -= 1.0f;
+        if (i == 2) slope.z -= 1.0f;
+        if (i == 3) slope.w -= 1.0f;
+      }
+      store_four(out + v, {share * slope.x, share * slope.y, share * slope.z, share * slope.w});
+    });
   }
 }
 
@@ -180,7 +271,7 @@ int bytes_kept(int64_t stride) {
   int most = 0;
   check(cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, 0),
         "asking for the GPU");
-  constexpr int64_t kOfSums = 1024;  // block_max's and block_sum's
+  constexpr int64_t kOfSums = 1024;  // BlockLogSumExp2's
   const int64_t bytes = stride * int64_t{sizeof(float)};
   return bytes + kOfSums <= most ? static_cast<int>(bytes) : 0;
 }
@@ -203,6 +294,18 @@ auto head_kernel_for(int bytes) {
   return head_kernel<T, true>;
 }
 
+// As many blocks as run at a time.
+template <class Kernel>
+int64_t resident_blocks(Kernel kernel, int threads, int shared_bytes) {
+  int of_one = 0, multiprocessors = 0;
+  check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&of_one, kernel, threads,
+                                                      static_cast<size_t>(shared_bytes)),
+        "asking for a kernel");
+  check(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, 0),
+        "asking for the GPU");
+  return int64_t{of_one} * multiprocessors;
+}
+
 }  // namespace
 
 template <class T>
@@ -215,6 +318,7 @@ void linear_cross_entropy_forward(Device& device, const LinearCrossEntropyForwar
   const Tensor all_logits = device.empty(DType::f32, {std::min(rows, tokens), stride});
   const int kept = a.dx ? bytes_kept(stride) : 0;
   const auto kernel = head_kernel_for<T>(kept);
+  const int64_t most_blocks = resident_blocks(kernel, kHeadThreads, kept);
   const Tensor all_dlogits = a.dx ? place_of_dlogits<T>(device, all_logits, kept > 0) : Tensor();
   count_targets(device, a.kOp, a.targets, count);
   if (a.dx && tokens == 0) fill_rows(device, {}, a.dweight);
@@ -225,8 +329,8 @@ void linear_cross_entropy_forward(Device& device, const LinearCrossEntropyForwar
     multiply(device, a.kOp, vocab, part, d_model, {CUBLAS_OP_T, weight}, {CUBLAS_OP_N, x}, 0,
              logits);
     const Tensor dlogits = a.dx ? all_dlogits.rows(0, part).columns(0, vocab) : Tensor();
-    launch(device, name_of(a.kOp), kernel, grid_of(part), kHeadThreads, kept,
-           Rows<const float>(logits), a.targets.data<int64_t>() + begin, count.data<double>(),
+    launch(device, name_of(a.kOp), kernel, grid_of(std::min(part, most_blocks)), kHeadThreads, kept,
+           Rows<const float>(logits), a.targets.data<int64_t>() + begin, count.data<double>(), part,
            vocab, losses.data<double>() + begin, Rows<T>(dlogits));
     if (!a.dx) continue;
     multiply(device, a.kOp, d_model, part, vocab, {CUBLAS_OP_N, weight}, {CUBLAS_OP_N, dlogits}, 0,

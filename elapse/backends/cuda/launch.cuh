@@ -86,6 +86,24 @@ __device__ inline void store_pair(bf16* at, float2 v) {
   *reinterpret_cast<__nv_bfloat162*>(at) = __float22bfloat162_rn(v);
 }
 
+// The same as they lie in memory: what is read ahead in bf16 takes half the registers.
+template <class T>
+struct Pair;
+template <>
+struct Pair<float> {
+  float2 of;
+  __device__ float2 wide() const { return of; }
+};
+template <>
+struct Pair<bf16> {
+  __nv_bfloat162 of;
+  __device__ float2 wide() const { return __bfloat1622float2(of); }
+};
+template <class T>
+__device__ Pair<T> read_pair(const T* at) {
+  return *reinterpret_cast<const Pair<T>*>(at);
+}
+
 // A matrix whose rows may be strided. An empty tensor gives no data.
 template <class T>
 struct Rows {
@@ -103,12 +121,30 @@ struct Rows {
   }
 };
 
+inline constexpr float kLog2e = 1.4426950408889634f;
+
+// To two units in the last place; what would be denormal is zero.
+__device__ inline float exp2_fast(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+__device__ inline float reciprocal_fast(float x) {
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+// 1 / (1 + exp(-x)).
+__device__ inline float fast_sigmoid(float x) {
+  return reciprocal_fast(1.0f + exp2_fast(-kLog2e * x));
+}
+
 __device__ inline float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
 // As exact as a value that is then rounded to T shows.
 template <class T>
 __device__ float sigmoid_for(float x) {
   if constexpr (std::is_same_v<T, float>) return sigmoid(x);
-  else return __fdividef(1.0f, 1.0f + __expf(-x));
+  else return fast_sigmoid(x);
 }
 template <class T = float>
 __device__ float silu(float x) {
@@ -117,7 +153,7 @@ __device__ float silu(float x) {
 template <class T = float>
 __device__ float silu_slope(float x) {
   const float s = sigmoid_for<T>(x);
-  return s * (1.0f + x * (1.0f - s));
+  return fmaf(s, x * (1.0f - s), s);
 }
 __device__ inline float softplus(float x) { return x > 20.0f ? x : log1pf(expf(x)); }
 __device__ inline float softplus_slope(float x) { return x > 20.0f ? 1.0f : sigmoid(x); }

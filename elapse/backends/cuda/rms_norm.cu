@@ -3,7 +3,8 @@
 // long; a block a token, likewise, where tokens are too few for all multiprocessors; else a block
 // that reads them twice. Bound: memory, 16 bytes an element forward with a residual, 16 backward,
 // and 8 more for the sum over tokens; with x and y in bf16, whose sum is float32, 12, 16 and 6.
-// Sums are kept in double, of which memory leaves time for one an element.
+// Sums are kept in double, of which memory leaves time for one an element; backward a pair's two
+// terms are added in float before.
 #include "elapse/backends/cuda/kernels.h"
 #include "elapse/backends/cuda/matrix_parts.h"
 #include "elapse/backends/cuda/tap.cuh"
@@ -196,48 +197,69 @@ __global__ void weight_parts_kernel(const __grid_constant__ Backward<S, Y> a, fl
   partial[blockIdx.x * a.d_model + j] = sum;
 }
 
-// The same, with the weight's gradient over a block's tokens, of which a warp takes one after
-// another.
+// What a lane reads of a token.
 template <int kPairs, class S, class Y>
-__global__ void __launch_bounds__(kThreads, 2)
+struct TokenRows {
+  Pair<S> sum[kPairs], dsum[kPairs];
+  Pair<Y> dy[kPairs];
+  float scale;
+
+  __device__ void load(const Backward<S, Y>& a, int64_t t) {
+    const S *of_sum = a.sum.row(t), *of_dsum = a.dsum.row(t);
+    const Y* of_dy = a.dy.row(t);
+    scale = a.scale[t];
+    for_each_pair<kPairs>(a.d_model, [&](int k, int64_t j) {
+      sum[k] = read_pair(of_sum + j);
+      dy[k] = read_pair(of_dy + j);
+      if (a.dsum.data != nullptr) dsum[k] = read_pair(of_dsum + j);
+    });
+  }
+};
+
+// The same, with the weight's gradient over a block's tokens, of which a warp takes one after
+// another and reads the next while it computes.
+template <int kPairs, class S, class Y>
+__global__ void __launch_bounds__(kThreads, 1)
     warp_backward_kernel(const __grid_constant__ Backward<S, Y> a, float* partial) {
   extern __shared__ float of_block[];  // (d_model)
   const int warp = static_cast<int>(threadIdx.x) / 32;
-  const double n = static_cast<double>(a.d_model);
+  const double of_one = 1.0 / static_cast<double>(a.d_model);
+  const int64_t begin = blockIdx.x * kTokensOfPart;
+  const int64_t end = begin + kTokensOfPart < a.tokens ? begin + kTokensOfPart : a.tokens;
   float2 dweight[kPairs] = {};
-  for (int64_t i = warp; i < kTokensOfPart; i += kWarps) {
-    const int64_t t = blockIdx.x * kTokensOfPart + i;
-    if (t >= a.tokens) break;
-    float2 v[kPairs], dy[kPairs];
-    for_each_pair<kPairs>(a.d_model, [&](int k, int64_t j) {
-      v[k] = load_pair(a.sum.row(t) + j);
-      dy[k] = load_pair(a.dy.row(t) + j);
-    });
+  TokenRows<kPairs, S, Y> next;
+  if (begin + warp < end) next.load(a, begin + warp);
+  for (int64_t t = begin + warp; t < end; t += kWarps) {
+    const TokenRows<kPairs, S, Y> now = next;
+    if (t + kWarps < end) next.load(a, t + kWarps);
+    float2 dy[kPairs];
     double squares = 0, projection = 0;
-    const float own_scale = a.scale[t], inverse = 1.0f / own_scale;
+    const float inverse = 1.0f / now.scale;
     for_each_pair<kPairs>(a.d_model, [&](int k, int64_t j) {
-      squares += double(v[k].x) * v[k].x + double(v[k].y) * v[k].y;
-      dweight[k].x += dy[k].x * v[k].x * inverse;
-      dweight[k].y += dy[k].y * v[k].y * inverse;
-      const float2 w = load_pair(a.weight + j);
-      dy[k] = {dy[k].x * w.x, dy[k].y * w.y};
-      projection += double(dy[k].x) * v[k].x + double(dy[k].y) * v[k].y;
+      const float2 v = now.sum[k].wide(), g = now.dy[k].wide(), w = load_pair(a.weight + j);
+      squares += fmaf(v.x, v.x, v.y * v.y);
+      dweight[k] = {fmaf(g.x * v.x, inverse, dweight[k].x), fmaf(g.y * v.y, inverse, dweight[k].y)};
+      dy[k] = {g.x * w.x, g.y * w.y};
+      projection += fmaf(dy[k].x, v.x, dy[k].y * v.y);
     });
     squares = warp_sum(squares);
     projection = warp_sum(projection);
-    const double scale = own_scale;
-    float drms = static_cast<float>(-projection / (scale * scale));
+    float drms = static_cast<float>(-projection) * inverse * inverse;
     if (threadIdx.x % 32 == 0) drms = a.tap.back(drms, t, 0, 0);
     drms = __shfl_sync(~0u, drms, 0);
-    const float along = static_cast<float>(drms / (n * sqrt(squares / n + a.eps)));
+    const float rms = sqrtf(static_cast<float>(squares * of_one + a.eps));
+    const float along = drms * static_cast<float>(of_one) / rms;
+    S* dsum_total = a.dsum_total.row(t);
+    Y* dx = a.dx.data == nullptr ? nullptr : a.dx.row(t);
     for_each_pair<kPairs>(a.d_model, [&](int k, int64_t j) {
-      float2 total = {dy[k].x * inverse + along * v[k].x, dy[k].y * inverse + along * v[k].y};
+      const float2 v = now.sum[k].wide();
+      float2 total = {fmaf(dy[k].x, inverse, along * v.x), fmaf(dy[k].y, inverse, along * v.y)};
       if (a.dsum.data != nullptr) {
-        const float2 later = load_pair(a.dsum.row(t) + j);
+        const float2 later = now.dsum[k].wide();
         total = {later.x + total.x, later.y + total.y};
       }
-      store_pair(a.dsum_total.row(t) + j, total);
-      if (a.dx.data != nullptr) store_pair(a.dx.row(t) + j, total);
+      store_pair(dsum_total + j, total);
+      if (dx != nullptr) store_pair(dx + j, total);
     });
   }
   for (int turn = 0; turn < kWarps; ++turn) {

@@ -30,8 +30,7 @@ namespace elapse::cuda::scan {
 inline constexpr int kGroup = 4;                          // tokens
 inline constexpr int kWarps = 4, kThreads = 32 * kWarps;  // a block; its warps share B and C
 inline constexpr int kTile = static_cast<int>(ScanForward::kCheckpointEvery);  // tokens
-inline constexpr int kWideStates = 16;  // up to as many selective_scan_wide.cuh is for
-inline constexpr float kLog2e = 1.44269504088896340736f;
+inline constexpr int kWideStates = 16;     // up to as many selective_scan_wide.cuh is for
 inline constexpr float kNegligible = -48;  // as a power of two
 
 template <class T>
@@ -183,12 +182,6 @@ struct Lane {
   __device__ int state(int i) const { return g * kStates + i; }
 };
 
-__device__ inline float exp2_fast(float x) {
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-}
-
 // ln(1 + exp(x)) = max(x, 0) + log1p(e) with e = exp(-|x|) in [0, 1], where log1p(e) / e is a
 // polynomial to 1.1e-7: its values at the Chebyshev nodes of [0, 1].
 __device__ inline float softplus_of(float x, float e) {
@@ -206,16 +199,6 @@ __device__ inline float softplus_of(float x, float e) {
 }
 __device__ inline float fast_softplus(float x) {
   return softplus_of(x, exp2_fast(-kLog2e * fabsf(x)));
-}
-
-__device__ inline float reciprocal_fast(float x) {
-  float y;
-  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-}
-// 1 / (1 + exp(-x)).
-__device__ inline float fast_sigmoid(float x) {
-  return reciprocal_fast(1.0f + exp2_fast(-kLog2e * x));
 }
 
 // Four that follow each other in shared memory.
