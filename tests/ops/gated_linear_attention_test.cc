@@ -110,6 +110,18 @@ TEST(GatedLinearAttention, AgreesWithRef) {
   expect_both_directions_agree(packed(2, 256, 31));
 }
 
+// Several chunks and tiles of 64 tokens, channels and states, and what is left of them.
+TEST(GatedLinearAttention, AgreesWithRefOverChunksAndTiles) {
+  for (const auto& [d_k, d_v] :
+       {std::pair{96, 192}, {64, 64}, {65, 63}, {63, 65}, {7, 130}, {130, 4}}) {
+    Case c = {{129, 64, 0, 63, 200}, 3, d_k, d_v, {0, 0, 6, -1, 5}, {1, 2, 3, -1, 5}};
+    expect_both_directions_agree(c);
+    c.row_padding = 3;
+    c.chunk = 48;
+    expect_both_directions_agree(c);
+  }
+}
+
 TEST(GatedLinearAttention, AgreesWithRefAtAnyLength) {
   expect_both_directions_agree({{}, 3, 8, 5});
   expect_both_directions_agree({{0}, 3, 8, 5, {0}, {0}});
@@ -199,18 +211,28 @@ TEST(GatedLinearAttention, NanStaysInItsHead) {
 // Of several chunks.
 const Case kTapCase = {{18, 0, 3, 1}, 2, 6, 5, {0, 0, 1, 4}, {2, 3, -1, 4}, 0, 4};
 
-TEST(GatedLinearAttention, WatchingChangesNoBit) {
-  Device cpu("cpu", 1);
-  Operands plain(DType::f32), watched(DType::f32);
-  const GlaForward a = make_forward(cpu, plain, kTapCase);
-  GlaForward b = make_forward(cpu, watched, kTapCase);
+void expect_watching_changes_no_bit(Device& device, MemorySource& memory, DType dtype, double v) {
+  Operands plain(DType::f32, 1, memory, dtype), watched(DType::f32, 1, memory, dtype);
+  const GlaForward a = make_forward(device, plain, kTapCase);
+  GlaForward b = make_forward(device, watched, kTapCase);
   for (const auto p : kPoints) (b.taps.*p).watch = watched.assigned(point_shape(b.in, p));
-  for (const Tensor& v : {a.in.v, b.in.v}) put(v, 0, std::nan(""));
-  gla_forward(cpu, a);
-  gla_forward(cpu, b);
+  for (const Tensor& t : {a.in.v, b.in.v}) put(t, 0, v);
+  gla_forward(device, a);
+  gla_forward(device, b);
+  device.synchronize();
   watched.expect_guards_intact();
   for (size_t i = 0; i < plain.outputs().size(); ++i) {
     EXPECT_EQ(plain.outputs()[i].bytes(), watched.outputs()[i].bytes()) << "output " << i;
+  }
+}
+
+TEST(GatedLinearAttention, WatchingChangesNoBit) {
+  Device cpu("cpu", 1);
+  expect_watching_changes_no_bit(cpu, host_memory(), DType::f32, std::nan(""));
+  if (!can_open("cuda")) return;
+  Device cuda("cuda");
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    expect_watching_changes_no_bit(cuda, cuda.shared_memory(), dtype, 1);
   }
 }
 

@@ -131,6 +131,19 @@ TEST(Ssd, AgreesWithRefOnGroupsOfHeads) {
   expect_both_directions_agree(packed(2, 300, 5));      // a head wider than a block
 }
 
+// Several chunks and tiles of 64 tokens, channels and states, and what is left of them.
+TEST(Ssd, AgreesWithRefOverChunksAndTiles) {
+  for (const auto& [head_dim, d_state] :
+       {std::pair{64, 128}, {128, 64}, {65, 63}, {63, 65}, {130, 7}, {4, 130}}) {
+    Case c = {{129, 64, 0, 63, 200}, 4, head_dim, d_state, 2, {0, 0, 6, -1, 5}, {1, 2, 3, -1, 5}};
+    expect_both_directions_agree(c);
+    c.D_by_channel = true;
+    c.row_padding = 3;
+    c.chunk = 48;
+    expect_both_directions_agree(c);
+  }
+}
+
 TEST(Ssd, AgreesWithRefWhereDHasANumberForEachChannelAndDtHasLimits) {
   Case c = packed(4, 9, 7, 2);
   c.D_by_channel = true;
@@ -264,17 +277,27 @@ TEST(Ssd, NanStaysInItsHead) {
 // Of several chunks.
 const Case kTapCase = {{18, 0, 3, 1}, 4, 5, 6, 2, {0, 0, 1, 4}, {2, 3, -1, 4}, 0, 4};
 
-TEST(Ssd, WatchingChangesNoBit) {
-  Device cpu("cpu", 1);
-  Operands plain(DType::f32), watched(DType::f32);
-  const SsdForward a = make_forward(cpu, plain, kTapCase);
-  SsdForward b = make_forward(cpu, watched, kTapCase);
+void expect_watching_changes_no_bit(Device& device, MemorySource& memory, DType dtype) {
+  Operands plain(DType::f32, 1, memory, dtype), watched(DType::f32, 1, memory, dtype);
+  const SsdForward a = make_forward(device, plain, kTapCase);
+  SsdForward b = make_forward(device, watched, kTapCase);
   for (const SsdPoint p : kPoints) tap(b.taps, p).watch = watched.assigned(b.in.point_shape(p));
-  ssd_forward(cpu, a);
-  ssd_forward(cpu, b);
+  ssd_forward(device, a);
+  ssd_forward(device, b);
+  device.synchronize();
   watched.expect_guards_intact();
   for (size_t i = 0; i < plain.outputs().size(); ++i) {
     EXPECT_EQ(plain.outputs()[i].bytes(), watched.outputs()[i].bytes()) << "output " << i;
+  }
+}
+
+TEST(Ssd, WatchingChangesNoBit) {
+  Device cpu("cpu", 1);
+  expect_watching_changes_no_bit(cpu, host_memory(), DType::f32);
+  if (!can_open("cuda")) return;
+  Device cuda("cuda");
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    expect_watching_changes_no_bit(cuda, cuda.shared_memory(), dtype);
   }
 }
 

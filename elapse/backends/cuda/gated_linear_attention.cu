@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// The scan of outer products (outer_scan.cuh) with a decay for each state of a head's keys, made
-// before it: 8 bytes a token and state. Backward it leaves three numbers a token and state of every
-// 32 channels, which are summed here: 24 bytes.
+// By chunks (gla_chunks.cuh). Short sequences, as in decoding, whoever watches or edits the
+// recurrence, and chunks of more than 64 tokens go through the scan of outer products
+// (outer_scan.cuh) with a decay for each state of a head's keys, made before it: 8 bytes a token
+// and state. Backward that leaves three numbers a token and state of every 32 channels, which are
+// summed here: 24 bytes.
+#include "elapse/backends/cuda/gla_chunks.cuh"
 #include "elapse/backends/cuda/kernels.h"
 #include "elapse/backends/cuda/outer_scan.cuh"
 #include "elapse/backends/cuda/slots.h"
@@ -10,6 +13,7 @@ namespace elapse::cuda {
 namespace {
 
 constexpr int kThreads = 128;
+constexpr int64_t kLeastChunk = 16;  // tokens of the longest sequence from which chunks pay
 
 // A thread a token and state of a head's keys.
 template <class T>
@@ -94,37 +98,88 @@ __global__ void gather_kernel(const __grid_constant__ OuterScanBackward<T> a,
 }
 
 template <class T>
-void forward(Device& device, const GlaForward& a) {
+bool by_chunks(const GlaInputs& in) {
+  return in.chunk <= kTile && in.seqs.max_len >= kLeastChunk && can_run_gla_chunks<T>();
+}
+
+template <class T>
+GlaChunks<T> chunks_of(const GlaInputs& in) {
+  return {.sizes = {.cu = in.seqs.cu_seqlens.data<int64_t>(),
+                    .start_slots = in.seqs.start_slots.data<int64_t>(),
+                    .end_slots = in.seqs.end_slots.data<int64_t>(),
+                    .n_seqs = in.seqs.count(),
+                    .tokens = in.seqs.tokens,
+                    .n_heads = in.n_heads,
+                    .head_dim = in.d_v(),
+                    .d_state = in.d_k(),
+                    .chunk = in.chunk},
+          .q = Rows<const T>(in.q),
+          .k = Rows<const T>(in.k),
+          .v = Rows<const T>(in.v),
+          .log_decay = Rows<const T>(in.log_decay)};
+}
+
+template <class T>
+void forward_by_chunks(Device& device, const GlaForward& a) {
+  float* pool = a.pool ? a.pool.data<float>() : nullptr;
+  const GlaChunks<T> in = chunks_of<T>(a.in);
+  Tensor states = a.checkpoints;
+  if (!states) {
+    states =
+        device.empty(DType::f32, Shape{in.sizes.rows(), in.sizes.d_inner() * in.sizes.d_state});
+  }
+  gla_chunks_forward<T>(device, {in, pool, pool, states.template data<float>(), Rows<T>(a.out)});
+}
+
+// Where its results are only watched, the outputs and the states at the end are let go.
+template <class T>
+void forward_by_tokens(Device& device, const GlaForward& a, bool only_watched) {
   TapViews views(device);
   const Made made = make<T>(device, a.in, a.taps, views);
   float* pool = a.pool ? a.pool.data<float>() : nullptr;
-  const OuterScanForward<T> args = {
-      .in = made.scan,
-      .start = pool,
-      .end = pool,
-      .checkpoints = a.checkpoints ? a.checkpoints.data<float>() : nullptr,
-      .y = Rows<T>(a.out)};
+  const Tensor out = only_watched ? device.empty(a.out.dtype(), a.out.shape()) : a.out;
+  const bool keeps = a.checkpoints && !only_watched;
+  const OuterScanForward<T> args = {.in = made.scan,
+                                    .start = pool,
+                                    .end = only_watched ? nullptr : pool,
+                                    .checkpoints = keeps ? a.checkpoints.data<float>() : nullptr,
+                                    .y = Rows<T>(out)};
   outer_scan_forward(device, a.kOp, args, false, a.taps.active_forward());
 }
 
 template <class T>
-void backward(Device& device, const GlaBackward& a) {
+void forward(Device& device, const GlaForward& a) {
+  if (a.taps.edited() || !by_chunks<T>(a.in)) return forward_by_tokens<T>(device, a, false);
+  if (a.taps.active_forward()) forward_by_tokens<T>(device, a, true);
+  forward_by_chunks<T>(device, a);
+}
+
+template <class T>
+void backward_by_chunks(Device& device, const GlaBackward& a, const float* dend, float* dstart) {
+  gla_chunks_backward<T>(device, {.in = chunks_of<T>(a.in),
+                                  .dout = Rows<const T>(a.dout),
+                                  .states = a.checkpoints.data<float>(),
+                                  .dend = dend,
+                                  .dstart = dstart,
+                                  .dq = Rows<T>(a.dq),
+                                  .dk = Rows<T>(a.dk),
+                                  .dv = Rows<T>(a.dv),
+                                  .dlog_decay = Rows<T>(a.dlog_decay)});
+}
+
+template <class T>
+void backward_by_tokens(Device& device, const GlaBackward& a, const float* dend, float* dstart) {
   TapViews views(device);
   const Made made = make<T>(device, a.in, a.taps, views);
   const OuterScan<T>& in = made.scan;
   const Tensor sums =
       device.empty(DType::f32, Shape{3, in.n_heads * in.tiles() * in.tokens * in.d_k});
   const Tensor kept = device.empty(DType::f32, Shape{outer_scan_kept(in)});
-  Tensor dend, dstart;
-  if (a.dpool) {
-    dend = take_end_gradients(device, a.dpool, a.in.seqs);
-    dstart = device.empty(DType::f32, dend.shape());
-  }
   const OuterScanBackward<T> args = {.in = in,
                                      .dy = Rows<const T>(a.dout),
                                      .checkpoints = a.checkpoints.data<float>(),
-                                     .dend = dend ? dend.data<float>() : nullptr,
-                                     .dstart = dstart ? dstart.data<float>() : nullptr,
+                                     .dend = dend,
+                                     .dstart = dstart,
                                      .kept = kept.data<float>(),
                                      .dq = sums.data<float>(),
                                      .dk = sums.data<float>() + sums.dim(1),
@@ -134,6 +189,20 @@ void backward(Device& device, const GlaBackward& a) {
   launch(device, name_of(a.kOp), gather_kernel<T>,
          grid_of(in.tokens, divide_up(in.n_heads * in.d_k, kThreads)), kThreads, 0, args,
          made.decays, Rows<T>(a.dq), Rows<T>(a.dk), Rows<T>(a.dlog_decay));
+}
+
+template <class T>
+void backward(Device& device, const GlaBackward& a) {
+  Tensor dend, dstart;
+  if (a.dpool) {
+    dend = take_end_gradients(device, a.dpool, a.in.seqs);
+    dstart = device.empty(DType::f32, dend.shape());
+  }
+  const float* of_end = dend ? dend.data<float>() : nullptr;
+  float* of_start = dstart ? dstart.data<float>() : nullptr;
+  const bool tapped = a.taps.active_backward();
+  if (tapped || !by_chunks<T>(a.in)) backward_by_tokens<T>(device, a, of_end, of_start);
+  else backward_by_chunks<T>(device, a, of_end, of_start);
   if (a.dpool) give_start_gradients(device, dstart, a.in.seqs, a.dpool);
 }
 

@@ -49,7 +49,7 @@ template <class T>
 struct OuterScanForward {
   OuterScan<T> in;
   const float* start;  // the pool, (slots, d_inner, d_k), or null
-  float* end;          // likewise
+  float* end;          // likewise; null: no end is kept
   float* checkpoints;  // or null
   Rows<T> y;           // with D v where there is a D
   Rows<float> y_sum;   // (tokens, d_inner) over slices, where there are several; made by the call

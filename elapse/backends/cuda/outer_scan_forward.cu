@@ -51,7 +51,7 @@ __global__ void __launch_bounds__(32 * kMostScanWarps)
     }
     __syncthreads();
   }
-  if (to >= 0) lane.store(in, a.end, to, h);
+  if (to >= 0 && a.end != nullptr) lane.store(in, a.end, to, h);
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include "elapse/backends/cuda/selective_scan.cuh"
+#include "elapse/backends/cuda/shared_memory.cuh"
 
 // The scan of up to 16 states, without taps.
 //
@@ -192,17 +193,6 @@ __device__ inline void widen(const Stage<T, kWideStates, kTile>& from, Widened& 
   float v[4];
   load_factors(is_B ? from.B[place] : from.C[place], four, v);
   *reinterpret_cast<float4*>(&(is_B ? to.B : to.C)[place][four.first]) = {v[0], v[1], v[2], v[3]};
-}
-
-// Has a kernel take `bytes` of shared memory a block, where the GPU has as much.
-template <class... Parameters>
-bool grant(void (*kernel)(Parameters...), int bytes, std::string_view name) {
-  int device = 0, most = 0;
-  check(cudaGetDevice(&device), name);
-  check(cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device), name);
-  if (bytes > most) return false;
-  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), name);
-  return true;
 }
 
 // Calls body(std::integral_constant of the channels a lane has), three or two, whichever leaves the

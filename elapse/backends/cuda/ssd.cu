@@ -1,17 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
-// The scan of outer products (outer_scan.cuh) with a decay a head; before it the steps dt, a thread
-// a token and head. Backward it leaves two numbers a token and state of every 32 channels, which
-// are summed here over the heads of a group: 16 bytes.
+// The steps dt, a thread a token and head, and then chunks (ssd_chunks.cuh). Short sequences, as in
+// decoding, whoever watches or edits the recurrence, and chunks of more than 64 tokens go through
+// the scan of outer products (outer_scan.cuh) with a decay a head. Backward that leaves two numbers
+// a token and state of every 32 channels, which are summed here over the heads of a group: 16
+// bytes.
 #include "elapse/backends/cuda/kernels.h"
 #include "elapse/backends/cuda/matrix_parts.h"
 #include "elapse/backends/cuda/outer_scan.cuh"
 #include "elapse/backends/cuda/slots.h"
+#include "elapse/backends/cuda/ssd_chunks.cuh"
 
 namespace elapse::cuda {
 namespace {
 
 constexpr int kThreads = 128;
 constexpr int64_t kTokensOfPart = 64;
+constexpr int64_t kLeastChunk = 16;  // tokens of the longest sequence from which chunks pay
 
 template <class T>
 struct Steps {
@@ -101,12 +105,60 @@ Made<T> make(Device& device, const SsdInputs& in, const SsdTaps& taps, TapViews&
 }
 
 template <class T>
-struct Gather {
-  OuterScanBackward<T> scan;
+SsdChunks<T> chunks_of(const Made<T>& made, const SsdInputs& in) {
+  const OuterScan<T>& scan = made.scan;
+  return {.sizes = {.cu = scan.cu,
+                    .start_slots = scan.start_slots,
+                    .end_slots = scan.end_slots,
+                    .n_seqs = scan.n_seqs,
+                    .tokens = scan.tokens,
+                    .n_heads = scan.n_heads,
+                    .head_dim = scan.d_v,
+                    .d_state = scan.d_k,
+                    .chunk = in.chunk},
+          .x = scan.v,
+          .B = scan.k,
+          .C = scan.q,
+          .dt = scan.dt,
+          .A = made.steps.A,
+          .D = scan.D,
+          .D_by_channel = scan.D_by_channel,
+          .heads_of_group = scan.heads_of_group};
+}
+
+template <class T>
+bool by_chunks(const SsdInputs& in) {
+  return in.chunk <= kTile && in.seqs.max_len >= kLeastChunk && can_run_chunks<T>();
+}
+
+// What a token's dt passes on: the gradient of dt_raw, and its shares of A's and dt_bias's.
+template <class T>
+struct StepGradients {
   Steps<T> steps;
-  Rows<T> ddt_raw, dB, dC;
+  Rows<T> ddt_raw;
   float* dA;       // (tokens, n_heads)
   float* ddt_pre;  // likewise: ddt_raw before it is rounded
+
+  // From those of dt, but for the exponent dt A, and of that.
+  __device__ void put(int64_t t, int64_t head, double ddt, double dexponent) const {
+    const int64_t i = t * steps.n_heads + head;
+    const float A = steps.A[head], dt = steps.dt[i], pre = steps.dt_pre[i];
+    dA[i] = static_cast<float>(dexponent * dt);
+    const float limited = softplus(pre);
+    const bool in_limits = limited >= steps.dt_min && limited <= steps.dt_max;
+    const float dwithin = steps.dt_tap.back(static_cast<float>(ddt + dexponent * A), t, head, 0);
+    const float of_pre =
+        steps.dt_pre_tap.back(in_limits ? dwithin * softplus_slope(pre) : 0.0f, t, head, 0);
+    ddt_pre[i] = of_pre;
+    ddt_raw(t, head) = static_cast<T>(of_pre);
+  }
+};
+
+template <class T>
+struct Gather {
+  OuterScanBackward<T> scan;
+  StepGradients<T> steps;
+  Rows<T> dB, dC;
 
   // The gradient of dt B, of one head, before its tap.
   __device__ float dB_bar(int64_t t, int64_t head, int64_t n) const {
@@ -163,17 +215,25 @@ __global__ void heads_kernel(const __grid_constant__ Gather<T> a) {
     ddecay += __shfl_xor_sync(~0u, ddecay, step);
   }
   if (lane > 0) return;
-  const float A = a.steps.A[head], dt = a.steps.dt[i], pre = a.steps.dt_pre[i];
-  const double dexponent =
-      double(a.steps.decay_tap.back(static_cast<float>(ddecay), t, head, 0)) * expf(dt * A);
-  a.dA[i] = static_cast<float>(dexponent * dt);
-  const float limited = softplus(pre);
-  const bool in_limits = limited >= a.steps.dt_min && limited <= a.steps.dt_max;
-  const float dwithin = a.steps.dt_tap.back(static_cast<float>(ddt + dexponent * A), t, head, 0);
-  const float ddt_pre =
-      a.steps.dt_pre_tap.back(in_limits ? dwithin * softplus_slope(pre) : 0.0f, t, head, 0);
-  a.ddt_pre[i] = ddt_pre;
-  a.ddt_raw(t, head) = static_cast<T>(ddt_pre);
+  const Steps<T>& steps = a.steps.steps;
+  const float decay = expf(steps.dt[i] * steps.A[head]);
+  a.steps.put(t, head, ddt,
+              double(steps.decay_tap.back(static_cast<float>(ddecay), t, head, 0)) * decay);
+}
+
+// A thread a token and head: the same after chunks.
+template <class T>
+__global__ void chunk_heads_kernel(const __grid_constant__ StepGradients<T> a, int64_t tiles,
+                                   const float* ddt, const float* dexponent) {
+  const int64_t tokens = a.steps.tokens, i = blockIdx.x * int64_t{kThreads} + threadIdx.x;
+  if (i >= tokens * a.steps.n_heads) return;
+  const int64_t t = i / a.steps.n_heads, head = i % a.steps.n_heads;
+  double of_dt = 0, of_exponent = 0;
+  for (int64_t block = head * tiles; block < (head + 1) * tiles; ++block) {
+    of_dt += ddt[block * tokens + t];
+    of_exponent += dexponent[block * tokens + t];
+  }
+  a.put(t, head, of_dt, of_exponent);
 }
 
 // Sums of dout x over kTokensOfPart tokens and the channels that share a D.
@@ -204,12 +264,19 @@ void add_skip_gradient(Device& device, const SsdBackward& a) {
 }
 
 template <class T>
-void forward(Device& device, const SsdForward& a) {
-  TapViews views(device);
-  const Made made = make<T>(device, a.in, a.taps, views);
+void forward_by_chunks(Device& device, const SsdForward& a, const Made<T>& made) {
   float* pool = a.pool ? a.pool.data<float>() : nullptr;
-  const bool tapped =
-      recurrence_is_active_forward(a.taps) || tap(a.taps, SsdPoint::y).is_active_forward();
+  const SsdChunks<T> in = chunks_of(made, a.in);
+  Tensor states = a.checkpoints;
+  if (!states)
+    states =
+        device.empty(DType::f32, Shape{in.sizes.rows(), in.sizes.d_inner() * in.sizes.d_state});
+  ssd_chunks_forward<T>(device, {in, pool, pool, states.template data<float>(), Rows<T>(a.out)});
+}
+
+template <class T>
+void forward_by_tokens(Device& device, const SsdForward& a, const Made<T>& made, bool tapped) {
+  float* pool = a.pool ? a.pool.data<float>() : nullptr;
   const OuterScanForward<T> args = {
       .in = made.scan,
       .start = pool,
@@ -219,45 +286,112 @@ void forward(Device& device, const SsdForward& a) {
   outer_scan_forward(device, a.kOp, args, true, tapped);
 }
 
+// What is watched, token by token from the same starts; the states and outputs are let go.
 template <class T>
-void backward(Device& device, const SsdBackward& a) {
+void watch_by_tokens(Device& device, const SsdForward& a, const Made<T>& made) {
+  const Tensor out = device.empty(a.out.dtype(), a.out.shape());
+  const OuterScanForward<T> args = {.in = made.scan,
+                                    .start = a.pool ? a.pool.data<float>() : nullptr,
+                                    .end = nullptr,
+                                    .checkpoints = nullptr,
+                                    .y = Rows<T>(out)};
+  outer_scan_forward(device, a.kOp, args, true, true);
+}
+
+template <class T>
+void forward(Device& device, const SsdForward& a) {
   TapViews views(device);
   const Made made = make<T>(device, a.in, a.taps, views);
+  const Tap& y = tap(a.taps, SsdPoint::y);
+  const bool tapped = recurrence_is_active_forward(a.taps) || y.is_active_forward();
+  const bool edited = recurrence_is_edited(a.taps) || y.is_edited();
+  if (edited || !by_chunks<T>(a.in)) return forward_by_tokens(device, a, made, tapped);
+  if (tapped) watch_by_tokens(device, a, made);
+  forward_by_chunks(device, a, made);
+}
+
+// The gradients of the states at the sequences' ends and starts, where they are wanted.
+struct StateGradients {
+  Tensor end, start;
+
+  StateGradients(Device& device, const SsdBackward& a) {
+    if (!a.dpool) return;
+    end = take_end_gradients(device, a.dpool, a.in.seqs);
+    start = device.empty(DType::f32, end.shape());
+  }
+  const float* of_end() const { return end ? end.data<float>() : nullptr; }
+  float* of_start() const { return start ? start.data<float>() : nullptr; }
+};
+
+template <class T>
+void backward_by_chunks(Device& device, const SsdBackward& a, const Made<T>& made,
+                        const StateGradients& states, const StepGradients<T>& steps) {
+  const SsdChunks<T> in = chunks_of(made, a.in);
+  const Tensor sums = device.empty(DType::f32, Shape{2, in.sizes.blocks() * in.sizes.tokens});
+  const int64_t parts = in.D_by_channel ? in.sizes.rows() : in.sizes.rows() * in.sizes.tiles();
+  const Tensor dD = device.zeros(DType::f32, Shape{parts, a.dD.numel()});
+  float* ddt = sums.data<float>();
+  float* dexponent = ddt + sums.dim(1);
+  ssd_chunks_backward<T>(device, {.in = in,
+                                  .dout = Rows<const T>(a.dout),
+                                  .states = a.checkpoints.data<float>(),
+                                  .dend = states.of_end(),
+                                  .dstart = states.of_start(),
+                                  .dx = Rows<T>(a.dx),
+                                  .dB = Rows<T>(a.dB),
+                                  .dC = Rows<T>(a.dC),
+                                  .ddt = ddt,
+                                  .dexponent = dexponent,
+                                  .dD = dD.data<float>()});
+  launch(device, name_of(a.kOp), chunk_heads_kernel<T>,
+         grid_of(divide_up(in.sizes.tokens * in.sizes.n_heads, kThreads)), kThreads, 0, steps,
+         in.sizes.tiles(), ddt, dexponent);
+  add_parts(device, dD.data<float>(), parts, a.dD.numel(), a.dD.data<float>());
+}
+
+template <class T>
+void backward_by_tokens(Device& device, const SsdBackward& a, const Made<T>& made,
+                        const StateGradients& states, const StepGradients<T>& steps, bool tapped) {
   const OuterScan<T>& in = made.scan;
   const int64_t blocks = in.n_heads * in.tiles();
   const Tensor sums = device.empty(DType::f32, Shape{2, blocks * in.tokens * in.d_k});
   const Tensor ddecay = device.empty(DType::f32, Shape{blocks * in.tokens * in.warps()});
   const Tensor kept = device.empty(DType::f32, Shape{outer_scan_kept(in)});
-  const Tensor dA = device.empty(DType::f32, Shape{in.tokens, in.n_heads});
-  const Tensor ddt_pre = device.empty(DType::f32, dA.shape());
-  Tensor dend, dstart;
-  if (a.dpool) {
-    dend = take_end_gradients(device, a.dpool, a.in.seqs);
-    dstart = device.empty(DType::f32, dend.shape());
-  }
   const OuterScanBackward<T> scan = {.in = in,
                                      .dy = Rows<const T>(a.dout),
                                      .checkpoints = a.checkpoints.data<float>(),
-                                     .dend = dend ? dend.data<float>() : nullptr,
-                                     .dstart = dstart ? dstart.data<float>() : nullptr,
+                                     .dend = states.of_end(),
+                                     .dstart = states.of_start(),
                                      .kept = kept.data<float>(),
                                      .dq = sums.data<float>(),
                                      .dk = sums.data<float>() + sums.dim(1),
                                      .ddecay = ddecay.data<float>(),
                                      .dv = Rows<T>(a.dx)};
-  const bool tapped =
-      recurrence_is_active_backward(a.taps) || tap(a.taps, SsdPoint::y).is_active_backward();
   outer_scan_backward(device, a.kOp, scan, true, tapped);
-  const Gather<T> gather = {scan,          made.steps,       Rows<T>(a.ddt_raw),   Rows<T>(a.dB),
-                            Rows<T>(a.dC), dA.data<float>(), ddt_pre.data<float>()};
+  const Gather<T> gather = {scan, steps, Rows<T>(a.dB), Rows<T>(a.dC)};
   launch(device, name_of(a.kOp), groups_kernel<T>,
          grid_of(in.tokens, divide_up(a.in.n_groups * in.d_k, kThreads)), kThreads, 0, gather);
   launch(device, name_of(a.kOp), heads_kernel<T>,
          grid_of(divide_up(in.tokens * in.n_heads * 32, kThreads)), kThreads, 0, gather);
+  add_skip_gradient<T>(device, a);
+}
+
+template <class T>
+void backward(Device& device, const SsdBackward& a) {
+  TapViews views(device);
+  const Made made = make<T>(device, a.in, a.taps, views);
+  const Tensor dA = device.empty(DType::f32, Shape{a.in.seqs.tokens, a.in.n_heads()});
+  const Tensor ddt_pre = device.empty(DType::f32, dA.shape());
+  const StepGradients<T> steps = {made.steps, Rows<T>(a.ddt_raw), dA.data<float>(),
+                                  ddt_pre.data<float>()};
+  const StateGradients states(device, a);
+  const bool tapped =
+      recurrence_is_active_backward(a.taps) || tap(a.taps, SsdPoint::y).is_active_backward();
+  if (tapped || !by_chunks<T>(a.in)) backward_by_tokens(device, a, made, states, steps, tapped);
+  else backward_by_chunks(device, a, made, states, steps);
   add_column_sums(device, dA, a.dA.data<float>());
   add_column_sums(device, ddt_pre, a.ddt_bias.data<float>());
-  add_skip_gradient<T>(device, a);
-  if (a.dpool) give_start_gradients(device, dstart, a.in.seqs, a.dpool);
+  if (a.dpool) give_start_gradients(device, states.start, a.in.seqs, a.dpool);
 }
 
 }  // namespace
