@@ -9,7 +9,7 @@ const Backend& cuda_backend();
 namespace {
 
 // What has kernels in float32 and in bf16: all of a training step, but what parameters alone are
-// in, of every mixer without attention, a recurrent cell or long filters.
+// in, of every mixer without attention or long filters.
 template <class T>
 KernelTable make_common_table(DType compute) {
   KernelTable table;
@@ -35,6 +35,8 @@ KernelTable make_common_table(DType compute) {
   table.set<SsdBackward>(cuda::ssd_backward);
   table.set<GlaForward>(cuda::gla_forward);
   table.set<GlaBackward>(cuda::gla_backward);
+  table.set<RecurrentForward>(cuda::recurrent_forward);
+  table.set<RecurrentBackward>(cuda::recurrent_backward);
   table.set<DiagonalSsmForward>(cuda::diagonal_ssm_forward);
   table.set<DiagonalSsmBackward>(cuda::diagonal_ssm_backward);
   table.set<DelayedForward>(cuda::delayed_forward);
@@ -62,8 +64,6 @@ KernelTable make_table() {
   table.set<AttentionForward>(cuda::attention_forward);
   table.set<AttentionBackward>(cuda::attention_backward);
   table.set<Rotary>(cuda::rotary);
-  table.set<RecurrentForward>(cuda::recurrent_forward);
-  table.set<RecurrentBackward>(cuda::recurrent_backward);
   table.set<LongConvForward>(cuda::long_conv_forward);
   table.set<LongConvBackward>(cuda::long_conv_backward);
   table.set<GatherRows>(cuda::gather_rows);
