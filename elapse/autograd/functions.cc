@@ -604,10 +604,11 @@ Var recurrent(Tape& tape, Cell cell, const Var& a, const Var& weight, const Var&
               const Sequences& seqs, const Var& pool, const RecurrentTaps& taps) {
   Device& device = tape.device();
   const int64_t d_inner = weight.dim(1);
+  const DType wide = wide_dtype(a.dtype());
   const Var h =
       tape.result(device.empty(a.dtype(), {seqs.tokens, d_inner}), {&a, &weight, &bias, &pool});
   const auto kept = [&](int64_t rows) {
-    return h.needs_grad() ? device.empty(a.dtype(), {seqs.tokens, rows * d_inner}) : Tensor();
+    return h.needs_grad() ? device.empty(wide, {seqs.tokens, rows * d_inner}) : Tensor();
   };
   const Tensor before = kept(state_rows(cell)), inner = kept(inner_rows(cell));
   recurrent_forward(device, {.cell = cell,
@@ -623,10 +624,10 @@ Var recurrent(Tape& tape, Cell cell, const Var& a, const Var& weight, const Var&
   if (!h.needs_grad()) return h;
   std::vector<Var> outputs = {h};
   if (pool) outputs.push_back(pool);
-  tape.record(outputs, [&tape, cell, a, weight, bias, seqs, pool, before, inner, h, d_inner,
+  tape.record(outputs, [&tape, cell, a, weight, bias, seqs, pool, before, inner, h, d_inner, wide,
                         taps = backward_of(taps)] {
     AssignedGrad da(tape, a);
-    const Tensor dm = tape.device().empty(a.dtype(), {seqs.tokens, gate_count(cell) * d_inner});
+    const Tensor dm = tape.device().empty(wide, {seqs.tokens, gate_count(cell) * d_inner});
     recurrent_backward(tape.device(),
                        {.cell = cell,
                         .dh = grad_or_zeros(tape, h),
@@ -641,7 +642,7 @@ Var recurrent(Tape& tape, Cell cell, const Var& a, const Var& weight, const Var&
     da.commit();
     if (!weight.needs_grad() && !bias.needs_grad()) return;
     const Tensor dweight = weight.needs_grad() ? tape.accumulated_grad(weight)
-                                               : tape.device().zeros(a.dtype(), weight.shape());
+                                               : tape.device().zeros(wide, weight.shape());
     const Tensor dbias = bias.needs_grad() ? tape.accumulated_grad(bias) : Tensor();
     linear_backward_weight(tape.device(), {dm, before.columns(0, d_inner), dweight, dbias});
   });

@@ -193,7 +193,8 @@ TEST(SessionOnCuda, RepeatedStepsHaveTheBitsOfTheFirst) {
   Device device("cuda");
   std::vector<std::pair<ModelConfig, DType>> kinds = {{tiny_config(), DType::bf16},
                                                       {tiny_config(), DType::f32}};
-  for (const char* name : {"mamba2", "linear_attention", "retnet", "gla"}) {
+  for (const char* name : {"mamba2", "linear_attention", "retnet", "gla", "s4d", "h3", "wavenet",
+                           "rnn", "lstm", "gru"}) {
     kinds.push_back({ModelConfig::of(mixer_named(name), 24, 2, 16), DType::bf16});
   }
   for (const std::string& name : mixer_names()) {

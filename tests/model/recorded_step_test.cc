@@ -147,7 +147,8 @@ TEST(RecordedStepOnCuda, GivesTheBitsOfForward) {
     return bits;
   };
   std::vector<std::pair<MixerKind, DType>> kinds;
-  for (const char* name : {"mamba", "mamba2", "linear_attention", "retnet", "gla"}) {
+  for (const char* name : {"mamba", "mamba2", "linear_attention", "retnet", "gla", "s4d", "h3",
+                           "wavenet", "rnn", "lstm", "gru"}) {
     kinds.push_back({mixer_named(name), DType::bf16});
   }
   for (const std::string& name : mixer_names()) {

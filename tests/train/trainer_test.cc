@@ -53,7 +53,8 @@ TEST(Trainer, trains_in_bf16_as_in_float32_on_cuda) {
   TrainConfig config = tiny_training(20);
   config.batch_tokens = 2048;
   config.length = 64;
-  for (const char* mixer : {"mamba", "mamba2", "linear_attention"}) {
+  for (const char* mixer :
+       {"mamba", "mamba2", "linear_attention", "s4d", "h3", "wavenet", "rnn", "lstm", "gru"}) {
     const ModelConfig shape = ModelConfig::of(mixer_named(mixer), 64, 2, InductionTask::kVocabSize);
     for (const auto loss : {InductionTask::Loss::last_token, InductionTask::Loss::all_tokens}) {
       const InductionTask task(3, loss);
