@@ -21,7 +21,7 @@ void check_inputs(const ArgumentCheck& check, const Args& args, std::string_view
 
 void delayed_forward(Device& device, const DelayedForward& args) {
   const DType dtype = args.x.dtype();
-  const ArgumentCheck check(args.kOp, dtype), wide(args.kOp, wide_dtype(dtype));
+  const ArgumentCheck check(device, args.kOp, dtype), wide(args.kOp, wide_dtype(dtype));
   check_inputs(check, args, "x", args.x, "out", args.out);
   wide.pool("pool", args.pool, args.seqs.max_slot + 1, args.delays.queue_rows(), args.x.dim(1));
   device.launch(dtype, args);
@@ -29,7 +29,7 @@ void delayed_forward(Device& device, const DelayedForward& args) {
 
 void delayed_backward(Device& device, const DelayedBackward& args) {
   const DType dtype = args.dx.dtype();
-  const ArgumentCheck check(args.kOp, dtype), wide(args.kOp, wide_dtype(dtype));
+  const ArgumentCheck check(device, args.kOp, dtype), wide(args.kOp, wide_dtype(dtype));
   check_inputs(check, args, "dx", args.dx, "dout", args.dout);
   if (args.dpool) {
     wide.pool("dpool", args.dpool, args.seqs.max_slot + 1, args.delays.queue_rows(),

@@ -34,7 +34,7 @@ void check_inputs(const ArgumentCheck& check, const ArgumentCheck& wide, const A
 void diagonal_ssm_forward(Device& device, const DiagonalSsmForward& args) {
   const DiagonalSsmInputs& in = args.in;
   const DType dtype = in.x.dtype();
-  const ArgumentCheck check(args.kOp, dtype), wide(args.kOp, wide_dtype(dtype));
+  const ArgumentCheck check(device, args.kOp, dtype), wide(args.kOp, wide_dtype(dtype));
   check_inputs(check, wide, args);
   wide.pool("pool", args.pool, in.seqs.max_slot + 1, in.d_inner(), in.d_state());
   check.matrix("y", args.y, {in.seqs.tokens, in.d_inner()});
@@ -44,7 +44,7 @@ void diagonal_ssm_forward(Device& device, const DiagonalSsmForward& args) {
 void diagonal_ssm_backward(Device& device, const DiagonalSsmBackward& args) {
   const DiagonalSsmInputs& in = args.in;
   const DType dtype = in.x.dtype();
-  const ArgumentCheck check(args.kOp, dtype), wide(args.kOp, wide_dtype(dtype));
+  const ArgumentCheck check(device, args.kOp, dtype), wide(args.kOp, wide_dtype(dtype));
   check_inputs(check, wide, args);
   const int64_t tokens = in.seqs.tokens, d_inner = in.d_inner(), n_states = in.n_states();
   check.matrix("dy", args.dy, {tokens, d_inner});

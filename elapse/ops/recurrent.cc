@@ -24,7 +24,7 @@ void check_inputs(const ArgumentCheck& wide, const Args& args) {
 
 void recurrent_forward(Device& device, const RecurrentForward& args) {
   const DType dtype = args.a.dtype();
-  const ArgumentCheck check(args.kOp, dtype), wide(args.kOp, wide_dtype(dtype));
+  const ArgumentCheck check(device, args.kOp, dtype), wide(args.kOp, wide_dtype(dtype));
   check_inputs(wide, args);
   const int64_t d_inner = args.weight.dim(1), gates = gate_count(args.cell) * d_inner;
   check.matrix("a", args.a, {args.seqs.tokens, gates});
@@ -36,7 +36,7 @@ void recurrent_forward(Device& device, const RecurrentForward& args) {
 
 void recurrent_backward(Device& device, const RecurrentBackward& args) {
   const DType dtype = args.dh.dtype();
-  const ArgumentCheck check(args.kOp, dtype), wide(args.kOp, wide_dtype(dtype));
+  const ArgumentCheck check(device, args.kOp, dtype), wide(args.kOp, wide_dtype(dtype));
   check_inputs(wide, args);
   const int64_t d_inner = args.weight.dim(1), gates = gate_count(args.cell) * d_inner;
   check.that(args.before && args.inner, "before and inner: expected those of forward, found none");
