@@ -336,13 +336,14 @@ Normed rms_norm(Tape& tape, const Var& x, const Var& residual, const Var& weight
 }
 
 Normed layer_norm(Tape& tape, const Var& x, const Var& residual, const Var& weight, const Var& bias,
-                  double eps, const Tap& scale_tap) {
+                  double eps, const Tap& scale_tap, std::optional<DType> dtype) {
   Device& device = tape.device();
   const Shape shape = x.shape();
-  const Var sum = residual ? tape.result(device.empty(x.dtype(), shape), {&x, &residual}) : x;
-  const Var y = tape.result(device.empty(x.dtype(), shape), {&sum, &weight, &bias});
-  const Tensor mean = device.empty(x.dtype(), {shape[0], 1});
-  const Tensor scale = device.empty(x.dtype(), {shape[0], 1});
+  const DType wide = wide_dtype(x.dtype());
+  const Var sum = residual ? tape.result(device.empty(wide, shape), {&x, &residual}) : x;
+  const Var y = tape.result(device.empty(dtype.value_or(x.dtype()), shape), {&sum, &weight, &bias});
+  const Tensor mean = device.empty(wide, {shape[0], 1});
+  const Tensor scale = device.empty(wide, {shape[0], 1});
   layer_norm_forward(device, {.x = x.value(),
                               .residual = residual ? residual.value() : Tensor(),
                               .weight = weight.value(),
@@ -355,21 +356,24 @@ Normed layer_norm(Tape& tape, const Var& x, const Var& residual, const Var& weig
                               .scale_tap = scale_tap});
   if (!y.needs_grad()) return {sum, y};
   tape.record({sum, y}, [&tape, x, residual, weight, bias, eps, scale_tap, sum, y, mean, scale] {
-    const bool fused = bool(residual);
-    Tensor dtotal = fused ? grad_or_zeros(tape, sum) : Tensor();
+    const bool fused = bool(residual), casts = x.dtype() != sum.dtype();
     AssignedGrad dx(tape, x);
+    std::optional<AssignedGrad> dresidual;
+    if (casts) dresidual.emplace(tape, residual);
     layer_norm_backward(tape.device(), {.dy = grad_or_zeros(tape, y),
-                                        .dsum = dtotal,
+                                        .dsum = fused ? grad_or_zeros(tape, sum) : Tensor(),
                                         .sum = sum.value(),
                                         .weight = weight.value(),
                                         .mean = mean,
                                         .scale = scale,
                                         .eps = eps,
                                         .scale_tap = scale_tap,
-                                        .dsum_total = dx.tensor(),
+                                        .dsum_total = casts ? dresidual->tensor() : dx.tensor(),
+                                        .dx = casts ? dx.tensor() : Tensor(),
                                         .dweight = tape.accumulated_grad(weight),
                                         .dbias = tape.accumulated_grad(bias)});
     dx.commit();
+    if (casts) return dresidual->commit();
     if (!fused) return;
     assign_grad(tape, residual, [&](const Tensor& dr) { copy(tape.device(), {dx.tensor(), dr}); });
   });
