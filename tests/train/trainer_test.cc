@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <fstream>
+#include <map>
 
 #include "elapse/io/file.h"
 #include "elapse/io/safetensors.h"
@@ -54,9 +55,14 @@ TEST(Trainer, trains_in_bf16_as_in_float32_on_cuda) {
   config.batch_tokens = 2048;
   config.length = 64;
   config.schedule.peak_lr = 0.003;
-  for (const char* mixer : {"mamba", "mamba2", "linear_attention", "retnet", "gla", "s4d", "h3",
-                            "wavenet", "rnn", "lstm", "gru"}) {
-    const ModelConfig shape = ModelConfig::of(mixer_named(mixer), 64, 2, InductionTask::kVocabSize);
+  constexpr int64_t kVocab = InductionTask::kVocabSize;
+  std::map<std::string, ModelConfig> shapes = {
+      {"gpt2", ModelConfig::gpt2(64, 2, kVocab)},
+      {"transformer_plus_plus", ModelConfig::transformer_plus_plus(64, 2, kVocab)}};
+  for (const std::string& name : mixer_names()) {
+    shapes[name] = ModelConfig::of(mixer_named(name), 64, 2, kVocab);
+  }
+  for (const auto& [name, shape] : shapes) {
     for (const auto loss : {InductionTask::Loss::last_token, InductionTask::Loss::all_tokens}) {
       const InductionTask task(3, loss);
       const LanguageModel wide(device, shape, DType::f32, 7), narrow(device, shape, DType::bf16, 7);
@@ -64,7 +70,7 @@ TEST(Trainer, trains_in_bf16_as_in_float32_on_cuda) {
       Trainer in_float32(wide, task, config), in_bf16(narrow, task, config);
       for (int64_t step = 0; step < 20; ++step) {
         const double expected = in_float32.step().loss, found = in_bf16.step().loss;
-        EXPECT_NEAR(found, expected, 0.01) << mixer << ", step " << step;
+        EXPECT_NEAR(found, expected, 0.01) << name << ", step " << step;
       }
     }
   }
