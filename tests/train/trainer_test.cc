@@ -47,7 +47,8 @@ TEST(Trainer, learns_to_recall) {
 
 // Twenty steps in bf16 beside as many in float32. Activations are rounded to 8 bits: a loss of 2 to
 // 3 nats moves by some thousandths. At a learning rate of 0.01 those of RetNet and of gated linear
-// attention move by hundredths.
+// attention move by hundredths. Hyena's move by 0.18 in float32 alone where weights start 2^-9
+// apart, on the cpu: it is left out.
 TEST(Trainer, trains_in_bf16_as_in_float32_on_cuda) {
   if (!can_open("cuda")) GTEST_SKIP() << "no cuda device can be opened here";
   Device device("cuda");
@@ -60,6 +61,7 @@ TEST(Trainer, trains_in_bf16_as_in_float32_on_cuda) {
       {"gpt2", ModelConfig::gpt2(64, 2, kVocab)},
       {"transformer_plus_plus", ModelConfig::transformer_plus_plus(64, 2, kVocab)}};
   for (const std::string& name : mixer_names()) {
+    if (name == "hyena") continue;
     shapes[name] = ModelConfig::of(mixer_named(name), 64, 2, kVocab);
   }
   for (const auto& [name, shape] : shapes) {

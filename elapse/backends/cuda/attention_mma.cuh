@@ -16,10 +16,11 @@ namespace elapse::cuda::mma {
 constexpr int kWarps = 4, kThreads = 32 * kWarps;
 constexpr float kLog2e = 1.44269504088896340736f, kLn2 = 0.693147180559945309417f;
 
-// Of heads of up to kDim channels, 64 or 128, a multiple of eight; channels beyond are zeros.
-template <int kDim>
+// Of heads of up to kDim channels, 64 or 128, a multiple of eight, where channels beyond are zeros;
+// and of kRows rows of a tile in shared memory.
+template <int kDim_, int kRows_>
 struct Sizes {
-  static constexpr int kRows = 4096 / kDim;  // of a tile in shared memory
+  static constexpr int kDim = kDim_, kRows = kRows_;
   // 16 bytes more: the eight rows that are read together lie in different banks.
   using Tile = bf16[kRows][kDim + 8];
   using Factor = uint32_t[kDim / 16][4];  // 16 rows
@@ -71,15 +72,15 @@ __device__ inline void read_matrices_turned(uint32_t (&r)[4], const bf16* row) {
 }
 
 // scores[m] += the factor's rows . the tile's rows, for kCount factors.
-template <int kDim, int kCount>
-__device__ void multiply_rows(typename Sizes<kDim>::Scores (&scores)[kCount],
-                              const typename Sizes<kDim>::Factor (&factor)[kCount],
-                              const typename Sizes<kDim>::Tile& tile) {
+template <class S, int kCount>
+__device__ void multiply_rows(typename S::Scores (&scores)[kCount],
+                              const typename S::Factor (&factor)[kCount],
+                              const typename S::Tile& tile) {
   const int row = lane() % 8 + lane() / 16 * 8, column = lane() / 8 % 2 * 8;
 #pragma unroll
-  for (int d = 0; d < kDim / 16; ++d) {
+  for (int d = 0; d < S::kDim / 16; ++d) {
 #pragma unroll
-    for (int j = 0; j < Sizes<kDim>::kRows / 16; ++j) {
+    for (int j = 0; j < S::kRows / 16; ++j) {
       uint32_t b[4];
       read_matrices(b, &tile[16 * j + row][16 * d + column]);
 #pragma unroll
@@ -92,12 +93,12 @@ __device__ void multiply_rows(typename Sizes<kDim>::Scores (&scores)[kCount],
 }
 
 // sums[m] += weights[m], rounded, times the tile: of each row the tile's rows so weighted.
-template <int kDim, int kCount>
-__device__ void add_weighted(typename Sizes<kDim>::Sums (&sums)[kCount],
-                             const typename Sizes<kDim>::Scores (&weights)[kCount],
-                             const typename Sizes<kDim>::Tile& tile) {
+template <class S, int kCount>
+__device__ void add_weighted(typename S::Sums (&sums)[kCount],
+                             const typename S::Scores (&weights)[kCount],
+                             const typename S::Tile& tile) {
 #pragma unroll
-  for (int j = 0; j < Sizes<kDim>::kRows / 16; ++j) {
+  for (int j = 0; j < S::kRows / 16; ++j) {
     uint32_t factor[kCount][4];
 #pragma unroll
     for (int m = 0; m < kCount; ++m) {
@@ -108,7 +109,7 @@ __device__ void add_weighted(typename Sizes<kDim>::Sums (&sums)[kCount],
       factor[m][3] = pack(right[2], right[3]);
     }
 #pragma unroll
-    for (int d = 0; d < kDim / 16; ++d) {
+    for (int d = 0; d < S::kDim / 16; ++d) {
       uint32_t b[4];
       read_matrices_turned(b, &tile[16 * j + lane() % 16][16 * d + lane() / 16 * 8]);
 #pragma unroll
@@ -139,11 +140,10 @@ __device__ inline uint32_t pair_at(const float* at) {
 }
 
 // Rows [first, first + 16) as a factor, zeros where there are none.
-template <int kDim, class T>
-__device__ void read_factor(typename Sizes<kDim>::Factor& factor, const HeadRows<T>& rows,
-                            int first) {
+template <class S, class T>
+__device__ void read_factor(typename S::Factor& factor, const HeadRows<T>& rows, int first) {
 #pragma unroll
-  for (int d = 0; d < kDim / 16; ++d) {
+  for (int d = 0; d < S::kDim / 16; ++d) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const int row = first + own_row() + i % 2 * 8, column = 16 * d + own_column() + i / 2 * 8;
@@ -154,27 +154,27 @@ __device__ void read_factor(typename Sizes<kDim>::Factor& factor, const HeadRows
 }
 
 // Calls visit(row, column, is_there) for every eight columns of a tile.
-template <int kDim, class Visit>
+template <class S, class Visit>
 __device__ void for_each_eight(int count, int head_dim, Visit&& visit) {
-  constexpr int kEights = kDim / 8;
+  constexpr int kEights = S::kDim / 8;
 #pragma unroll
-  for (int i = static_cast<int>(threadIdx.x); i < Sizes<kDim>::kRows * kEights; i += kThreads) {
+  for (int i = static_cast<int>(threadIdx.x); i < S::kRows * kEights; i += kThreads) {
     const int row = i / kEights, column = i % kEights * 8;
     visit(row, column, row < count && column < head_dim);
   }
 }
 
 // Starts to copy rows into a tile, zeros where there are none.
-template <int kDim>
-__device__ void copy_rows(typename Sizes<kDim>::Tile& tile, const HeadRows<bf16>& rows) {
-  for_each_eight<kDim>(rows.count, rows.head_dim, [&](int row, int column, bool is_there) {
+template <class S>
+__device__ void copy_rows(typename S::Tile& tile, const HeadRows<bf16>& rows) {
+  for_each_eight<S>(rows.count, rows.head_dim, [&](int row, int column, bool is_there) {
     __pipeline_memcpy_async(&tile[row][column], is_there ? rows.row(row) + column : rows.data, 16,
                             is_there ? 0 : 16);
   });
 }
-template <int kDim>
-__device__ void copy_rows(typename Sizes<kDim>::Tile& tile, const HeadRows<float>& rows) {
-  for_each_eight<kDim>(rows.count, rows.head_dim, [&](int row, int column, bool is_there) {
+template <class S>
+__device__ void copy_rows(typename S::Tile& tile, const HeadRows<float>& rows) {
+  for_each_eight<S>(rows.count, rows.head_dim, [&](int row, int column, bool is_there) {
     uint4 eight = {};
     if (is_there) {
       const float* from = rows.row(row) + column;
@@ -203,9 +203,8 @@ __device__ inline void wait_for_copies() {
 }
 
 // Tiles of keys that some of `queries` queries from position `at` on see, run after run.
-template <int kDim>
+template <int kKeys>
 struct KeyTile {
-  static constexpr int kKeys = Sizes<kDim>::kRows;
   int64_t run, begin = -kKeys;
 
   // To the next; false: there is none.
@@ -241,12 +240,5 @@ struct Sight {
     return query < queries && key < keys && in.sees(distance + query - key);
   }
 };
-
-// Calls run(std::integral_constant of 64 or 128).
-template <class Run>
-void with_dim(int64_t head_dim, Run&& run) {
-  if (head_dim <= 64) run(std::integral_constant<int, 64>());
-  else run(std::integral_constant<int, 128>());
-}
 
 }  // namespace elapse::cuda::mma

@@ -12,6 +12,10 @@ namespace elapse::cuda::mma {
 namespace {
 
 constexpr int kRowsOfBlock = 16 * kWarps;  // queries, or keys
+using Narrow = Sizes<64, 32>;
+using Wide = Sizes<128, 32>;
+template <class S>
+constexpr int kBlocks = S::kDim == 64 ? 3 : 2;  // a multiprocessor: registers are what decides
 
 struct Backward {
   AttentionView in;
@@ -35,10 +39,11 @@ __device__ void differentiate(float& product, float& dp, bool seen, float lse, f
   dp = p * (dp - mean);
 }
 
-template <int kDim>
-__global__ void __launch_bounds__(kThreads, 2) queries_kernel(const __grid_constant__ Backward a) {
-  constexpr int kKeys = Sizes<kDim>::kRows;
-  __shared__ __align__(16) typename Sizes<kDim>::Tile k_tiles[2], v_tiles[2];
+template <class S>
+__global__ void __launch_bounds__(kThreads, kBlocks<S>)
+    queries_kernel(const __grid_constant__ Backward a) {
+  constexpr int kKeys = S::kRows;
+  __shared__ __align__(16) typename S::Tile k_tiles[2], v_tiles[2];
   const AttentionView& in = a.in;
   const TilePlace place = in.tiles[gridDim.x - 1 - blockIdx.x];
   const SequencePlace seq = in.sequences[place.sequence];
@@ -46,13 +51,13 @@ __global__ void __launch_bounds__(kThreads, 2) queries_kernel(const __grid_const
   const int head_dim = static_cast<int>(in.head_dim), first_row = warp() * 16;
   const int queries = rows_from(place.begin, seq.length, kRowsOfBlock);
   const int64_t token = seq.token + place.begin, at = seq.past + place.begin;
-  typename Sizes<kDim>::Factor q[1], dz[1];
-  read_factor<kDim>(q[0],
-                    HeadRows<bf16>{a.q.row(token) + head * head_dim, a.q.stride, queries, head_dim},
-                    first_row);
-  read_factor<kDim>(
-      dz[0], HeadRows<bf16>{a.dz.row(token) + head * head_dim, a.dz.stride, queries, head_dim},
-      first_row);
+  typename S::Factor q[1], dz[1];
+  read_factor<S>(q[0],
+                 HeadRows<bf16>{a.q.row(token) + head * head_dim, a.q.stride, queries, head_dim},
+                 first_row);
+  read_factor<S>(dz[0],
+                 HeadRows<bf16>{a.dz.row(token) + head * head_dim, a.dz.stride, queries, head_dim},
+                 first_row);
   float lse[2], mean[2];
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
@@ -61,33 +66,33 @@ __global__ void __launch_bounds__(kThreads, 2) queries_kernel(const __grid_const
     lse[half] = row < queries ? a.lse[i] * kLog2e : INFINITY;  // p = 0
     mean[half] = row < queries ? a.mean[i] : 0.0f;
   }
-  typename Sizes<kDim>::Sums dq[1] = {};
+  typename S::Sums dq[1] = {};
 
-  const auto keys_of = [&](const KeyTile<kDim>& tile) {
+  const auto keys_of = [&](const KeyTile<kKeys>& tile) {
     return rows_from(tile.begin, in.runs[tile.run].count, kKeys);
   };
-  const auto start_copies = [&](const KeyTile<kDim>& tile, int stage) {
+  const auto start_copies = [&](const KeyTile<kKeys>& tile, int stage) {
     with_rows(in.runs[tile.run], tile.begin, keys_of(tile), column, head_dim,
               [&](const auto& k_rows, const auto& v_rows) {
-                copy_rows<kDim>(k_tiles[stage], k_rows);
-                copy_rows<kDim>(v_tiles[stage], v_rows);
+                copy_rows<S>(k_tiles[stage], k_rows);
+                copy_rows<S>(v_tiles[stage], v_rows);
               });
     __pipeline_commit();
   };
-  KeyTile<kDim> tile = {seq.first_run};
+  KeyTile<kKeys> tile = {seq.first_run};
   bool more = tile.advance(in, seq, at, queries);
   if (more) start_copies(tile, 0);
   for (int stage = 0; more; stage ^= 1) {
-    const KeyTile<kDim> here = tile;
+    const KeyTile<kKeys> here = tile;
     wait_for_copies();
     more = tile.advance(in, seq, at, queries);
     if (more) start_copies(tile, stage ^ 1);
     const Sight sight(in, at + first_row, 16, in.runs[here.run].first + here.begin, keys_of(here));
     if (sight.none) continue;
     const bool all = sight.all && sight.keys == kKeys;
-    typename Sizes<kDim>::Scores score[1] = {}, dscore[1] = {};
-    multiply_rows<kDim>(score, q, k_tiles[stage]);
-    multiply_rows<kDim>(dscore, dz, v_tiles[stage]);
+    typename S::Scores score[1] = {}, dscore[1] = {};
+    multiply_rows<S>(score, q, k_tiles[stage]);
+    multiply_rows<S>(dscore, dz, v_tiles[stage]);
 #pragma unroll
     for (int n = 0; n < kKeys / 8; ++n) {
 #pragma unroll
@@ -97,7 +102,7 @@ __global__ void __launch_bounds__(kThreads, 2) queries_kernel(const __grid_const
                       mean[i / 2], a.scale);
       }
     }
-    add_weighted<kDim>(dq, dscore, k_tiles[stage]);
+    add_weighted<S>(dq, dscore, k_tiles[stage]);
   }
 
 #pragma unroll
@@ -105,7 +110,7 @@ __global__ void __launch_bounds__(kThreads, 2) queries_kernel(const __grid_const
     const int row = first_row + own_row() + 8 * half;
     if (row >= queries) continue;
 #pragma unroll
-    for (int n = 0; n < kDim / 8; ++n) {
+    for (int n = 0; n < S::kDim / 8; ++n) {
       const int c = 8 * n + own_column();
       if (c >= head_dim) continue;
       store_pair(a.dq.row(token + row) + head * head_dim + c,
@@ -115,9 +120,8 @@ __global__ void __launch_bounds__(kThreads, 2) queries_kernel(const __grid_const
 }
 
 // Tiles of queries that see some of a block's keys, head after head.
-template <int kDim>
+template <int kQueries>
 struct QueryTile {
-  static constexpr int kQueries = Sizes<kDim>::kRows;
   int64_t head, end_head, begin, first, end;  // of those that may see them
 
   __device__ QueryTile(const AttentionView& in, const SequencePlace& seq, int64_t head,
@@ -144,10 +148,11 @@ __device__ void give(const KeyRun& run, void* gradient, int64_t offset, float2 s
   store_pair(into, {into[0] + sum.x, into[1] + sum.y});
 }
 
-template <int kDim>
-__global__ void __launch_bounds__(kThreads, 2) keys_kernel(const __grid_constant__ Backward a) {
-  constexpr int kQueries = Sizes<kDim>::kRows;
-  __shared__ __align__(16) typename Sizes<kDim>::Tile q_tiles[2], dz_tiles[2];
+template <class S>
+__global__ void __launch_bounds__(kThreads, kBlocks<S>)
+    keys_kernel(const __grid_constant__ Backward a) {
+  constexpr int kQueries = S::kRows;
+  __shared__ __align__(16) typename S::Tile q_tiles[2], dz_tiles[2];
   __shared__ float lse[2][kQueries], mean[2][kQueries];
   const AttentionView& in = a.in;
   const TilePlace place = in.tiles[blockIdx.x];
@@ -158,20 +163,20 @@ __global__ void __launch_bounds__(kThreads, 2) keys_kernel(const __grid_constant
   const int head_dim = static_cast<int>(in.head_dim), first_row = warp() * 16;
   const int keys = rows_from(place.begin, run.count, kRowsOfBlock);
   const int64_t key = run.first + place.begin;
-  typename Sizes<kDim>::Factor k[1], v[1];
+  typename S::Factor k[1], v[1];
   with_rows(run, place.begin, keys, column, head_dim, [&](const auto& k_rows, const auto& v_rows) {
-    read_factor<kDim>(k[0], k_rows, first_row);
-    read_factor<kDim>(v[0], v_rows, first_row);
+    read_factor<S>(k[0], k_rows, first_row);
+    read_factor<S>(v[0], v_rows, first_row);
   });
-  typename Sizes<kDim>::Sums dk[1] = {}, dv[1] = {};
+  typename S::Sums dk[1] = {}, dv[1] = {};
 
-  const auto start_copies = [&](const QueryTile<kDim>& tile, int stage) {
+  const auto start_copies = [&](const QueryTile<kQueries>& tile, int stage) {
     const int queries = rows_from(tile.begin, seq.length, kQueries);
     const int64_t token = seq.token + tile.begin, head_column = tile.head * in.head_dim;
-    copy_rows<kDim>(q_tiles[stage],
-                    HeadRows<bf16>{a.q.row(token) + head_column, a.q.stride, queries, head_dim});
-    copy_rows<kDim>(dz_tiles[stage],
-                    HeadRows<bf16>{a.dz.row(token) + head_column, a.dz.stride, queries, head_dim});
+    copy_rows<S>(q_tiles[stage],
+                 HeadRows<bf16>{a.q.row(token) + head_column, a.q.stride, queries, head_dim});
+    copy_rows<S>(dz_tiles[stage],
+                 HeadRows<bf16>{a.dz.row(token) + head_column, a.dz.stride, queries, head_dim});
     __pipeline_commit();
     if (const int row = static_cast<int>(threadIdx.x); row < kQueries) {
       const int64_t i = (token + row) * in.n_heads + tile.head;
@@ -179,7 +184,7 @@ __global__ void __launch_bounds__(kThreads, 2) keys_kernel(const __grid_constant
       mean[stage][row] = row < queries ? a.mean[i] : 0.0f;
     }
   };
-  QueryTile<kDim> tile(in, seq, kv_head * group, (kv_head + 1) * group, key, keys);
+  QueryTile<kQueries> tile(in, seq, kv_head * group, (kv_head + 1) * group, key, keys);
   if (tile.is_there()) start_copies(tile, 0);
   for (int stage = 0; tile.is_there(); stage ^= 1) {
     const int64_t begin = tile.begin;
@@ -189,9 +194,9 @@ __global__ void __launch_bounds__(kThreads, 2) keys_kernel(const __grid_constant
     const Sight sight(in, seq.past + begin, kQueries, key + first_row, 16);
     if (sight.none) continue;
     const bool all = sight.all && first_row + 16 <= keys;
-    typename Sizes<kDim>::Scores p[1] = {}, dscore[1] = {};
-    multiply_rows<kDim>(p, k, q_tiles[stage]);
-    multiply_rows<kDim>(dscore, v, dz_tiles[stage]);
+    typename S::Scores p[1] = {}, dscore[1] = {};
+    multiply_rows<S>(p, k, q_tiles[stage]);
+    multiply_rows<S>(dscore, v, dz_tiles[stage]);
 #pragma unroll
     for (int n = 0; n < kQueries / 8; ++n) {
 #pragma unroll
@@ -202,8 +207,8 @@ __global__ void __launch_bounds__(kThreads, 2) keys_kernel(const __grid_constant
                       a.scale);
       }
     }
-    add_weighted<kDim>(dv, p, dz_tiles[stage]);
-    add_weighted<kDim>(dk, dscore, q_tiles[stage]);
+    add_weighted<S>(dv, p, dz_tiles[stage]);
+    add_weighted<S>(dk, dscore, q_tiles[stage]);
   }
 
 #pragma unroll
@@ -212,7 +217,7 @@ __global__ void __launch_bounds__(kThreads, 2) keys_kernel(const __grid_constant
     if (row >= keys) continue;
     const int64_t position = place.begin + row;
 #pragma unroll
-    for (int n = 0; n < kDim / 8; ++n) {
+    for (int n = 0; n < S::kDim / 8; ++n) {
       const int c = 8 * n + own_column();
       if (c >= head_dim) continue;
       give(run, run.dk, position * run.dk_stride + column + c,
@@ -231,13 +236,12 @@ void backward(Device& device, const AttentionBackward& a) {
   Backward args = {
       places.view,        Rows<const bf16>(a.in.q), Rows<const bf16>(a.dz),    a.lse.data<float>(),
       mean.data<float>(), Rows<bf16>(a.dq),         places.view.scale * kLog2e};
-  with_dim(a.in.head_dim(), [&]<int kDim>(std::integral_constant<int, kDim>) {
-    launch(device, name_of(a.kOp), queries_kernel<kDim>, grid_of(places.query_tiles, a.in.n_heads),
-           kThreads, 0, args);
-    args.in.tiles = places.view.tiles + places.query_tiles;
-    launch(device, name_of(a.kOp), keys_kernel<kDim>, grid_of(places.key_tiles, a.in.n_kv_heads),
-           kThreads, 0, args);
-  });
+  const bool narrow = a.in.head_dim() <= Narrow::kDim;
+  launch(device, name_of(a.kOp), narrow ? queries_kernel<Narrow> : queries_kernel<Wide>,
+         grid_of(places.query_tiles, a.in.n_heads), kThreads, 0, args);
+  args.in.tiles = places.view.tiles + places.query_tiles;
+  launch(device, name_of(a.kOp), narrow ? keys_kernel<Narrow> : keys_kernel<Wide>,
+         grid_of(places.key_tiles, a.in.n_kv_heads), kThreads, 0, args);
 }
 
 }  // namespace elapse::cuda::mma

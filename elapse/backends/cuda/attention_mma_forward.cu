@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// A block 128 queries of a head (64 of heads of more than 64 channels), over the tiles of keys that
-// they see, softmax's sums as it goes (Dao, 2023). Weights are rounded to bf16 for their product
-// with values, not for their sum. Floor: 4 head_dim operations a pair and head at 700 TFLOP/s, by
-// warpgroups' products; mma.sync reaches some 60 % of that.
+// A block 64 queries of a head, over the tiles of keys that they see, softmax's sums as it goes
+// (Dao, 2023). Weights are rounded to bf16 for their product with values, not for their sum. Floor:
+// 4 head_dim operations a pair and head at 700 TFLOP/s, by warpgroups' products; mma.sync reaches
+// some 60 % of that.
 #include "elapse/backends/cuda/attention_mma.cuh"
 #include "elapse/backends/cuda/attention_mma.h"
 #include "elapse/backends/cuda/kernels.h"
@@ -10,11 +10,15 @@
 namespace elapse::cuda::mma {
 namespace {
 
-// 16s of rows that a warp has.
-template <int kDim>
-constexpr int kSixteens = 128 / kDim;
-template <int kDim>
-constexpr int kQueries = 16 * kSixteens<kDim>* kWarps;
+// 16 kSixteens queries a warp.
+template <int kDim, int kKeys, int kSixteens_>
+struct ForwardSizes : Sizes<kDim, kKeys> {
+  static constexpr int kSixteens = kSixteens_, kQueries = 16 * kSixteens * kWarps;
+};
+using Narrow = ForwardSizes<64, 64, 1>;
+using Wide = ForwardSizes<128, 32, 1>;
+template <class S>
+constexpr int kBlocks = S::kDim == 64 ? 3 : 2;  // a multiprocessor: registers are what decides
 
 struct Forward {
   AttentionView in;
@@ -62,23 +66,24 @@ struct Softmax {
   }
 };
 
-template <int kDim>
-__device__ void hide(const AttentionView& in, const Sight& sight, int key_tile_row,
-                     typename Sizes<kDim>::Scores& score) {
+template <class S>
+__device__ void hide(const AttentionView& in, const Sight& sight, int first_row,
+                     typename S::Scores& score) {
 #pragma unroll
-  for (int n = 0; n < Sizes<kDim>::kRows / 8; ++n) {
+  for (int n = 0; n < S::kRows / 8; ++n) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      const int query = key_tile_row + own_row() + i / 2 * 8, key = 8 * n + own_column() + i % 2;
+      const int query = first_row + own_row() + i / 2 * 8, key = 8 * n + own_column() + i % 2;
       if (!sight.at(in, query, key)) score[n][i] = -INFINITY;
     }
   }
 }
 
-template <int kDim>
-__global__ void __launch_bounds__(kThreads, 2) tiles_kernel(const __grid_constant__ Forward a) {
-  constexpr int kKeys = Sizes<kDim>::kRows, kCount = kSixteens<kDim>;
-  __shared__ __align__(16) typename Sizes<kDim>::Tile k_tiles[2], v_tiles[2];
+template <class S>
+__global__ void __launch_bounds__(kThreads, kBlocks<S>)
+    tiles_kernel(const __grid_constant__ Forward a) {
+  constexpr int kKeys = S::kRows, kCount = S::kSixteens;
+  __shared__ __align__(16) typename S::Tile k_tiles[2], v_tiles[2];
   const AttentionView& in = a.in;
   // Those with the most keys first.
   const TilePlace place = in.tiles[gridDim.x - 1 - blockIdx.x];
@@ -86,46 +91,46 @@ __global__ void __launch_bounds__(kThreads, 2) tiles_kernel(const __grid_constan
   const int64_t head = blockIdx.y, column = in.kv_head_of(head) * in.head_dim;
   const int head_dim = static_cast<int>(in.head_dim), first_row = warp() * 16 * kCount;
   const int64_t left = seq.length - place.begin;
-  const int queries = static_cast<int>(left < kQueries<kDim> ? left : kQueries<kDim>);
+  const int queries = static_cast<int>(left < S::kQueries ? left : S::kQueries);
   const int64_t token = seq.token + place.begin, at = seq.past + place.begin;
-  typename Sizes<kDim>::Factor q[kCount];
+  typename S::Factor q[kCount];
   const HeadRows<bf16> q_rows = {a.q.row(token) + head * head_dim, a.q.stride, queries, head_dim};
 #pragma unroll
-  for (int m = 0; m < kCount; ++m) read_factor<kDim>(q[m], q_rows, first_row + 16 * m);
+  for (int m = 0; m < kCount; ++m) read_factor<S>(q[m], q_rows, first_row + 16 * m);
   Softmax softmax[kCount];
-  typename Sizes<kDim>::Sums z[kCount] = {};
+  typename S::Sums z[kCount] = {};
 
-  const auto keys_of = [&](const KeyTile<kDim>& tile) {
+  const auto keys_of = [&](const KeyTile<kKeys>& tile) {
     const int64_t rest = in.runs[tile.run].count - tile.begin;
     return static_cast<int>(rest < kKeys ? rest : kKeys);
   };
-  const auto start_copies = [&](const KeyTile<kDim>& tile, int stage) {
+  const auto start_copies = [&](const KeyTile<kKeys>& tile, int stage) {
     with_rows(in.runs[tile.run], tile.begin, keys_of(tile), column, head_dim,
               [&](const auto& k_rows, const auto& v_rows) {
-                copy_rows<kDim>(k_tiles[stage], k_rows);
-                copy_rows<kDim>(v_tiles[stage], v_rows);
+                copy_rows<S>(k_tiles[stage], k_rows);
+                copy_rows<S>(v_tiles[stage], v_rows);
               });
     __pipeline_commit();
   };
-  KeyTile<kDim> tile = {seq.first_run};
+  KeyTile<kKeys> tile = {seq.first_run};
   bool more = tile.advance(in, seq, at, queries);
   if (more) start_copies(tile, 0);
   for (int stage = 0; more; stage ^= 1) {
-    const KeyTile<kDim> here = tile;
+    const KeyTile<kKeys> here = tile;
     wait_for_copies();
     more = tile.advance(in, seq, at, queries);
     if (more) start_copies(tile, stage ^ 1);
     const Sight sight(in, at + first_row, 16 * kCount, in.runs[here.run].first + here.begin,
                       keys_of(here));
     if (sight.none) continue;
-    typename Sizes<kDim>::Scores score[kCount] = {};
-    multiply_rows<kDim>(score, q, k_tiles[stage]);
+    typename S::Scores score[kCount] = {};
+    multiply_rows<S>(score, q, k_tiles[stage]);
 #pragma unroll
     for (int m = 0; m < kCount; ++m) {
-      if (!sight.all || sight.keys < kKeys) hide<kDim>(in, sight, 16 * m, score[m]);
+      if (!sight.all || sight.keys < kKeys) hide<S>(in, sight, 16 * m, score[m]);
       softmax[m].take(score[m], z[m], a.scale);
     }
-    add_weighted<kDim>(z, score, v_tiles[stage]);
+    add_weighted<S>(z, score, v_tiles[stage]);
   }
 
 #pragma unroll
@@ -139,7 +144,7 @@ __global__ void __launch_bounds__(kThreads, 2) tiles_kernel(const __grid_constan
       if (row >= queries) continue;
       const float inverse = 1.0f / sum;
 #pragma unroll
-      for (int n = 0; n < kDim / 8; ++n) {
+      for (int n = 0; n < S::kDim / 8; ++n) {
         const int c = 8 * n + own_column();
         if (c >= head_dim) continue;
         store_pair(a.z.row(token + row) + head * head_dim + c,
@@ -182,15 +187,16 @@ AttentionInputs widened(Device& device, const AttentionInputs& in) {
   return wide;
 }
 
-int64_t queries_of(int64_t head_dim) { return head_dim <= 64 ? kQueries<64> : kQueries<128>; }
+int64_t queries_of(int64_t head_dim) {
+  return head_dim <= Narrow::kDim ? Narrow::kQueries : Wide::kQueries;
+}
 
 void forward_tiles(Device& device, const AttentionForward& a, const AttentionPlaces& places) {
   const Forward args = {places.view, Rows<const bf16>(a.in.q), Rows<bf16>(a.z),
                         a.lse ? a.lse.data<float>() : nullptr, places.view.scale * kLog2e};
-  with_dim(a.in.head_dim(), [&]<int kDim>(std::integral_constant<int, kDim>) {
-    launch(device, name_of(a.kOp), tiles_kernel<kDim>, grid_of(places.query_tiles, a.in.n_heads),
-           kThreads, 0, args);
-  });
+  const auto kernel = a.in.head_dim() <= Narrow::kDim ? tiles_kernel<Narrow> : tiles_kernel<Wide>;
+  launch(device, name_of(a.kOp), kernel, grid_of(places.query_tiles, a.in.n_heads), kThreads, 0,
+         args);
 }
 
 }  // namespace elapse::cuda::mma
