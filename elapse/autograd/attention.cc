@@ -45,9 +45,14 @@ bool any_needs_grad(const std::vector<std::vector<PastPage>>& past) {
   return false;
 }
 
-// into += from, which becomes 0.
+// into += from, which becomes 0. A page's gradient may be wider than a key's.
 void hand_over(Device& device, const Tensor& from, const Tensor& into) {
-  binary(device, {BinaryFunction::add, into, from, into});
+  Tensor added = from;
+  if (from.dtype() != into.dtype()) {
+    added = device.empty(into.dtype(), into.shape());
+    copy(device, {from, added});
+  }
+  binary(device, {BinaryFunction::add, into, added, into});
   fill(device, {from, 0});
 }
 
@@ -67,8 +72,9 @@ Var attention(Tape& tape, const Var& q, const Var& k, const Var& v, const Attent
   const Tensor value = device.empty(q.dtype(), q.value().shape());
   const bool reaches_past = tape.recording() && any_needs_grad(past);
   const Var z = reaches_past ? Var(value, true) : tape.result(value, {&q, &k, &v});
-  const Tensor lse =
-      z.needs_grad() ? device.empty(q.dtype(), {seqs.tokens, numbers.n_heads}) : Tensor();
+  const Tensor lse = z.needs_grad()
+                         ? device.empty(wide_dtype(q.dtype()), {seqs.tokens, numbers.n_heads})
+                         : Tensor();
   attention_forward(device, {in, z.value(), lse});
   if (!z.needs_grad()) return z;
   tape.record(z, [&tape, q, k, v, in = std::move(in), past, z, lse] {

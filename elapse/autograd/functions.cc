@@ -336,13 +336,14 @@ Normed rms_norm(Tape& tape, const Var& x, const Var& residual, const Var& weight
 }
 
 Normed layer_norm(Tape& tape, const Var& x, const Var& residual, const Var& weight, const Var& bias,
-                  double eps, const Tap& scale_tap) {
+                  double eps, const Tap& scale_tap, std::optional<DType> dtype) {
   Device& device = tape.device();
   const Shape shape = x.shape();
-  const Var sum = residual ? tape.result(device.empty(x.dtype(), shape), {&x, &residual}) : x;
-  const Var y = tape.result(device.empty(x.dtype(), shape), {&sum, &weight, &bias});
-  const Tensor mean = device.empty(x.dtype(), {shape[0], 1});
-  const Tensor scale = device.empty(x.dtype(), {shape[0], 1});
+  const DType wide = wide_dtype(x.dtype());
+  const Var sum = residual ? tape.result(device.empty(wide, shape), {&x, &residual}) : x;
+  const Var y = tape.result(device.empty(dtype.value_or(x.dtype()), shape), {&sum, &weight, &bias});
+  const Tensor mean = device.empty(wide, {shape[0], 1});
+  const Tensor scale = device.empty(wide, {shape[0], 1});
   layer_norm_forward(device, {.x = x.value(),
                               .residual = residual ? residual.value() : Tensor(),
                               .weight = weight.value(),
@@ -355,21 +356,24 @@ Normed layer_norm(Tape& tape, const Var& x, const Var& residual, const Var& weig
                               .scale_tap = scale_tap});
   if (!y.needs_grad()) return {sum, y};
   tape.record({sum, y}, [&tape, x, residual, weight, bias, eps, scale_tap, sum, y, mean, scale] {
-    const bool fused = bool(residual);
-    Tensor dtotal = fused ? grad_or_zeros(tape, sum) : Tensor();
+    const bool fused = bool(residual), casts = x.dtype() != sum.dtype();
     AssignedGrad dx(tape, x);
+    std::optional<AssignedGrad> dresidual;
+    if (casts) dresidual.emplace(tape, residual);
     layer_norm_backward(tape.device(), {.dy = grad_or_zeros(tape, y),
-                                        .dsum = dtotal,
+                                        .dsum = fused ? grad_or_zeros(tape, sum) : Tensor(),
                                         .sum = sum.value(),
                                         .weight = weight.value(),
                                         .mean = mean,
                                         .scale = scale,
                                         .eps = eps,
                                         .scale_tap = scale_tap,
-                                        .dsum_total = dx.tensor(),
+                                        .dsum_total = casts ? dresidual->tensor() : dx.tensor(),
+                                        .dx = casts ? dx.tensor() : Tensor(),
                                         .dweight = tape.accumulated_grad(weight),
                                         .dbias = tape.accumulated_grad(bias)});
     dx.commit();
+    if (casts) return dresidual->commit();
     if (!fused) return;
     assign_grad(tape, residual, [&](const Tensor& dr) { copy(tape.device(), {dx.tensor(), dr}); });
   });
@@ -604,10 +608,11 @@ Var recurrent(Tape& tape, Cell cell, const Var& a, const Var& weight, const Var&
               const Sequences& seqs, const Var& pool, const RecurrentTaps& taps) {
   Device& device = tape.device();
   const int64_t d_inner = weight.dim(1);
+  const DType wide = wide_dtype(a.dtype());
   const Var h =
       tape.result(device.empty(a.dtype(), {seqs.tokens, d_inner}), {&a, &weight, &bias, &pool});
   const auto kept = [&](int64_t rows) {
-    return h.needs_grad() ? device.empty(a.dtype(), {seqs.tokens, rows * d_inner}) : Tensor();
+    return h.needs_grad() ? device.empty(wide, {seqs.tokens, rows * d_inner}) : Tensor();
   };
   const Tensor before = kept(state_rows(cell)), inner = kept(inner_rows(cell));
   recurrent_forward(device, {.cell = cell,
@@ -623,10 +628,10 @@ Var recurrent(Tape& tape, Cell cell, const Var& a, const Var& weight, const Var&
   if (!h.needs_grad()) return h;
   std::vector<Var> outputs = {h};
   if (pool) outputs.push_back(pool);
-  tape.record(outputs, [&tape, cell, a, weight, bias, seqs, pool, before, inner, h, d_inner,
+  tape.record(outputs, [&tape, cell, a, weight, bias, seqs, pool, before, inner, h, d_inner, wide,
                         taps = backward_of(taps)] {
     AssignedGrad da(tape, a);
-    const Tensor dm = tape.device().empty(a.dtype(), {seqs.tokens, gate_count(cell) * d_inner});
+    const Tensor dm = tape.device().empty(wide, {seqs.tokens, gate_count(cell) * d_inner});
     recurrent_backward(tape.device(),
                        {.cell = cell,
                         .dh = grad_or_zeros(tape, h),
@@ -641,7 +646,7 @@ Var recurrent(Tape& tape, Cell cell, const Var& a, const Var& weight, const Var&
     da.commit();
     if (!weight.needs_grad() && !bias.needs_grad()) return;
     const Tensor dweight = weight.needs_grad() ? tape.accumulated_grad(weight)
-                                               : tape.device().zeros(a.dtype(), weight.shape());
+                                               : tape.device().zeros(wide, weight.shape());
     const Tensor dbias = bias.needs_grad() ? tape.accumulated_grad(bias) : Tensor();
     linear_backward_weight(tape.device(), {dm, before.columns(0, d_inner), dweight, dbias});
   });

@@ -70,7 +70,7 @@ Normed rms_norm(Tape& tape, const Var& x, const Var& residual, const Var& weight
 
 // `residual` may be empty.
 Normed layer_norm(Tape& tape, const Var& x, const Var& residual, const Var& weight, const Var& bias,
-                  double eps, const Tap& scale_tap = {});
+                  double eps, const Tap& scale_tap = {}, std::optional<DType> dtype = {});
 
 struct GatedNormTaps {
   Tap gate, gated, scale;

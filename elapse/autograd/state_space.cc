@@ -58,9 +58,9 @@ Var diagonal_ssm(Tape& tape, const DiagonalSsmVars& in, const Sequences& seqs, c
   const Var y = tape.result(device.empty(in.x.dtype(), {seqs.tokens, d_inner}),
                             {&in.x, &in.dt, &in.A_real, &in.A_imag, &in.C, &in.D, &pool});
   const bool keeps_starts = pool && y.needs_grad();
-  const Tensor starts = keeps_starts
-                            ? device.empty(in.x.dtype(), {seqs.count(), d_inner, inputs.d_state()})
-                            : Tensor();
+  const Tensor starts = keeps_starts ? device.empty(wide_dtype(in.x.dtype()),
+                                                    {seqs.count(), d_inner, inputs.d_state()})
+                                     : Tensor();
   diagonal_ssm_forward(device, {.in = inputs,
                                 .pool = pool ? pool.value() : Tensor(),
                                 .starts = starts,

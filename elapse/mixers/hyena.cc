@@ -141,7 +141,8 @@ Var Hyena::forward(Tape& tape, const Var& u, const Sequences& seqs, const LayerS
   const Var x0 = points.pass(tape, "x0", parts[0]), x1 = points.pass(tape, "x1", parts[1]);
   const Var v = points.pass(tape, "v", parts[2]);
   const Var w = points.pass(tape, "w", mul(tape, v, x1));
-  const Var skipped = mul(tape, w, reshape(tape, D_, {1, d_model}));
+  const Var D = reshape(tape, cast(tape, D_, w.dtype()), {1, d_model});
+  const Var skipped = mul(tape, w, D);
   const Var y =
       points.pass(tape, "y", add(tape, long_filtered(tape, w, seqs, state, points), skipped));
   const Var gated = points.pass(tape, "gated", mul(tape, y, x0));

@@ -17,7 +17,7 @@ Norm::Norm(Device& device, const ModelConfig& config, DType dtype, DType activat
 }
 
 Normed Norm::forward(Tape& tape, const Var& x, const Var& residual, const Tap& scale_tap) const {
-  if (bias_) return layer_norm(tape, x, residual, weight_, bias_, eps_, scale_tap);
+  if (bias_) return layer_norm(tape, x, residual, weight_, bias_, eps_, scale_tap, activations_);
   return rms_norm(tape, x, residual, weight_, eps_, scale_tap, activations_);
 }
 

@@ -14,20 +14,21 @@ void check_rows(const ArgumentCheck& check, const std::string& name, const KeyVa
   check.matrix(name + ".v", rows.v, shape);
 }
 
-void check_past(const ArgumentCheck& check, const AttentionInputs& in) {
-  check.that(in.past.empty() || std::ssize(in.past) == in.seqs.count(),
-             fmt::format("past: expected runs for {} sequences, found {}", in.seqs.count(),
-                         in.past.size()));
+void check_past(const ArgumentCheck& wide, const AttentionInputs& in) {
+  wide.that(in.past.empty() || std::ssize(in.past) == in.seqs.count(),
+            fmt::format("past: expected runs for {} sequences, found {}", in.seqs.count(),
+                        in.past.size()));
   for (const auto& runs : in.past) {
     for (const KeyValueRows& run : runs) {
       const int64_t positions = run.k ? run.k.dim(0) : 0;
-      check_rows(check, "past", run, {positions, in.n_kv_heads * in.head_dim()});
+      check_rows(wide, "past", run, {positions, in.n_kv_heads * in.head_dim()});
     }
   }
 }
 
 // What forward and backward have in common.
-void check_inputs(const ArgumentCheck& check, const AttentionInputs& in) {
+void check_inputs(const ArgumentCheck& check, const ArgumentCheck& wide,
+                  const AttentionInputs& in) {
   check.that(in.n_kv_heads >= 1 && in.n_heads >= 1 && in.n_heads % in.n_kv_heads == 0,
              fmt::format("n_heads: expected a multiple of n_kv_heads = {}, found {}", in.n_kv_heads,
                          in.n_heads));
@@ -42,7 +43,7 @@ void check_inputs(const ArgumentCheck& check, const AttentionInputs& in) {
   check.matrix("q", in.q, {tokens, in.n_heads * in.head_dim()});
   check.matrix("k", in.k, {tokens, in.n_kv_heads * in.head_dim()});
   check.matrix("v", in.v, {tokens, in.n_kv_heads * in.head_dim()});
-  check_past(check, in);
+  check_past(wide, in);
 }
 
 void check_dpast(const ArgumentCheck& check, const AttentionBackward& args) {
@@ -81,26 +82,28 @@ int64_t attention_pairs(const AttentionPattern& pattern, int64_t past, int64_t l
 }
 
 void attention_forward(Device& device, const AttentionForward& args) {
-  const ArgumentCheck check(args.kOp, args.in.q.dtype());
-  check_inputs(check, args.in);
+  const DType dtype = args.in.q.dtype();
+  const ArgumentCheck check(device, args.kOp, dtype), wide(args.kOp, wide_dtype(dtype));
+  check_inputs(check, wide, args.in);
   check.contiguous("z", args.z, {args.in.seqs.tokens, args.in.q.dim(1)});
-  if (args.lse) check.contiguous("lse", args.lse, {args.in.seqs.tokens, args.in.n_heads});
-  device.launch(args.in.q.dtype(), args);
+  if (args.lse) wide.contiguous("lse", args.lse, {args.in.seqs.tokens, args.in.n_heads});
+  device.launch(dtype, args);
 }
 
 void attention_backward(Device& device, const AttentionBackward& args) {
-  const ArgumentCheck check(args.kOp, args.dz.dtype());
-  check_inputs(check, args.in);
+  const DType dtype = args.dz.dtype();
+  const ArgumentCheck check(device, args.kOp, dtype), wide(args.kOp, wide_dtype(dtype));
+  check_inputs(check, wide, args.in);
   const int64_t tokens = args.in.seqs.tokens;
   const Shape query = {tokens, args.in.q.dim(1)}, key = {tokens, args.in.k.dim(1)};
   check.matrix("dz", args.dz, query);
   check.contiguous("z", args.z, query);
-  check.contiguous("lse", args.lse, {tokens, args.in.n_heads});
+  wide.contiguous("lse", args.lse, {tokens, args.in.n_heads});
   check.matrix("dq", args.dq, query);
   check.matrix("dk", args.dk, key);
   check.matrix("dv", args.dv, key);
-  check_dpast(check, args);
-  device.launch(args.dz.dtype(), args);
+  check_dpast(wide, args);
+  device.launch(dtype, args);
 }
 
 }  // namespace elapse

@@ -32,6 +32,8 @@ struct AttentionPattern {
 //   p[i, j] = softmax over j of (q[i] . k[j] / sqrt(head_dim));  z[i] = sum over j of p[i, j] v[j]
 // Kernels may multiply what a token does not see, of its own sequence, by zero: a v that is not
 // finite can make the z of tokens before it not a number.
+// Of q's dtype. Where that is of 16 bits the past, its gradients and lse are float32, and kernels
+// may round the past, p and the gradients of scores to 16 bits.
 struct AttentionInputs {
   Tensor q;  // (tokens, n_heads * head_dim), rows may be strided, as those of k and v
   Tensor k;  // (tokens, n_kv_heads * head_dim)

@@ -37,7 +37,8 @@ bool any_term_backward(const ConvTaps& taps) {
 }
 
 void causal_conv_forward(Device& device, const CausalConvForward& args) {
-  const ArgumentCheck check(args.kOp, args.x.dtype()), wide(args.kOp, wide_dtype(args.x.dtype()));
+  const ArgumentCheck check(device, args.kOp, args.x.dtype()),
+      wide(args.kOp, wide_dtype(args.x.dtype()));
   check_inputs(check, args);
   const int64_t d_inner = args.weight.dim(0), d_conv = args.weight.dim(1);
   wide.pool("pool", args.pool, args.seqs.max_slot + 1, d_conv - 1, d_inner);
@@ -46,7 +47,8 @@ void causal_conv_forward(Device& device, const CausalConvForward& args) {
 }
 
 void causal_conv_backward(Device& device, const CausalConvBackward& args) {
-  const ArgumentCheck check(args.kOp, args.x.dtype()), wide(args.kOp, wide_dtype(args.x.dtype()));
+  const ArgumentCheck check(device, args.kOp, args.x.dtype()),
+      wide(args.kOp, wide_dtype(args.x.dtype()));
   check_inputs(check, args);
   const int64_t d_inner = args.weight.dim(0), d_conv = args.weight.dim(1);
   check.matrix("dy", args.dy, {args.seqs.tokens, d_inner});
@@ -58,7 +60,7 @@ void causal_conv_backward(Device& device, const CausalConvBackward& args) {
 }
 
 void causal_shift(Device& device, const CausalShift& args) {
-  const ArgumentCheck check(args.kOp, args.x.dtype());
+  const ArgumentCheck check(device, args.kOp, args.x.dtype());
   const Shape shape = {args.seqs.tokens, args.x.dim(1)};
   check.matrix("x", args.x, shape);
   check.matrix("out", args.out, shape);

@@ -3,6 +3,11 @@
 
 namespace elapse {
 
+ArgumentCheck::ArgumentCheck(const Device& device, Op op, DType dtype) : ArgumentCheck(op, dtype) {
+  ELAPSE_CHECK(device.has(dtype, op), "{}: no {} kernel on device {}", name_of(op), name_of(dtype),
+               device.name());
+}
+
 void ArgumentCheck::typed(std::string_view name, const Tensor& t, DType dtype, Shape shape) const {
   ELAPSE_CHECK(t || shape.numel() == 0, "{}: {} is missing", name_of(op_), name);
   ELAPSE_CHECK(t.dtype() == dtype && t.shape() == shape, "{}: {}: expected {} {}, found {} {}",

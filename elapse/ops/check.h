@@ -12,6 +12,8 @@ namespace elapse {
 class ArgumentCheck {
  public:
   ArgumentCheck(Op op, DType dtype) : op_(op), dtype_(dtype) {}
+  // Of an operation that the device is to compute in this dtype: says first that it cannot.
+  ArgumentCheck(const Device& device, Op op, DType dtype);
 
   // Of the operation's dtype and this shape, with contiguous columns (rows may be strided).
   void matrix(std::string_view name, const Tensor& t, Shape shape) const;

@@ -29,14 +29,14 @@ void check_inputs(Device& device, const ArgumentCheck& check, const Args& args) 
 }  // namespace
 
 void cross_entropy_forward(Device& device, const CrossEntropyForward& args) {
-  const ArgumentCheck check(args.kOp, args.logits.dtype());
+  const ArgumentCheck check(device, args.kOp, args.logits.dtype());
   check_inputs(device, check, args);
   check.contiguous("loss", args.loss, {1});
   device.launch(args.logits.dtype(), args);
 }
 
 void cross_entropy_backward(Device& device, const CrossEntropyBackward& args) {
-  const ArgumentCheck check(args.kOp, args.logits.dtype());
+  const ArgumentCheck check(device, args.kOp, args.logits.dtype());
   check_inputs(device, check, args);
   check.contiguous("dloss", args.dloss, {1});
   check.matrix("dlogits", args.dlogits, {args.logits.dim(0), args.logits.dim(1)});
@@ -45,7 +45,7 @@ void cross_entropy_backward(Device& device, const CrossEntropyBackward& args) {
 
 void linear_cross_entropy_forward(Device& device, const LinearCrossEntropyForward& args) {
   const DType dtype = args.x.dtype();
-  const ArgumentCheck check(args.kOp, dtype), wide(args.kOp, wide_dtype(dtype));
+  const ArgumentCheck check(device, args.kOp, dtype), wide(args.kOp, wide_dtype(dtype));
   const int64_t tokens = args.x.dim(0), d_model = args.x.dim(1), vocab = args.weight.dim(0);
   check.that(vocab >= 1, "no classes");
   check.matrix("x", args.x, {tokens, d_model});
@@ -61,7 +61,7 @@ void linear_cross_entropy_forward(Device& device, const LinearCrossEntropyForwar
 
 void linear_cross_entropy_backward(Device& device, const LinearCrossEntropyBackward& args) {
   const DType dtype = args.unit_dx.dtype();
-  const ArgumentCheck check(args.kOp, dtype), wide(args.kOp, wide_dtype(dtype));
+  const ArgumentCheck check(device, args.kOp, dtype), wide(args.kOp, wide_dtype(dtype));
   wide.contiguous("dloss", args.dloss, {1});
   check.contiguous("unit_dx", args.unit_dx, args.unit_dx.shape());
   wide.contiguous("unit_dweight", args.unit_dweight, args.unit_dweight.shape());

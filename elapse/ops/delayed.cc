@@ -20,20 +20,22 @@ void check_inputs(const ArgumentCheck& check, const Args& args, std::string_view
 }  // namespace
 
 void delayed_forward(Device& device, const DelayedForward& args) {
-  const ArgumentCheck check(args.kOp, args.x.dtype());
+  const DType dtype = args.x.dtype();
+  const ArgumentCheck check(device, args.kOp, dtype), wide(args.kOp, wide_dtype(dtype));
   check_inputs(check, args, "x", args.x, "out", args.out);
-  check.pool("pool", args.pool, args.seqs.max_slot + 1, args.delays.queue_rows(), args.x.dim(1));
-  device.launch(args.x.dtype(), args);
+  wide.pool("pool", args.pool, args.seqs.max_slot + 1, args.delays.queue_rows(), args.x.dim(1));
+  device.launch(dtype, args);
 }
 
 void delayed_backward(Device& device, const DelayedBackward& args) {
-  const ArgumentCheck check(args.kOp, args.dx.dtype());
+  const DType dtype = args.dx.dtype();
+  const ArgumentCheck check(device, args.kOp, dtype), wide(args.kOp, wide_dtype(dtype));
   check_inputs(check, args, "dx", args.dx, "dout", args.dout);
   if (args.dpool) {
-    check.pool("dpool", args.dpool, args.seqs.max_slot + 1, args.delays.queue_rows(),
-               args.dx.dim(1));
+    wide.pool("dpool", args.dpool, args.seqs.max_slot + 1, args.delays.queue_rows(),
+              args.dx.dim(1));
   }
-  device.launch(args.dx.dtype(), args);
+  device.launch(dtype, args);
 }
 
 }  // namespace elapse

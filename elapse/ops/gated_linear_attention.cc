@@ -50,7 +50,7 @@ bool GlaTaps::active_backward() const {
 void gla_forward(Device& device, const GlaForward& args) {
   const GlaInputs& in = args.in;
   const DType dtype = in.q.dtype();
-  const ArgumentCheck check(args.kOp, dtype), wide(args.kOp, wide_dtype(dtype));
+  const ArgumentCheck check(device, args.kOp, dtype), wide(args.kOp, wide_dtype(dtype));
   check_inputs(check, in);
   wide.pool("pool", args.pool, in.seqs.max_slot + 1, in.d_inner(), in.d_k());
   if (args.checkpoints) {
@@ -65,7 +65,7 @@ void gla_forward(Device& device, const GlaForward& args) {
 void gla_backward(Device& device, const GlaBackward& args) {
   const GlaInputs& in = args.in;
   const DType dtype = in.q.dtype();
-  const ArgumentCheck check(args.kOp, dtype), wide(args.kOp, wide_dtype(dtype));
+  const ArgumentCheck check(device, args.kOp, dtype), wide(args.kOp, wide_dtype(dtype));
   check_inputs(check, in);
   check.matrix("dout", args.dout, in.v.shape());
   wide.contiguous("checkpoints", args.checkpoints,

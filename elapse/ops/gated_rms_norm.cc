@@ -23,7 +23,7 @@ void check_inputs(const ArgumentCheck& check, const ArgumentCheck& wide,
 
 void gated_rms_norm_forward(Device& device, const GatedRmsNormForward& args) {
   const DType dtype = args.in.x.dtype();
-  const ArgumentCheck check(args.kOp, dtype), wide(args.kOp, wide_dtype(dtype));
+  const ArgumentCheck check(device, args.kOp, dtype), wide(args.kOp, wide_dtype(dtype));
   check_inputs(check, wide, args.in, args.scale);
   check.matrix("y", args.y, args.in.x.shape());
   device.launch(dtype, args);
@@ -31,7 +31,7 @@ void gated_rms_norm_forward(Device& device, const GatedRmsNormForward& args) {
 
 void gated_rms_norm_backward(Device& device, const GatedRmsNormBackward& args) {
   const DType dtype = args.in.x.dtype();
-  const ArgumentCheck check(args.kOp, dtype), wide(args.kOp, wide_dtype(dtype));
+  const ArgumentCheck check(device, args.kOp, dtype), wide(args.kOp, wide_dtype(dtype));
   check_inputs(check, wide, args.in, args.scale);
   for (const auto& [name, t] : {std::pair{"dy", &args.dy}, {"dx", &args.dx}, {"dz", &args.dz}}) {
     check.matrix(name, *t, args.in.x.shape());

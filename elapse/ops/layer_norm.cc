@@ -6,38 +6,42 @@
 namespace elapse {
 
 void layer_norm_forward(Device& device, const LayerNormForward& args) {
-  const ArgumentCheck check(args.kOp, args.x.dtype());
+  const DType dtype = args.y.dtype();
+  const ArgumentCheck check(device, args.kOp, dtype), wide(args.kOp, wide_dtype(dtype));
   const int64_t tokens = args.x.dim(0), d_model = args.x.dim(1);
   const Shape shape = {tokens, d_model};
-  check.matrix("x", args.x, shape);
+  (args.residual ? check : wide).matrix("x", args.x, shape);
   if (args.residual) {
-    check.matrix("residual", args.residual, shape);
-    check.matrix("sum", args.sum, shape);
+    wide.matrix("residual", args.residual, shape);
+    wide.matrix("sum", args.sum, shape);
   }
-  check.contiguous("weight", args.weight, {d_model});
-  check.contiguous("bias", args.bias, {d_model});
-  check.contiguous("mean", args.mean, {tokens, 1});
-  check.contiguous("scale", args.scale, {tokens, 1});
+  wide.contiguous("weight", args.weight, {d_model});
+  wide.contiguous("bias", args.bias, {d_model});
+  wide.contiguous("mean", args.mean, {tokens, 1});
+  wide.contiguous("scale", args.scale, {tokens, 1});
   check.matrix("y", args.y, shape);
-  check.inner_tap("scale_tap", args.scale_tap, {tokens, 1});
-  device.launch(args.x.dtype(), args);
+  wide.inner_tap("scale_tap", args.scale_tap, {tokens, 1});
+  device.launch(dtype, args);
 }
 
 void layer_norm_backward(Device& device, const LayerNormBackward& args) {
-  const ArgumentCheck check(args.kOp, args.dy.dtype());
+  const DType dtype = args.dy.dtype();
+  const ArgumentCheck check(device, args.kOp, dtype), wide(args.kOp, wide_dtype(dtype));
   const int64_t tokens = args.dy.dim(0), d_model = args.dy.dim(1);
   const Shape shape = {tokens, d_model};
   check.matrix("dy", args.dy, shape);
-  if (args.dsum) check.matrix("dsum", args.dsum, shape);
-  check.matrix("sum", args.sum, shape);
-  check.contiguous("weight", args.weight, {d_model});
-  check.contiguous("mean", args.mean, {tokens, 1});
-  check.contiguous("scale", args.scale, {tokens, 1});
-  check.matrix("dsum_total", args.dsum_total, shape);
-  check.contiguous("dweight", args.dweight, {d_model});
-  check.contiguous("dbias", args.dbias, {d_model});
-  check.inner_tap("scale_tap", args.scale_tap, {tokens, 1});
-  device.launch(args.dy.dtype(), args);
+  if (args.dsum) wide.matrix("dsum", args.dsum, shape);
+  wide.matrix("sum", args.sum, shape);
+  wide.contiguous("weight", args.weight, {d_model});
+  wide.contiguous("mean", args.mean, {tokens, 1});
+  wide.contiguous("scale", args.scale, {tokens, 1});
+  wide.matrix("dsum_total", args.dsum_total, shape);
+  check.that(!args.dx || args.sum.dtype() != dtype, "dx is wanted of a sum of its own dtype");
+  if (args.dx) check.matrix("dx", args.dx, shape);
+  wide.contiguous("dweight", args.dweight, {d_model});
+  wide.contiguous("dbias", args.dbias, {d_model});
+  wide.inner_tap("scale_tap", args.scale_tap, {tokens, 1});
+  device.launch(dtype, args);
 }
 
 }  // namespace elapse

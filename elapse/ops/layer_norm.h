@@ -8,6 +8,7 @@ namespace elapse {
 // The residual add and LayerNorm of a pre-norm block, in one pass (Ba, Kiros and Hinton, 2016):
 //   sum = residual + x;  mean = mean(sum);  scale = sqrt(mean((sum - mean)^2) + eps)
 //   y = weight * (sum - mean) / scale + bias
+// Of y's dtype. Where that is of 16 bits all but x and y are float32, and without a residual x is.
 struct LayerNormForward {
   static constexpr Op kOp = Op::layer_norm_forward;
   Tensor x;         // (tokens, d_model)
@@ -22,7 +23,7 @@ struct LayerNormForward {
   Tap scale_tap;  // (tokens, 1): y uses the edited scale
 };
 
-// Gradients of x and residual are the same tensor, dsum_total.
+// Gradients of x and residual are the same tensor, dsum_total, of sum's dtype. Of dy's dtype.
 struct LayerNormBackward {
   static constexpr Op kOp = Op::layer_norm_backward;
   Tensor dy;      // (tokens, d_model)
@@ -34,8 +35,10 @@ struct LayerNormBackward {
   double eps = 1e-5;
   Tap scale_tap;      // forward's
   Tensor dsum_total;  // (tokens, d_model), assigned; may be dsum
-  Tensor dweight;     // (d_model), accumulated
-  Tensor dbias;       // (d_model), accumulated
+  Tensor dx;       // (tokens, d_model), assigned: dsum_total for an x of dy's dtype where sum has
+                   // another; or empty
+  Tensor dweight;  // (d_model), accumulated
+  Tensor dbias;    // (d_model), accumulated
 };
 
 void layer_norm_forward(Device& device, const LayerNormForward& args);

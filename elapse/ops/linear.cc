@@ -12,7 +12,7 @@ ArgumentCheck wide_check(Op op, DType dtype) { return {op, wide_dtype(dtype)}; }
 }  // namespace
 
 void linear_forward(Device& device, const LinearForward& args) {
-  const ArgumentCheck check(args.kOp, args.x.dtype());
+  const ArgumentCheck check(device, args.kOp, args.x.dtype());
   const int64_t rows = args.x.dim(0), in = args.x.dim(1), out = args.weight.dim(0);
   const ArgumentCheck wide = wide_check(args.kOp, args.x.dtype());
   check.matrix("x", args.x, {rows, in});
@@ -23,7 +23,7 @@ void linear_forward(Device& device, const LinearForward& args) {
 }
 
 void linear_backward_input(Device& device, const LinearBackwardInput& args) {
-  const ArgumentCheck check(args.kOp, args.dy.dtype());
+  const ArgumentCheck check(device, args.kOp, args.dy.dtype());
   const int64_t rows = args.dy.dim(0), in = args.weight.dim(1), out = args.weight.dim(0);
   check.matrix("dy", args.dy, {rows, out});
   wide_check(args.kOp, args.dy.dtype()).weight("weight", args.weight, {out, in});
@@ -32,7 +32,7 @@ void linear_backward_input(Device& device, const LinearBackwardInput& args) {
 }
 
 void linear_backward_weight(Device& device, const LinearBackwardWeight& args) {
-  const ArgumentCheck check(args.kOp, args.dy.dtype());
+  const ArgumentCheck check(device, args.kOp, args.dy.dtype());
   const int64_t rows = args.dy.dim(0), in = args.x.dim(1), out = args.dy.dim(1);
   const ArgumentCheck wide = wide_check(args.kOp, args.dy.dtype());
   check.matrix("dy", args.dy, {rows, out});

@@ -13,7 +13,7 @@ namespace elapse {
 // which is a sum over them.
 struct LongConvForward {
   static constexpr Op kOp = Op::long_conv_forward;
-  Tensor x;  // (tokens, d_inner), rows may be strided
+  Tensor x;  // (tokens, d_inner), rows may be strided; where of 16 bits K is float32, dK too
   Tensor K;  // (d_inner, filter_len)
   Sequences seqs;
   Tensor y;  // (tokens, d_inner), assigned; rows may be strided

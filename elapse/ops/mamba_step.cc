@@ -10,7 +10,7 @@ namespace elapse {
 
 void mamba_step(Device& device, const MambaStep& args) {
   const DType dtype = args.u.dtype();
-  const ArgumentCheck check(args.kOp, dtype), wide(args.kOp, wide_dtype(dtype));
+  const ArgumentCheck check(device, args.kOp, dtype), wide(args.kOp, wide_dtype(dtype));
   const int64_t tokens = args.seqs.tokens, d_model = args.u.dim(1), d_inner = args.A.dim(0);
   const int64_t d_state = args.A.dim(1), dt_rank = args.dt_proj.dim(1);
   const int64_t d_conv = args.conv_weight.dim(1), slots = args.seqs.max_slot + 1;

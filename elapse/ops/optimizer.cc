@@ -7,7 +7,7 @@ namespace elapse {
 
 void sum_of_squares(Device& device, const SumOfSquares& args) {
   ELAPSE_CHECK(!args.tensors.empty(), "sum_of_squares: no tensors");
-  const ArgumentCheck check(args.kOp, args.tensors.front().dtype());
+  const ArgumentCheck check(device, args.kOp, args.tensors.front().dtype());
   for (const Tensor& t : args.tensors) check.contiguous("tensors", t, t.shape());
   device.launch(args.tensors.front().dtype(), args);
 }
@@ -15,7 +15,7 @@ void sum_of_squares(Device& device, const SumOfSquares& args) {
 void adamw(Device& device, const AdamW& args) {
   ELAPSE_CHECK(!args.tensors.empty(), "adamw: no tensors");
   ELAPSE_CHECK(args.step >= 1, "adamw: step {} (the first is 1)", args.step);
-  const ArgumentCheck check(args.kOp, args.tensors.front().param.dtype());
+  const ArgumentCheck check(device, args.kOp, args.tensors.front().param.dtype());
   for (const AdamWTensor& t : args.tensors) {
     check.contiguous("param", t.param, t.param.shape());
     check.contiguous("grad", t.grad, t.param.shape());

@@ -77,7 +77,7 @@ void sum_to(Device& device, const SumTo& args) {
 }
 
 void tap_forward(Device& device, const TapForward& args) {
-  const ArgumentCheck check(args.kOp, args.x.dtype());
+  const ArgumentCheck check(device, args.kOp, args.x.dtype());
   check.matrix("x", args.x, args.x.shape());
   check.tap("tap", args.tap, args.x.shape());
   check.that(args.out || !args.tap.is_edited(), "out is missing");
@@ -86,7 +86,7 @@ void tap_forward(Device& device, const TapForward& args) {
 }
 
 void tap_backward(Device& device, const TapBackward& args) {
-  const ArgumentCheck check(args.kOp, args.dout.dtype());
+  const ArgumentCheck check(device, args.kOp, args.dout.dtype());
   check.matrix("dout", args.dout, args.dout.shape());
   check.tap("tap", args.tap, args.dout.shape());
   check.matrix("dx", args.dx, args.dout.shape());

@@ -7,7 +7,7 @@ namespace elapse {
 
 void rms_norm_forward(Device& device, const RmsNormForward& args) {
   const DType dtype = args.y.dtype();
-  const ArgumentCheck check(args.kOp, dtype), wide(args.kOp, wide_dtype(dtype));
+  const ArgumentCheck check(device, args.kOp, dtype), wide(args.kOp, wide_dtype(dtype));
   const int64_t tokens = args.x.dim(0), d_model = args.x.dim(1);
   const Shape shape = {tokens, d_model};
   const bool wide_x = !args.residual && args.x.dtype() == wide_dtype(dtype);
@@ -25,7 +25,7 @@ void rms_norm_forward(Device& device, const RmsNormForward& args) {
 
 void rms_norm_backward(Device& device, const RmsNormBackward& args) {
   const DType dtype = args.dy.dtype();
-  const ArgumentCheck check(args.kOp, dtype), wide(args.kOp, wide_dtype(dtype));
+  const ArgumentCheck check(device, args.kOp, dtype), wide(args.kOp, wide_dtype(dtype));
   const ArgumentCheck& of_sum = args.sum.dtype() == wide_dtype(dtype) ? wide : check;
   const int64_t tokens = args.dy.dim(0), d_model = args.dy.dim(1);
   const Shape shape = {tokens, d_model};

@@ -29,7 +29,7 @@ void check_growth(const ArgumentCheck& check, const Rotary& args) {
 }  // namespace
 
 void rotary(Device& device, const Rotary& args) {
-  const ArgumentCheck check(args.kOp, args.x.dtype());
+  const ArgumentCheck check(device, args.kOp, args.x.dtype());
   const auto half = std::ssize(args.frequencies);
   check.that(
       args.head_dim > 0 && args.head_dim == 2 * half,

@@ -34,7 +34,7 @@ void scatter_add_rows(Device& device, const ScatterAddRows& args) {
 }
 
 void likeliest(Device& device, const Likeliest& args) {
-  const ArgumentCheck check(args.kOp, args.logits.dtype());
+  const ArgumentCheck check(device, args.kOp, args.logits.dtype());
   check.matrix("logits", args.logits, {args.logits.dim(0), args.logits.dim(1)});
   check.indices("index", args.index, {args.logits.dim(0)});
   device.launch(args.logits.dtype(), args);

@@ -42,7 +42,7 @@ bool any_active_backward(const ScanTaps& taps) {
 
 void selective_scan_forward(Device& device, const ScanForward& args) {
   const DType dtype = args.in.x.dtype();
-  const ArgumentCheck check(args.kOp, dtype), wide(args.kOp, wide_dtype(dtype));
+  const ArgumentCheck check(device, args.kOp, dtype), wide(args.kOp, wide_dtype(dtype));
   check_inputs(check, wide, args.in);
   const int64_t d_inner = args.in.A.dim(0), d_state = args.in.A.dim(1);
   wide.pool("pool", args.pool, args.in.seqs.max_slot + 1, d_inner, d_state);
@@ -57,7 +57,7 @@ void selective_scan_forward(Device& device, const ScanForward& args) {
 
 void selective_scan_backward(Device& device, const ScanBackward& args) {
   const DType dtype = args.in.x.dtype();
-  const ArgumentCheck check(args.kOp, dtype), wide(args.kOp, wide_dtype(dtype));
+  const ArgumentCheck check(device, args.kOp, dtype), wide(args.kOp, wide_dtype(dtype));
   check_inputs(check, wide, args.in);
   const int64_t tokens = args.in.seqs.tokens;
   const int64_t d_inner = args.in.A.dim(0), d_state = args.in.A.dim(1);
@@ -78,7 +78,7 @@ void selective_scan_backward(Device& device, const ScanBackward& args) {
 }
 
 void recurrence(Device& device, const Recurrence& args) {
-  const ArgumentCheck check(args.kOp, args.decay.dtype());
+  const ArgumentCheck check(device, args.kOp, args.decay.dtype());
   const Shape shape = {args.seqs.tokens, args.decay.dim(1), args.decay.dim(2)};
   check.contiguous("decay", args.decay, shape);
   check.contiguous("write", args.write, shape);
@@ -87,7 +87,7 @@ void recurrence(Device& device, const Recurrence& args) {
 }
 
 void recurrence_backward(Device& device, const RecurrenceBackward& args) {
-  const ArgumentCheck check(args.kOp, args.decay.dtype());
+  const ArgumentCheck check(device, args.kOp, args.decay.dtype());
   const Shape shape = {args.seqs.tokens, args.decay.dim(1), args.decay.dim(2)};
   check.contiguous("dh", args.dh, shape);
   check.contiguous("decay", args.decay, shape);

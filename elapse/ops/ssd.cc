@@ -68,7 +68,7 @@ Shape SsdInputs::point_shape(SsdPoint p) const {
 
 void ssd_forward(Device& device, const SsdForward& args) {
   const DType dtype = args.in.x.dtype();
-  const ArgumentCheck check(args.kOp, dtype), wide(args.kOp, wide_dtype(dtype));
+  const ArgumentCheck check(device, args.kOp, dtype), wide(args.kOp, wide_dtype(dtype));
   check_inputs(check, wide, args.in);
   const int64_t d_inner = args.in.d_inner(), d_state = args.in.d_state();
   wide.pool("pool", args.pool, args.in.seqs.max_slot + 1, d_inner, d_state);
@@ -84,7 +84,7 @@ void ssd_forward(Device& device, const SsdForward& args) {
 void ssd_backward(Device& device, const SsdBackward& args) {
   const SsdInputs& in = args.in;
   const DType dtype = in.x.dtype();
-  const ArgumentCheck check(args.kOp, dtype), wide(args.kOp, wide_dtype(dtype));
+  const ArgumentCheck check(device, args.kOp, dtype), wide(args.kOp, wide_dtype(dtype));
   check_inputs(check, wide, in);
   const int64_t tokens = in.seqs.tokens, d_inner = in.d_inner(), d_state = in.d_state();
   check.matrix("dout", args.dout, {tokens, d_inner});

@@ -43,6 +43,11 @@ const std::vector<Case>& cases() {
       {{70, 1}, 2, 1, 130, {}, {{}, {64, 9}}, 3},
       {{9, 1}, 1, 1, 300, {}, {{}, {64, 70}}},  // several blocks of a head's columns
       {{1, 1, 1}, 2, 1, 16, {40, 3}, {{64, 5}, {200, 7}, {}}},
+      {{1, 130, 65}, 2, 1, 80, {}, {{64, 64, 17}, {}, {1}}, 8, true},
+      {{300, 64, 129}, 4, 2, 128, {}, {{9}, {}, {64, 64}}, 16},
+      {{257, 63, 2}, 2, 2, 64, {31, 1}, {{}, {64, 64, 64, 9}, {3}}, 8},
+      {{1030}, 3, 1, 40},
+      {{150, 67}, 2, 1, 24, {100, 3}, {{64, 9}, {}}, 8},
   };
   return list;
 }
@@ -69,7 +74,8 @@ Call make_call(Device& device, Operands& o, const Case& c) {
   const Sequences seqs = make_sequences(device, c.lengths);
   const Shape query = {seqs.tokens, c.n_heads * c.head_dim};
   const Shape key = {seqs.tokens, c.n_kv_heads * c.head_dim};
-  const auto input = [&](Shape shape) { return o.input(shape, -2, 2, c.row_padding); };
+  const auto input = [&](Shape shape) { return o.activation(shape, -2, 2, c.row_padding); };
+  const auto kept = [&](Shape shape) { return o.kept_activation(shape, -2, 2, c.row_padding); };
   Call call;
   auto& [forward, backward] = call;
   forward.in = {.q = input(query),
@@ -79,16 +85,16 @@ Call make_call(Device& device, Operands& o, const Case& c) {
                 .n_kv_heads = c.n_kv_heads,
                 .pattern = c.pattern,
                 .seqs = seqs,
-                .past = make_past(c, input)};
-  forward.z = o.assigned(query);
+                .past = make_past(c, kept)};
+  forward.z = o.assigned_activation(query);
   forward.lse = o.assigned({seqs.tokens, c.n_heads});
-  backward.dz = o.input(query, -1, 1, c.row_padding);
+  backward.dz = o.activation(query, -1, 1, c.row_padding);
   backward.in = forward.in;
   backward.z = forward.z;
   backward.lse = forward.lse;
-  backward.dq = o.assigned(query, c.row_padding);
-  backward.dk = o.assigned(key, c.row_padding);
-  backward.dv = o.assigned(key, c.row_padding);
+  backward.dq = o.assigned_activation(query, c.row_padding);
+  backward.dk = o.assigned_activation(key, c.row_padding);
+  backward.dv = o.assigned_activation(key, c.row_padding);
   backward.dpast = make_past(
       c, [&](Shape shape) { return o.accumulated(shape, c.row_padding); }, c.some_unwanted);
   return call;
@@ -99,22 +105,51 @@ void run(Device& device, const Call& call) {
   attention_backward(device, call.backward);
 }
 
+// Scores are sums of head_dim terms of at most 4, whose errors weights and outputs have in turn;
+// gradients of keys are sums over as many queries.
+double tolerance(const Case& c) {
+  int64_t most = 1;
+  for (size_t s = 0; s < c.lengths.size(); ++s) {
+    int64_t seen = c.lengths[s];
+    for (const int64_t run : c.runs.empty() ? std::vector<int64_t>() : c.runs[s]) seen += run;
+    most = std::max(most, seen);
+  }
+  return 16 * kEpsilon * std::sqrt(static_cast<double>((c.head_dim + 16) * (most + 16)));
+}
+
 TEST(Attention, AgreesWithRef) {
   for (size_t i = 0; i < cases().size(); ++i) {
     SCOPED_TRACE(::testing::Message() << "case " << i);
     const Case& c = cases()[i];
-    int64_t most = 1;
-    for (size_t s = 0; s < c.lengths.size(); ++s) {
-      int64_t seen = c.lengths[s];
-      for (const int64_t run : c.runs.empty() ? std::vector<int64_t>() : c.runs[s]) seen += run;
-      most = std::max(most, seen);
-    }
-    // Scores are sums of head_dim terms of at most 4, whose errors weights and outputs have in
-    // turn; gradients of keys are sums over as many queries.
-    const double tolerance =
-        16 * kEpsilon * std::sqrt(static_cast<double>((c.head_dim + 16) * (most + 16)));
     expect_backends_agree(
-        [&](Device& device, Operands& o) { run(device, make_call(device, o, c)); }, tolerance);
+        [&](Device& device, Operands& o) { run(device, make_call(device, o, c)); }, tolerance(c));
+  }
+}
+
+// On the matrix units where rows are aligned, widened where not. Forward's lse is float32's there.
+// Backward, from the z that forward left, weights and the gradients of scores are rounded before
+// they are summed.
+TEST(Attention, CudaAgreesWithRefInBf16) {
+  if (!can_open("cuda")) GTEST_SKIP() << "no cuda device can be opened here";
+  for (size_t i = 0; i < cases().size(); ++i) {
+    SCOPED_TRACE(::testing::Message() << "case " << i);
+    const Case& c = cases()[i];
+    expect_cuda_agrees_in_bf16(
+        [&](Device& device, Operands& o) {
+          attention_forward(device, make_call(device, o, c).forward);
+        },
+        tolerance(c));
+    expect_cuda_agrees_in_bf16(
+        [&](Device& device, Operands& o) {
+          const Call call = make_call(device, o, c);
+          attention_forward(device, call.forward);
+          const Tensor& z = call.forward.z;
+          for_each_offset(z, [&](int64_t i) {
+            if (device.host_memory()) put(z, i, rounded_to(DType::bf16, get(z, i)));
+          });
+          attention_backward(device, call.backward);
+        },
+        tolerance(c) + kBf16Epsilon / 2);
   }
 }
 

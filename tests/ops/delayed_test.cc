@@ -46,15 +46,15 @@ Call make_call(Device& device, Operands& o, const Case& c) {
   const Shape queues = {seqs.max_slot + 1, c.delays.queue_rows(), c.d_model};
   Call call;
   auto& [forward, backward] = call;
-  forward.x = o.input(one, -1, 1, c.row_padding);
+  forward.x = o.activation(one, -1, 1, c.row_padding);
   forward.delays = c.delays;
   forward.seqs = seqs;
   if (seqs.max_slot >= 0) forward.pool = o.accumulated(queues);
-  forward.out = o.assigned(all, c.row_padding);
-  backward.dout = o.input(all, -1, 1, c.row_padding);
+  forward.out = o.assigned_activation(all, c.row_padding);
+  backward.dout = o.activation(all, -1, 1, c.row_padding);
   backward.delays = c.delays;
   backward.seqs = seqs;
-  backward.dx = o.assigned(one, c.row_padding);
+  backward.dx = o.assigned_activation(one, c.row_padding);
   if (seqs.max_slot >= 0) backward.dpool = o.accumulated(queues);
   return call;
 }
@@ -62,13 +62,14 @@ Call make_call(Device& device, Operands& o, const Case& c) {
 TEST(Delayed, AgreesWithRef) {
   for (size_t i = 0; i < cases().size(); ++i) {
     SCOPED_TRACE(::testing::Message() << "case " << i);
-    expect_backends_agree(
-        [&](Device& device, Operands& o) {
-          const Call call = make_call(device, o, cases()[i]);
-          delayed_forward(device, call.forward);
-          delayed_backward(device, call.backward);
-        },
-        8 * kEpsilon);  // sums of a few numbers of size 1
+    const auto run = [&](Device& device, Operands& o) {
+      const Call call = make_call(device, o, cases()[i]);
+      delayed_forward(device, call.forward);
+      delayed_backward(device, call.backward);
+    };
+    constexpr double kTolerance = 8 * kEpsilon;  // sums of a few numbers of size 1
+    expect_backends_agree(run, kTolerance);
+    expect_cuda_agrees_in_bf16(run, kTolerance);
   }
 }
 

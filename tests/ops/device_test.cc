@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "elapse/ops/device.h"
 
+#include "elapse/ops/rotary.h"
 #include "tests/ops/op_test.h"
 
 namespace elapse {
@@ -28,6 +29,19 @@ TEST(Device, WithoutAGpuCudaSaysWhatIsMissing) {
   const std::string why = why_not("cuda");
   const bool names_toolkit = why.find("no CUDA toolkit") != std::string::npos;
   EXPECT_TRUE(names_toolkit || why.find("no usable NVIDIA GPU") != std::string::npos) << why;
+}
+
+// Before it looks at the dtypes of other arguments.
+TEST(Device, AnOperationThatItDoesNotHaveIsNamed) {
+  Device ref("ref");
+  Operands o(DType::f32);
+  const Tensor x = ref.empty(DType::bf16, {2, 4});
+  try {
+    rotary(ref, {.x = x, .head_dim = 4, .frequencies = {1, 1}, .out = o.assigned({2, 4})});
+    FAIL() << "ref has no kernels in bf16";
+  } catch (const Error& error) {
+    EXPECT_STREQ(error.what(), "rotary: no bf16 kernel on device ref");
+  }
 }
 
 TEST(Device, MoreMemoryThanThereIsSaysHowMuchWasAskedAndWhatHoldsTheRest) {

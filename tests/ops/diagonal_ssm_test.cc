@@ -54,7 +54,7 @@ Call make_call(Device& device, Operands& o, const Case& c) {
   const bool pooled = seqs.max_slot >= 0;
   Call call;
   auto& [forward, backward] = call;
-  forward.in.x = o.input(shape, -1, 1, c.row_padding);
+  forward.in.x = o.activation(shape, -1, 1, c.row_padding);
   forward.in.dt = o.input({c.d_inner}, 0.001, 0.1);
   forward.in.A_real = o.input(parameter, -8, -0.5);
   if (c.is_complex) forward.in.A_imag = o.input(parameter, 0, 20);
@@ -65,17 +65,17 @@ Call make_call(Device& device, Operands& o, const Case& c) {
     forward.pool = o.accumulated(slots);
     forward.starts = o.assigned({seqs.count(), c.d_inner, d_state});
   }
-  forward.y = o.assigned(shape, c.row_padding);
+  forward.y = o.assigned_activation(shape, c.row_padding);
   const Shape states = {seqs.tokens, c.d_inner, d_state};
   if (c.edit != EditOp::none) forward.h.edits = {{c.edit, o.input(states)}};
   if (c.watch) forward.h.watch = o.assigned(states);
 
-  backward.dy = o.input(shape, -1, 1, c.row_padding);
+  backward.dy = o.activation(shape, -1, 1, c.row_padding);
   backward.in = forward.in;
   backward.starts = forward.starts;
   backward.h.edits = forward.h.edits;
   if (c.watch) backward.h.gradient = o.assigned(states);
-  backward.dx = o.assigned(shape, c.row_padding);
+  backward.dx = o.assigned_activation(shape, c.row_padding);
   backward.ddt = o.accumulated({c.d_inner});
   backward.dA_real = o.accumulated(parameter);
   if (c.is_complex) backward.dA_imag = o.accumulated(parameter);
@@ -101,8 +101,9 @@ TEST(DiagonalSsm, AgreesWithRef) {
     // dt's gradient is |A|, up to 22, times as large before its terms cancel.
     const double tolerance = 4 * 22 * kEpsilon * std::sqrt(static_cast<double>(c.n_states)) *
                              std::sqrt(static_cast<double>(tokens + 16));
-    expect_backends_agree(
-        [&](Device& device, Operands& o) { run(device, make_call(device, o, c)); }, tolerance);
+    const auto call = [&](Device& device, Operands& o) { run(device, make_call(device, o, c)); };
+    expect_backends_agree(call, tolerance);
+    expect_cuda_agrees_in_bf16(call, tolerance);
   }
 }
 

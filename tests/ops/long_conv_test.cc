@@ -38,10 +38,12 @@ struct Call {
 Call make_call(Device& device, Operands& o, const Case& c) {
   const Sequences seqs = make_sequences(device, c.lengths);
   const Shape shape = {seqs.tokens, c.d_inner};
-  const Tensor x = o.input(shape, -1, 1, c.row_padding), K = o.input({c.d_inner, c.filter_len});
-  const Tensor dy = o.input(shape, -1, 1, c.row_padding);
-  return {{x, K, seqs, o.assigned(shape, c.row_padding)},
-          {dy, x, K, seqs, o.assigned(shape, c.row_padding), o.accumulated(K.shape())}};
+  const Tensor x = o.activation(shape, -1, 1, c.row_padding);
+  const Tensor K = o.input({c.d_inner, c.filter_len});
+  const Tensor dy = o.activation(shape, -1, 1, c.row_padding);
+  const auto out = [&] { return o.assigned_activation(shape, c.row_padding); };
+  const LongConvForward forward = {x, K, seqs, out()};
+  return {forward, {dy, x, K, seqs, out(), o.accumulated(K.shape())}};
 }
 
 void run(Device& device, const Call& call) {
@@ -62,8 +64,9 @@ TEST(LongConv, AgreesWithRef) {
     // up to as many products as there are tokens.
     const double passes = std::log2(static_cast<double>(longest)) + 4;
     const double tolerance = kEpsilon * passes * std::sqrt(static_cast<double>(tokens + 1));
-    expect_backends_agree(
-        [&](Device& device, Operands& o) { run(device, make_call(device, o, c)); }, tolerance);
+    const auto call = [&](Device& device, Operands& o) { run(device, make_call(device, o, c)); };
+    expect_backends_agree(call, tolerance);
+    expect_cuda_agrees_in_bf16(call, tolerance);
   }
 }
 

@@ -130,6 +130,10 @@ class Operands {
     return keep(inputs_, Guarded(memory_, activations(), shape, row_padding, margin_), lo, hi,
                 narrow_);
   }
+  // What a state keeps of activations: their numbers, in float32.
+  Tensor kept_activation(Shape shape, double lo = -1, double hi = 1, int64_t row_padding = 0) {
+    return keep(inputs_, Guarded(memory_, dtype_, shape, row_padding, margin_), lo, hi, narrow_);
+  }
   // Starts as NaN: what is not assigned will not compare equal.
   Tensor assigned(Shape shape, int64_t row_padding = 0) {
     return assigned_of(dtype_, shape, row_padding);

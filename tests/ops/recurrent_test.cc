@@ -73,18 +73,18 @@ Call make_call(Device& device, Operands& o, const Case& c, Cell cell) {
   auto& [forward, backward] = call;
   const double bound = 1 / std::sqrt(static_cast<double>(c.d_inner));
   forward.cell = cell;
-  forward.a = o.input({tokens, gates}, -1, 1, c.row_padding);
+  forward.a = o.activation({tokens, gates}, -1, 1, c.row_padding);
   forward.weight = o.input({gates, c.d_inner}, -bound, bound);
   forward.bias = o.input({gates});
   forward.seqs = seqs;
   if (pooled) forward.pool = o.accumulated(slots);
   forward.before = o.assigned({tokens, state_rows(cell) * c.d_inner});
   forward.inner = o.assigned({tokens, inner_rows(cell) * c.d_inner});
-  forward.h = o.assigned(shape, c.row_padding);
+  forward.h = o.assigned_activation(shape, c.row_padding);
   forward.taps = make_taps(o, c, cell, shape);
 
   backward.cell = cell;
-  backward.dh = o.input(shape, -1, 1, c.row_padding);
+  backward.dh = o.activation(shape, -1, 1, c.row_padding);
   backward.weight = forward.weight;
   backward.seqs = seqs;
   backward.before = forward.before;
@@ -94,7 +94,7 @@ Call make_call(Device& device, Operands& o, const Case& c, Cell cell) {
   }
   backward.taps.c = backward_of(o, forward.taps.c);
   backward.taps.h = backward_of(o, forward.taps.h);
-  backward.da = o.assigned({tokens, gates}, c.row_padding);
+  backward.da = o.assigned_activation({tokens, gates}, c.row_padding);
   backward.dm = o.assigned({tokens, gates});
   if (pooled) backward.dpool = o.accumulated(slots);
   return call;
@@ -112,9 +112,11 @@ TEST(Recurrent, AgreesWithRef) {
       const Case& c = cases()[i];
       // Errors of tokens before fade (|dh[t] / dh[t - 1]| < 1 at such weights), or add up.
       const double tolerance = 64 * kEpsilon * std::sqrt(static_cast<double>(c.d_inner + 16));
-      expect_backends_agree(
-          [&](Device& device, Operands& o) { run(device, make_call(device, o, c, cell)); },
-          tolerance);
+      const auto call = [&](Device& device, Operands& o) {
+        run(device, make_call(device, o, c, cell));
+      };
+      expect_backends_agree(call, tolerance);
+      expect_cuda_agrees_in_bf16(call, tolerance);
     }
   }
 }

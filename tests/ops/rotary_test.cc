@@ -39,8 +39,8 @@ Rotary make_call(Device& device, Operands& o, const Case& c) {
   }
   args.first_positions = c.first_positions;
   const Shape shape = {args.seqs.tokens, c.n_heads * args.head_dim};
-  args.x = o.input(shape, -1, 1, c.row_padding);
-  args.out = o.assigned(shape, c.row_padding);
+  args.x = o.activation(shape, -1, 1, c.row_padding);
+  args.out = o.assigned_activation(shape, c.row_padding);
   return args;
 }
 
@@ -48,9 +48,11 @@ TEST(Rotary, AgreesWithRef) {
   for (size_t i = 0; i < cases().size(); ++i) {
     SCOPED_TRACE(::testing::Message() << "case " << i);
     // Cosine and sine are rounded once.
-    expect_backends_agree(
-        [&](Device& device, Operands& o) { rotary(device, make_call(device, o, cases()[i])); },
-        4 * kEpsilon);
+    const auto call = [&](Device& device, Operands& o) {
+      rotary(device, make_call(device, o, cases()[i]));
+    };
+    expect_backends_agree(call, 4 * kEpsilon);
+    expect_cuda_agrees_in_bf16(call, 4 * kEpsilon);
   }
 }
 

@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <fstream>
+#include <map>
 
 #include "elapse/io/file.h"
 #include "elapse/io/safetensors.h"
@@ -45,16 +46,25 @@ TEST(Trainer, learns_to_recall) {
 }
 
 // Twenty steps in bf16 beside as many in float32. Activations are rounded to 8 bits: a loss of 2 to
-// 3 nats moves by some thousandths. (Not those of RetNet and gated linear attention, which move by
-// hundredths in float32 too, where weights start 2^-9 apart.)
+// 3 nats moves by some thousandths. At a learning rate of 0.01 those of RetNet and of gated linear
+// attention move by hundredths. Hyena's move by 0.18 in float32 alone where weights start 2^-9
+// apart, on the cpu: it is left out.
 TEST(Trainer, trains_in_bf16_as_in_float32_on_cuda) {
   if (!can_open("cuda")) GTEST_SKIP() << "no cuda device can be opened here";
   Device device("cuda");
   TrainConfig config = tiny_training(20);
   config.batch_tokens = 2048;
   config.length = 64;
-  for (const char* mixer : {"mamba", "mamba2", "linear_attention"}) {
-    const ModelConfig shape = ModelConfig::of(mixer_named(mixer), 64, 2, InductionTask::kVocabSize);
+  config.schedule.peak_lr = 0.003;
+  constexpr int64_t kVocab = InductionTask::kVocabSize;
+  std::map<std::string, ModelConfig> shapes = {
+      {"gpt2", ModelConfig::gpt2(64, 2, kVocab)},
+      {"transformer_plus_plus", ModelConfig::transformer_plus_plus(64, 2, kVocab)}};
+  for (const std::string& name : mixer_names()) {
+    if (name == "hyena") continue;
+    shapes[name] = ModelConfig::of(mixer_named(name), 64, 2, kVocab);
+  }
+  for (const auto& [name, shape] : shapes) {
     for (const auto loss : {InductionTask::Loss::last_token, InductionTask::Loss::all_tokens}) {
       const InductionTask task(3, loss);
       const LanguageModel wide(device, shape, DType::f32, 7), narrow(device, shape, DType::bf16, 7);
@@ -62,7 +72,7 @@ TEST(Trainer, trains_in_bf16_as_in_float32_on_cuda) {
       Trainer in_float32(wide, task, config), in_bf16(narrow, task, config);
       for (int64_t step = 0; step < 20; ++step) {
         const double expected = in_float32.step().loss, found = in_bf16.step().loss;
-        EXPECT_NEAR(found, expected, 0.02) << mixer << ", step " << step;
+        EXPECT_NEAR(found, expected, 0.01) << name << ", step " << step;
       }
     }
   }

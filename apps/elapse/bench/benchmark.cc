@@ -57,7 +57,7 @@ std::vector<const Benchmark*> all_benchmarks() {
         state_space_benchmarks(), linear_attention_benchmarks(), streaming_benchmarks(),
         linear_benchmarks(), train_benchmarks(), decode_benchmarks(), published_benchmarks(),
         tokenize_benchmarks(), inspect_benchmarks(), gpu_scan_benchmarks(),
-        gpu_model_benchmarks()}) {
+        gpu_attention_benchmarks(), gpu_model_benchmarks()}) {
     for (const Benchmark& benchmark : group) all.push_back(&benchmark);
   }
   return all;

@@ -58,6 +58,7 @@ std::span<const Benchmark> published_benchmarks();
 std::span<const Benchmark> tokenize_benchmarks();
 std::span<const Benchmark> inspect_benchmarks();
 std::span<const Benchmark> gpu_scan_benchmarks();
+std::span<const Benchmark> gpu_attention_benchmarks();
 std::span<const Benchmark> gpu_model_benchmarks();
 
 // Whether it measures a GPU, not the host.

@@ -3,13 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
-#include <limits>
 
 #include "apps/elapse/bench/benchmark.h"
-#include "apps/elapse/bench/inputs.h"
-#include "elapse/core/convert.h"
+#include "apps/elapse/bench/gpu.h"
 #include "elapse/core/random.h"
 #include "elapse/ops/selective_scan.h"
 
@@ -17,40 +14,12 @@ namespace elapse::bench {
 namespace {
 
 constexpr int64_t kStates = 16;
-constexpr Measure kMicroseconds{Measure::Kind::time, "us", 1e-6};
 
 struct Size {
   int64_t batch, len, channels;
   double elements() const { return static_cast<double>(batch * len * channels); }
 };
 constexpr Size kSizes[] = {{8, 2048, 1536}, {8, 2048, 5120}, {1, 2048, 1536}, {1, 65536, 1536}};
-
-// Launches follow each other, the host waits after many: the least of several such runs, a launch.
-double seconds_a_launch(Device& device, const std::function<void()>& call) {
-  constexpr int kLaunches = 20, kRuns = 7;
-  double least = std::numeric_limits<double>::infinity();
-  call();
-  for (int run = 0; run < kRuns; ++run) {
-    device.synchronize();
-    const auto begin = std::chrono::steady_clock::now();
-    for (int i = 0; i < kLaunches; ++i) call();
-    device.synchronize();
-    const auto end = std::chrono::steady_clock::now();
-    least = std::min(least, std::chrono::duration<double>(end - begin).count() / kLaunches);
-  }
-  return least;
-}
-
-// Numbers of [lo, hi) in `dtype`.
-Tensor drawn(Device& device, DType dtype, Shape shape, double lo = -1, double hi = 1) {
-  const Tensor wide = uniform(device, shape, lo, hi);
-  if (dtype == DType::f32) return wide;
-  std::vector<float> values(static_cast<size_t>(shape.numel()));
-  std::vector<uint16_t> narrow(values.size());
-  device.download_bytes(wide, values.data());
-  convert_elements(DType::f32, values.data(), dtype, narrow.data(), shape.numel());
-  return device.upload_bytes(narrow.data(), dtype, shape);
-}
 
 // Steps of 0.001 to 0.1, as models start from, in which states decay slowly; or of about 0.5.
 Tensor step_biases(Device& device, int64_t channels, bool fast) {

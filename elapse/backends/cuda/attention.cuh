@@ -5,8 +5,8 @@
 #include "elapse/backends/cuda/launch.cuh"
 #include "elapse/ops/attention.h"
 
-// What attention's forward and backward share: blocks of 256 threads take tiles of 64 queries and
-// 64 keys, a thread 4 of each.
+// What attention's forward and backward share, on any activations; and in float32, where blocks of
+// 256 threads take tiles of 64 queries and 64 keys, a thread 4 of each.
 namespace elapse::cuda {
 
 constexpr int kTile = 64;
@@ -16,13 +16,13 @@ constexpr int kTileRow = kTile + 4;  // floats of a row in shared memory, aligne
 
 // Keys and values of consecutive positions of a sequence, of all heads; gradients where wanted.
 struct KeyRun {
-  const float* k;
-  const float* v;
-  float* dk;
-  float* dv;
+  const void* k;
+  const void* v;
+  void* dk;
+  void* dv;
   int64_t k_stride, v_stride, dk_stride, dv_stride;
   int64_t first, count;  // positions
-  bool own;              // of this call's tokens: gradients are assigned
+  bool own;  // of this call's tokens: of q's type, and gradients are assigned; else float's
 };
 
 struct TilePlace {
@@ -38,7 +38,6 @@ struct SequencePlace {
 
 // A call as kernels read it.
 struct AttentionView {
-  Rows<const float> q;
   int64_t n_heads, n_kv_heads, head_dim;
   AttentionPattern pattern;
   float scale;
@@ -64,8 +63,10 @@ struct AttentionPlaces {
   int64_t query_tiles = 0, singles = 0, key_tiles = 0;
   std::vector<Tensor> kept;
 };
+// In tiles of so many queries or keys.
 AttentionPlaces attention_places(Device& device, const AttentionInputs& in,
-                                 const AttentionBackward* backward);
+                                 const AttentionBackward* backward, int64_t queries = kTile,
+                                 int64_t keys = kTile);
 
 // Up to 64 rows of one head.
 struct Strip {
@@ -181,6 +182,33 @@ __device__ void for_each_column(int64_t column, int64_t head_dim, Visit&& visit)
   }
 }
 
+// The sums of products of two rows of each head, dz . z: a warp a row.
+template <class T>
+__global__ void __launch_bounds__(kTileThreads)
+    attention_mean_kernel(Rows<const T> dz, Rows<const T> z, int64_t n_heads, int64_t head_dim,
+                          int64_t rows, float* mean) {
+  const int64_t row = (blockIdx.x * int64_t{kTileThreads} + threadIdx.x) / 32;
+  if (row >= rows) return;
+  const int64_t t = row / n_heads, column = row % n_heads * head_dim;
+  double sum = 0;
+  for (int64_t e = threadIdx.x % 32; e < head_dim; e += 32) {
+    sum += double(static_cast<float>(dz(t, column + e))) * static_cast<float>(z(t, column + e));
+  }
+  for (int step = 16; step > 0; step /= 2) sum += __shfl_xor_sync(~0u, sum, step);
+  if (threadIdx.x % 32 == 0) mean[row] = static_cast<float>(sum);
+}
+
+// The same of a call: (tokens, n_heads).
+template <class T>
+Tensor attention_means(Device& device, const AttentionBackward& a) {
+  const int64_t rows = a.in.seqs.tokens * a.in.n_heads;
+  const Tensor mean = device.empty(DType::f32, {rows});
+  launch(device, name_of(a.kOp), attention_mean_kernel<T>,
+         grid_of(divide_up(rows * 32, kTileThreads)), kTileThreads, 0, Rows<const T>(a.dz),
+         Rows<const T>(a.z), a.in.n_heads, a.in.head_dim(), rows, mean.data<float>());
+  return mean;
+}
+
 // Calls run(std::integral_constant of groups of 64 columns, blocks that share a head's columns).
 template <class Run>
 void with_groups(int64_t head_dim, Run&& run) {
@@ -189,10 +217,10 @@ void with_groups(int64_t head_dim, Run&& run) {
 }
 
 __device__ inline Strip keys_of(const KeyRun& run, int64_t begin, int count, int64_t column) {
-  return {run.k + begin * run.k_stride + column, run.k_stride, count};
+  return {static_cast<const float*>(run.k) + begin * run.k_stride + column, run.k_stride, count};
 }
 __device__ inline Strip values_of(const KeyRun& run, int64_t begin, int count, int64_t column) {
-  return {run.v + begin * run.v_stride + column, run.v_stride, count};
+  return {static_cast<const float*>(run.v) + begin * run.v_stride + column, run.v_stride, count};
 }
 __device__ inline int tile_count(int64_t begin, int64_t end) {
   return static_cast<int>(end - begin < kTile ? end - begin : kTile);

@@ -5,6 +5,7 @@
 // Bound: 7 head_dim multiplications a pair of a query and a key, in float32, where 5 would do if
 // sums were passed between blocks.
 #include "elapse/backends/cuda/attention.cuh"
+#include "elapse/backends/cuda/attention_mma.h"
 #include "elapse/backends/cuda/kernels.h"
 
 namespace elapse::cuda {
@@ -12,24 +13,11 @@ namespace {
 
 struct Backward {
   AttentionView in;
-  Rows<const float> dz, z;
-  const float* lse;  // (tokens, n_heads)
-  float* mean;       // (tokens, n_heads): dz . z
+  Rows<const float> q, dz;
+  const float* lse;   // (tokens, n_heads)
+  const float* mean;  // (tokens, n_heads): dz . z
   Rows<float> dq;
 };
-
-// A warp a row.
-__global__ void mean_kernel(const __grid_constant__ Backward a, int64_t rows) {
-  const int64_t row = (blockIdx.x * int64_t{kTileThreads} + threadIdx.x) / 32;
-  if (row >= rows) return;
-  const int64_t t = row / a.in.n_heads, column = row % a.in.n_heads * a.in.head_dim;
-  double sum = 0;
-  for (int64_t e = threadIdx.x % 32; e < a.in.head_dim; e += 32) {
-    sum += double(a.dz(t, column + e)) * a.z(t, column + e);
-  }
-  for (int step = 16; step > 0; step /= 2) sum += __shfl_xor_sync(~0u, sum, step);
-  if (threadIdx.x % 32 == 0) a.mean[row] = static_cast<float>(sum);
-}
 
 // Of a pair: p and the score's gradient, of the product q . k. Both 0 where it is not seen.
 struct Pair {
@@ -52,7 +40,7 @@ __global__ void __launch_bounds__(kTileThreads) queries_kernel(const __grid_cons
   const int64_t kv_column = in.kv_head_of(head) * in.head_dim;
   const int queries = tile_count(tile.begin, seq.length);
   const int64_t token = seq.token + tile.begin, at = seq.past + tile.begin;
-  const Strip q = {in.q.row(token) + head_column, in.q.stride, queries};
+  const Strip q = {a.q.row(token) + head_column, a.q.stride, queries};
   const Strip dz = {a.dz.row(token) + head_column, a.dz.stride, queries};
   float dq[4][4 * kGroups] = {};
   for (int64_t r = seq.first_run; r < seq.last_run; ++r) {
@@ -105,7 +93,7 @@ __global__ void __launch_bounds__(kTileThreads) keys_kernel(const __grid_constan
       const int queries = tile_count(begin, seq.length);
       const int64_t token = seq.token + begin, at = seq.past + begin;
       if (!in.meets(at, queries, key, keys)) continue;
-      const Strip q = {in.q.row(token) + head_column, in.q.stride, queries};
+      const Strip q = {a.q.row(token) + head_column, a.q.stride, queries};
       const Strip dz = {a.dz.row(token) + head_column, a.dz.stride, queries};
       float p[4][4], dp[4][4];
       multiply_strips(memory, k, q, in.head_dim, p);
@@ -131,25 +119,19 @@ __global__ void __launch_bounds__(kTileThreads) keys_kernel(const __grid_constan
     if (tile_row() + i >= keys) continue;
     const int64_t row = tile.begin + tile_row() + i;
     for_each_column<kGroups>(column, in.head_dim, [&](int64_t c, int place) {
-      float& to_k = run.dk[row * run.dk_stride + kv_column + c];
-      float& to_v = run.dv[row * run.dv_stride + kv_column + c];
+      float& to_k = static_cast<float*>(run.dk)[row * run.dk_stride + kv_column + c];
+      float& to_v = static_cast<float*>(run.dv)[row * run.dv_stride + kv_column + c];
       to_k = run.own ? dk[i][place] : to_k + dk[i][place];
       to_v = run.own ? dv[i][place] : to_v + dv[i][place];
     });
   }
 }
 
-}  // namespace
-
-void attention_backward(Device& device, const AttentionBackward& a) {
-  if (a.in.seqs.tokens == 0) return;
-  AttentionPlaces places = attention_places(device, a.in, &a);
-  const int64_t rows = a.in.seqs.tokens * a.in.n_heads;
-  const Tensor mean = device.empty(DType::f32, {rows});
-  Backward args = {places.view,         Rows<const float>(a.dz), Rows<const float>(a.z),
-                   a.lse.data<float>(), mean.data<float>(),      Rows<float>(a.dq)};
-  launch(device, name_of(a.kOp), mean_kernel, grid_of(divide_up(rows * 32, kTileThreads)),
-         kTileThreads, 0, args, rows);
+void backward_in_float32(Device& device, const AttentionBackward& a) {
+  const AttentionPlaces places = attention_places(device, a.in, &a);
+  const Tensor mean = attention_means<float>(device, a);
+  Backward args = {places.view,         Rows<const float>(a.in.q), Rows<const float>(a.dz),
+                   a.lse.data<float>(), mean.data<float>(),        Rows<float>(a.dq)};
   with_groups(a.in.head_dim(), [&]<int kGroups>(std::integral_constant<int, kGroups>, int64_t z) {
     dim3 grid = grid_of(places.query_tiles, a.in.n_heads);
     grid.z = static_cast<unsigned>(z);
@@ -159,6 +141,29 @@ void attention_backward(Device& device, const AttentionBackward& a) {
     args.in.tiles = places.view.tiles + places.query_tiles;
     launch(device, name_of(a.kOp), keys_kernel<kGroups>, grid, kTileThreads, 0, args);
   });
+}
+
+void backward_in_bf16(Device& device, const AttentionBackward& a) {
+  if (mma::takes(a.in, {a.z, a.dz, a.dq, a.dk, a.dv})) return mma::backward(device, a);
+  AttentionBackward wide = a;
+  wide.in = mma::widened(device, a.in);
+  wide.dz = mma::widened(device, a.dz);
+  wide.z = mma::widened(device, a.z);
+  for (Tensor* gradient : {&wide.dq, &wide.dk, &wide.dv}) {
+    *gradient = device.empty(DType::f32, gradient->shape());
+  }
+  backward_in_float32(device, wide);
+  copy(device, {wide.dq, a.dq});
+  copy(device, {wide.dk, a.dk});
+  copy(device, {wide.dv, a.dv});
+}
+
+}  // namespace
+
+void attention_backward(Device& device, const AttentionBackward& a) {
+  if (a.in.seqs.tokens == 0) return;
+  if (a.dz.dtype() == DType::bf16) backward_in_bf16(device, a);
+  else backward_in_float32(device, a);
 }
 
 }  // namespace elapse::cuda

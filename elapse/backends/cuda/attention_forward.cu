@@ -11,14 +11,17 @@
 #include <cmath>
 
 #include "elapse/backends/cuda/attention.cuh"
+#include "elapse/backends/cuda/attention_mma.h"
 #include "elapse/backends/cuda/kernels.h"
 
 namespace elapse::cuda {
 namespace {
 
+template <class T>
 struct Forward {
   AttentionView in;
-  Rows<float> z;
+  Rows<const T> q;
+  Rows<T> z;
   float* lse;  // (tokens, n_heads), or null
 };
 
@@ -48,7 +51,8 @@ struct Softmax {
 };
 
 template <int kGroups>
-__global__ void __launch_bounds__(kTileThreads) tiles_kernel(const __grid_constant__ Forward a) {
+__global__ void __launch_bounds__(kTileThreads)
+    tiles_kernel(const __grid_constant__ Forward<float> a) {
   __shared__ TileMemory memory;
   const AttentionView& in = a.in;
   const TilePlace tile = in.tiles[blockIdx.x];
@@ -58,7 +62,7 @@ __global__ void __launch_bounds__(kTileThreads) tiles_kernel(const __grid_consta
   const int64_t kv_column = in.kv_head_of(head) * in.head_dim;
   const int queries = tile_count(tile.begin, seq.length);
   const int64_t token = seq.token + tile.begin, at = seq.past + tile.begin;
-  const Strip q = {in.q.row(token) + head_column, in.q.stride, queries};
+  const Strip q = {a.q.row(token) + head_column, a.q.stride, queries};
   Softmax softmax;
   float z[4][4 * kGroups] = {};
   for (int64_t r = seq.first_run; r < seq.last_run; ++r) {
@@ -105,7 +109,8 @@ struct Summed {
   float z[kChannels] = {};
 
   // The keys with these scores, of which some may be -inf, and their values' rows.
-  __device__ void take(const float (&score)[kKeys], const float* const (&rows)[kKeys],
+  template <class T>
+  __device__ void take(const float (&score)[kKeys], const T* const (&rows)[kKeys],
                        int64_t head_dim) {
     float most = largest;
     for (int i = 0; i < kKeys; ++i) most = fmaxf(most, score[i]);
@@ -120,14 +125,15 @@ struct Summed {
 #pragma unroll
       for (int c = 0; c < kChannels; ++c) {
         const int64_t e = threadIdx.x % 32 + 32 * c;
-        if (e < head_dim) z[c] = fmaf(weight, rows[i][e], z[c]);
+        if (e < head_dim) z[c] = fmaf(weight, static_cast<float>(rows[i][e]), z[c]);
       }
     }
     largest = most;
   }
 };
 
-template <int kChannels>
+// A run of T.
+template <class T, int kChannels>
 __device__ void take_run(const AttentionView& in, const KeyRun& run, int64_t at, int64_t column,
                          const float (&q)[kChannels], Summed<kChannels>& summed) {
   const int64_t before = at - run.first, dilation = in.pattern.dilation;  // the query's place
@@ -137,18 +143,20 @@ __device__ void take_run(const AttentionView& in, const KeyRun& run, int64_t at,
   begin = before - (before - begin) / dilation * dilation;
   const int64_t end = before + 1 < run.count ? before + 1 : run.count;
   const int64_t step = dilation * kWarps, warp = threadIdx.x / 32;
+  const T* const k = static_cast<const T*>(run.k) + column;
+  const T* const v = static_cast<const T*>(run.v) + column;
   for (int64_t j = begin + warp * dilation; j < end; j += kKeys * step) {
     float score[kKeys] = {};
-    const float* values[kKeys];
+    const T* values[kKeys];
 #pragma unroll
     for (int i = 0; i < kKeys; ++i) {
       const int64_t key = j + i * step;
-      values[i] = run.v + key * run.v_stride + column;
+      values[i] = v + key * run.v_stride;
 #pragma unroll
       for (int c = 0; c < kChannels; ++c) {
         const int64_t e = threadIdx.x % 32 + 32 * c;
         if (key < end && e < in.head_dim) {
-          score[i] = fmaf(q[c], run.k[key * run.k_stride + column + e], score[i]);
+          score[i] = fmaf(q[c], static_cast<float>(k[key * run.k_stride + e]), score[i]);
         }
       }
     }
@@ -161,8 +169,8 @@ __device__ void take_run(const AttentionView& in, const KeyRun& run, int64_t at,
   }
 }
 
-template <int kChannels>
-__global__ void __launch_bounds__(32 * kWarps) single_kernel(const __grid_constant__ Forward a) {
+template <class T, int kChannels>
+__global__ void __launch_bounds__(32 * kWarps) single_kernel(const __grid_constant__ Forward<T> a) {
   __shared__ float largest[kWarps], sum[kWarps], z[kWarps][32 * kChannels];
   const AttentionView& in = a.in;
   const SequencePlace seq = in.sequences[in.tiles[blockIdx.x].sequence];
@@ -171,11 +179,13 @@ __global__ void __launch_bounds__(32 * kWarps) single_kernel(const __grid_consta
   float q[kChannels];
   for (int c = 0; c < kChannels; ++c) {
     const int64_t e = lane + 32 * c;
-    q[c] = e < in.head_dim ? in.q(seq.token, head * in.head_dim + e) : 0.0f;
+    q[c] = e < in.head_dim ? static_cast<float>(a.q(seq.token, head * in.head_dim + e)) : 0.0f;
   }
   Summed<kChannels> summed;
   for (int64_t r = seq.first_run; r < seq.last_run; ++r) {
-    take_run(in, in.runs[r], seq.past, column, q, summed);
+    const KeyRun run = in.runs[r];
+    if (run.own) take_run<T>(in, run, seq.past, column, q, summed);
+    else take_run<float>(in, run, seq.past, column, q, summed);
   }
   if (lane == 0) largest[warp] = summed.largest, sum[warp] = summed.sum;
   for (int c = 0; c < kChannels; ++c) z[warp][lane + 32 * c] = summed.z[c];
@@ -188,7 +198,7 @@ __global__ void __launch_bounds__(32 * kWarps) single_kernel(const __grid_consta
     total = fmaf(weight, sum[w], total);
     if (e < in.head_dim) out = fmaf(weight, z[w][e], out);
   }
-  if (e < in.head_dim) a.z(seq.token, head * in.head_dim + e) = out / total;
+  if (e < in.head_dim) a.z(seq.token, head * in.head_dim + e) = static_cast<T>(out / total);
   if (e == 0 && a.lse != nullptr) a.lse[seq.token * in.n_heads + head] = most + logf(total);
 }
 
@@ -200,43 +210,72 @@ void with_channels(int64_t head_dim, Run&& run) {
   else run(std::integral_constant<int, kMostChannels / 32>());
 }
 
-}  // namespace
+template <class T>
+Forward<T> forward_of(const AttentionForward& a, const AttentionPlaces& places) {
+  return {places.view, Rows<const T>(a.in.q), Rows<T>(a.z), a.lse ? a.lse.data<float>() : nullptr};
+}
 
-void attention_forward(Device& device, const AttentionForward& a) {
-  if (a.z.numel() == 0) return;
+template <class T>
+void take_singles(Device& device, const AttentionForward& a, const AttentionPlaces& places) {
+  Forward<T> args = forward_of<T>(a, places);
+  args.in.tiles += places.query_tiles;
+  with_channels(a.in.head_dim(), [&]<int kChannels>(std::integral_constant<int, kChannels>) {
+    launch(device, name_of(a.kOp), single_kernel<T, kChannels>,
+           grid_of(places.singles, a.in.n_heads), 32 * kWarps, 0, args);
+  });
+}
+
+void forward_in_float32(Device& device, const AttentionForward& a) {
   const AttentionPlaces places = attention_places(device, a.in, nullptr);
-  Forward args = {places.view, Rows<float>(a.z), a.lse ? a.lse.data<float>() : nullptr};
+  const Forward<float> args = forward_of<float>(a, places);
   with_groups(a.in.head_dim(), [&]<int kGroups>(std::integral_constant<int, kGroups>, int64_t z) {
     dim3 grid = grid_of(places.query_tiles, a.in.n_heads);
     grid.z = static_cast<unsigned>(z);
     launch(device, name_of(a.kOp), tiles_kernel<kGroups>, grid, kTileThreads, 0, args);
   });
-  args.in.tiles += places.query_tiles;
-  with_channels(a.in.head_dim(), [&]<int kChannels>(std::integral_constant<int, kChannels>) {
-    launch(device, name_of(a.kOp), single_kernel<kChannels>, grid_of(places.singles, a.in.n_heads),
-           32 * kWarps, 0, args);
-  });
+  take_singles<float>(device, a, places);
+}
+
+void forward_in_bf16(Device& device, const AttentionForward& a) {
+  if (!mma::takes(a.in, {a.z})) {
+    AttentionForward wide = a;
+    wide.in = mma::widened(device, a.in);
+    wide.z = device.empty(DType::f32, a.z.shape());
+    forward_in_float32(device, wide);
+    return copy(device, {wide.z, a.z});
+  }
+  const AttentionPlaces places =
+      attention_places(device, a.in, nullptr, mma::queries_of(a.in.head_dim()));
+  mma::forward_tiles(device, a, places);
+  take_singles<bf16>(device, a, places);
+}
+
+}  // namespace
+
+void attention_forward(Device& device, const AttentionForward& a) {
+  if (a.z.numel() == 0) return;
+  if (a.z.dtype() == DType::bf16) forward_in_bf16(device, a);
+  else forward_in_float32(device, a);
 }
 
 AttentionPlaces attention_places(Device& device, const AttentionInputs& in,
-                                 const AttentionBackward* backward) {
+                                 const AttentionBackward* backward, int64_t queries, int64_t keys) {
   std::vector<KeyRun> runs;
   std::vector<SequencePlace> sequences;
   std::vector<TilePlace> query_tiles, singles, key_tiles;
   const auto add_run = [&](int64_t s, const KeyValueRows& rows, const KeyValueRows& grads,
                            int64_t token, int64_t count, int64_t first, bool own) {
-    const Rows<const float> k(rows.k), v(rows.v);
-    const Rows<float> dk(grads.k), dv(grads.v);
-    if (dk.data != nullptr) {
-      for (int64_t begin = 0; begin < count; begin += kTile) {
+    if (grads.k) {
+      for (int64_t begin = 0; begin < count; begin += keys) {
         key_tiles.push_back({s, std::ssize(runs), begin});
       }
     }
-    const auto at = [&](auto matrix) {
-      return matrix.data == nullptr ? nullptr : matrix.data + token * matrix.stride;
+    const auto at = [&](const Tensor& t) {
+      return t ? t.rows(token, token + count).raw() : nullptr;
     };
-    runs.push_back({at(k), at(v), at(dk), at(dv), k.stride, v.stride, dk.stride, dv.stride, first,
-                    count, own});
+    const auto stride = [](const Tensor& t) { return t ? t.stride(0) : 0; };
+    runs.push_back({at(rows.k), at(rows.v), at(grads.k), at(grads.v), stride(rows.k),
+                    stride(rows.v), stride(grads.k), stride(grads.v), first, count, own});
   };
   int64_t token = 0;
   for (int64_t s = 0; s < in.seqs.count(); ++s) {
@@ -257,7 +296,9 @@ AttentionPlaces attention_places(Device& device, const AttentionInputs& in,
     if (backward == nullptr && length == 1 && in.head_dim() <= kMostChannels) {
       singles.push_back({s, 0, 0});
     } else {
-      for (int64_t begin = 0; begin < length; begin += kTile) query_tiles.push_back({s, 0, begin});
+      for (int64_t begin = 0; begin < length; begin += queries) {
+        query_tiles.push_back({s, 0, begin});
+      }
     }
     token += length;
   }
@@ -272,8 +313,7 @@ AttentionPlaces attention_places(Device& device, const AttentionInputs& in,
   places.singles = std::ssize(singles);
   query_tiles.insert(query_tiles.end(), singles.begin(), singles.end());
   query_tiles.insert(query_tiles.end(), key_tiles.begin(), key_tiles.end());
-  places.view = {Rows<const float>(in.q),
-                 in.n_heads,
+  places.view = {in.n_heads,
                  in.n_kv_heads,
                  in.head_dim(),
                  in.pattern,

@@ -8,8 +8,8 @@ const Backend& cuda_backend();
 
 namespace {
 
-// What has kernels in float32 and in bf16: all of a training step of Mamba-1, Mamba-2, linear
-// attention, RetNet and gated linear attention but what parameters alone are in.
+// What has kernels in float32 and in bf16: all of a training step of every mixer, but what
+// parameters alone are in.
 template <class T>
 KernelTable make_common_table(DType compute) {
   KernelTable table;
@@ -35,6 +35,19 @@ KernelTable make_common_table(DType compute) {
   table.set<SsdBackward>(cuda::ssd_backward);
   table.set<GlaForward>(cuda::gla_forward);
   table.set<GlaBackward>(cuda::gla_backward);
+  table.set<RecurrentForward>(cuda::recurrent_forward);
+  table.set<RecurrentBackward>(cuda::recurrent_backward);
+  table.set<DiagonalSsmForward>(cuda::diagonal_ssm_forward);
+  table.set<DiagonalSsmBackward>(cuda::diagonal_ssm_backward);
+  table.set<DelayedForward>(cuda::delayed_forward);
+  table.set<DelayedBackward>(cuda::delayed_backward);
+  table.set<LayerNormForward>(cuda::layer_norm_forward);
+  table.set<LayerNormBackward>(cuda::layer_norm_backward);
+  table.set<AttentionForward>(cuda::attention_forward);
+  table.set<AttentionBackward>(cuda::attention_backward);
+  table.set<Rotary>(cuda::rotary);
+  table.set<LongConvForward>(cuda::long_conv_forward);
+  table.set<LongConvBackward>(cuda::long_conv_backward);
   table.set<LinearCrossEntropyForward>(cuda::linear_cross_entropy_forward<T>);
   table.set<LinearCrossEntropyBackward>(cuda::linear_cross_entropy_backward<T>);
   return table;
@@ -50,22 +63,9 @@ KernelTable make_table() {
   KernelTable table = make_common_table<float>(DType::f32);
   table.set<TapForward>(cuda::tap_forward);
   table.set<TapBackward>(cuda::tap_backward);
-  table.set<LayerNormForward>(cuda::layer_norm_forward);
-  table.set<LayerNormBackward>(cuda::layer_norm_backward);
   table.set<CausalShift>(cuda::causal_shift);
   table.set<Recurrence>(cuda::recurrence);
   table.set<RecurrenceBackward>(cuda::recurrence_backward);
-  table.set<AttentionForward>(cuda::attention_forward);
-  table.set<AttentionBackward>(cuda::attention_backward);
-  table.set<Rotary>(cuda::rotary);
-  table.set<RecurrentForward>(cuda::recurrent_forward);
-  table.set<RecurrentBackward>(cuda::recurrent_backward);
-  table.set<DiagonalSsmForward>(cuda::diagonal_ssm_forward);
-  table.set<DiagonalSsmBackward>(cuda::diagonal_ssm_backward);
-  table.set<LongConvForward>(cuda::long_conv_forward);
-  table.set<LongConvBackward>(cuda::long_conv_backward);
-  table.set<DelayedForward>(cuda::delayed_forward);
-  table.set<DelayedBackward>(cuda::delayed_backward);
   table.set<GatherRows>(cuda::gather_rows);
   table.set<ScatterAddRows>(cuda::scatter_add_rows);
   table.set<Likeliest>(cuda::likeliest);

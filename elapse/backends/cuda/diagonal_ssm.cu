@@ -44,8 +44,9 @@ __device__ Double over(Double a, Double b) {
 }
 __device__ Double conj(Double a) { return {a.re, -a.im}; }
 
+template <class T>
 struct View {
-  Rows<const float> x;
+  Rows<const T> x;
   const float* dt;
   const float* A_real;
   const float* A_imag;  // or null: states are real
@@ -60,6 +61,7 @@ struct View {
 
   __host__ __device__ int64_t numbers() const { return A_imag == nullptr ? 1 : 2; }
   __host__ __device__ int64_t width() const { return d_inner * n_states * numbers(); }
+  __device__ bool is_last_slice() const { return first_state + kSliceStates >= n_states; }
   __host__ __device__ int64_t tiles() const { return (d_inner + 31) / 32; }
 
   __device__ Double A(int64_t parameter) const {
@@ -80,13 +82,14 @@ struct View {
 };
 
 // One channel and kStates of its states.
+template <class T>
 struct Lane {
   int64_t s, channel, state, first, last;
   int warp, lane;
   bool active;
   Complex A_bar[kStates], A_rest[kStates], B_bar[kStates], C[kStates];
 
-  __device__ explicit Lane(const View& a) {
+  __device__ explicit Lane(const View<T>& a) {
     s = blockIdx.x / a.tiles();
     warp = static_cast<int>(threadIdx.x) / 32;
     lane = static_cast<int>(threadIdx.x) % 32;
@@ -109,25 +112,27 @@ struct Lane {
     }
   }
 
-  __device__ bool has(const View& a, int n) const { return active && state + n < a.n_states; }
+  __device__ bool has(const View<T>& a, int n) const { return active && state + n < a.n_states; }
   // Of a row of width() numbers.
-  __device__ int64_t place(const View& a, int n) const {
+  __device__ int64_t place(const View<T>& a, int n) const {
     return (channel * a.n_states + state + n) * a.numbers();
   }
-  __device__ Complex load(const View& a, const float* row, int n) const {
+  __device__ Complex load(const View<T>& a, const float* row, int n) const {
     if (!has(a, n)) return {0, 0};
     return {row[place(a, n)], a.A_imag == nullptr ? 0.0f : row[place(a, n) + 1]};
   }
-  __device__ void store(const View& a, float* row, int n, Complex h) const {
+  __device__ void store(const View<T>& a, float* row, int n, Complex h) const {
     if (!has(a, n)) return;
     row[place(a, n)] = h.re;
     if (a.A_imag != nullptr) row[place(a, n) + 1] = h.im;
   }
 
-  __device__ float value(const View& a, int64_t t) const { return active ? a.x(t, channel) : 0.0f; }
+  __device__ float value(const View<T>& a, int64_t t) const {
+    return active ? static_cast<float>(a.x(t, channel)) : 0.0f;
+  }
 
   template <bool kTapped>
-  __device__ void step(const View& a, int64_t t, Complex (&h)[kStates]) const {
+  __device__ void step(const View<T>& a, int64_t t, Complex (&h)[kStates]) const {
     const float x = value(a, t);
 #pragma unroll
     for (int n = 0; n < kStates; ++n) {
@@ -137,14 +142,14 @@ struct Lane {
     }
   }
 
-  __device__ Complex passed(const View& a, int64_t t, int n, Complex h) const {
+  __device__ Complex passed(const View<T>& a, int64_t t, int n, Complex h) const {
     bool changed = false;
     const int64_t number = (state + n) * a.numbers();
     h.re = a.h_tap.through(h.re, t, channel, number, changed);
     if (a.A_imag != nullptr) h.im = a.h_tap.through(h.im, t, channel, number + 1, changed);
     return h;
   }
-  __device__ Complex passed_back(const View& a, int64_t t, int n, Complex dh) const {
+  __device__ Complex passed_back(const View<T>& a, int64_t t, int n, Complex dh) const {
     const int64_t number = (state + n) * a.numbers();
     dh.re = a.h_tap.back(dh.re, t, channel, number);
     if (a.A_imag != nullptr) dh.im = a.h_tap.back(dh.im, t, channel, number + 1);
@@ -153,29 +158,36 @@ struct Lane {
 };
 
 // Tokens [begin, begin + count) of this block's channels: out = sum over warps + D of_D, or out +
-// that sum where this is not the first slice.
-__device__ void write_sums(const View& a, const Lane& lane,
+// that sum where this is not the first slice: in `sums` before the last.
+template <class T>
+__device__ void write_sums(const View<T>& a, const Lane<T>& lane,
                            const float (&of_warp)[kTokens][kMostWarps][32], int64_t begin,
-                           int count, const Rows<const float>& of_D, const Rows<float>& out) {
+                           int count, const Rows<const T>& of_D, const Rows<float>& sums,
+                           const Rows<T>& out) {
   __syncthreads();
   const int warps = static_cast<int>(blockDim.x) / 32;
   for (int i = lane.warp; i < count; i += warps) {
     if (!lane.active) continue;
     float sum = 0;
     for (int w = 0; w < warps; ++w) sum += of_warp[i][w][lane.lane];
-    float& to = out(begin + i, lane.channel);
-    to = a.first_state > 0 ? to + sum : fmaf(a.D[lane.channel], of_D(begin + i, lane.channel), sum);
+    const int64_t t = begin + i;
+    sum = a.first_state > 0
+              ? sums(t, lane.channel) + sum
+              : fmaf(a.D[lane.channel], static_cast<float>(of_D(t, lane.channel)), sum);
+    if (a.is_last_slice()) out(t, lane.channel) = static_cast<T>(sum);
+    else sums(t, lane.channel) = sum;
   }
   __syncthreads();
 }
 
 // `pool` and `starts` may be null, `kept` too: (tokens / kKeptEvery + n_seqs, width), the states
 // before every kKeptEvery tokens of a sequence.
-template <bool kTapped>
+template <class T, bool kTapped>
 __global__ void __launch_bounds__(32 * kMostWarps)
-    forward_kernel(const __grid_constant__ View a, float* pool, float* starts, Rows<float> y) {
+    forward_kernel(const __grid_constant__ View<T> a, float* pool, float* starts, Rows<float> sums,
+                   Rows<T> y) {
   __shared__ float of_warp[kTokens][kMostWarps][32];
-  const Lane lane(a);
+  const Lane<T> lane(a);
   const int64_t from = a.start_slots[lane.s], to = a.end_slots[lane.s];
   Complex h[kStates];
 #pragma unroll
@@ -187,7 +199,7 @@ __global__ void __launch_bounds__(32 * kMostWarps)
     const int count =
         static_cast<int>(lane.last - begin < kTokens ? lane.last - begin : int64_t{kTokens});
     for (int i = 0; i < count; ++i) {
-      lane.step<kTapped>(a, begin + i, h);
+      lane.template step<kTapped>(a, begin + i, h);
       float sum = 0;
 #pragma unroll
       for (int n = 0; n < kStates; ++n) {
@@ -195,7 +207,7 @@ __global__ void __launch_bounds__(32 * kMostWarps)
       }
       of_warp[i][lane.warp][lane.lane] = sum;
     }
-    write_sums(a, lane, of_warp, begin, count, a.x, y);
+    write_sums(a, lane, of_warp, begin, count, a.x, sums, y);
   }
 #pragma unroll
   for (int n = 0; n < kStates; ++n) {
@@ -204,10 +216,10 @@ __global__ void __launch_bounds__(32 * kMostWarps)
 }
 
 // The states before every kKeptEvery tokens.
-template <bool kTapped>
+template <class T, bool kTapped>
 __global__ void __launch_bounds__(32 * kMostWarps)
-    keep_kernel(const __grid_constant__ View a, const float* starts, float* kept) {
-  const Lane lane(a);
+    keep_kernel(const __grid_constant__ View<T> a, const float* starts, float* kept) {
+  const Lane<T> lane(a);
   Complex h[kStates];
 #pragma unroll
   for (int n = 0; n < kStates; ++n) {
@@ -220,27 +232,29 @@ __global__ void __launch_bounds__(32 * kMostWarps)
 #pragma unroll
       for (int n = 0; n < kStates; ++n) lane.store(a, row, n, h[n]);
     }
-    lane.step<kTapped>(a, t, h);
+    lane.template step<kTapped>(a, t, h);
   }
 }
 
+template <class T>
 struct Backward {
-  View in;
-  Rows<const float> dy;
+  View<T> in;
+  Rows<const T> dy;
   const float* kept;
   const float* dend;  // (n_seqs, width), or null
   float* dstart;      // likewise
   // (n_seqs, 6, d_inner n_states): of A_bar, B_bar and C, real and imaginary parts
   float* of_sequence;
-  Rows<float> dx;
+  Rows<float> dx_sums;  // over slices
+  Rows<T> dx;
 };
 
-template <bool kTapped>
+template <class T, bool kTapped>
 __global__ void __launch_bounds__(32 * kMostWarps)
-    backward_kernel(const __grid_constant__ Backward b) {
+    backward_kernel(const __grid_constant__ Backward<T> b) {
   __shared__ float of_warp[kTokens][kMostWarps][32];
-  const View& a = b.in;
-  const Lane lane(a);
+  const View<T>& a = b.in;
+  const Lane<T> lane(a);
   Complex dh[kStates];
   double sums[kStates][6] = {};
 #pragma unroll
@@ -260,14 +274,15 @@ __global__ void __launch_bounds__(32 * kMostWarps)
     for (int i = 0; i < kTokens; ++i) {
 #pragma unroll
       for (int n = 0; n < kStates; ++n) h[i + 1][n] = h[i][n];
-      if (i < count) lane.step<kTapped>(a, begin + i, h[i + 1]);
+      if (i < count) lane.template step<kTapped>(a, begin + i, h[i + 1]);
     }
     Complex dA[kStates] = {}, dB[kStates] = {}, dC[kStates] = {};
 #pragma unroll
     for (int i = kTokens - 1; i >= 0; --i) {
       if (i >= count) continue;
       const int64_t t = begin + i;
-      const float dy = lane.active ? b.dy(t, lane.channel) : 0.0f, x = lane.value(a, t);
+      const float dy = lane.active ? static_cast<float>(b.dy(t, lane.channel)) : 0.0f,
+                  x = lane.value(a, t);
       float dx = 0;
 #pragma unroll
       for (int n = 0; n < kStates; ++n) {
@@ -287,7 +302,7 @@ __global__ void __launch_bounds__(32 * kMostWarps)
       sums[n][0] += dA[n].re, sums[n][1] += dA[n].im, sums[n][2] += dB[n].re;
       sums[n][3] += dB[n].im, sums[n][4] += dC[n].re, sums[n][5] += dC[n].im;
     }
-    write_sums(a, lane, of_warp, begin, count, b.dy, b.dx);
+    write_sums(a, lane, of_warp, begin, count, b.dy, b.dx_sums, b.dx);
   }
   const int64_t parameters = a.d_inner * a.n_states;
 #pragma unroll
@@ -310,7 +325,8 @@ struct Gradients {
 };
 
 // Of one state, from the gradients of A_bar, B_bar and C.
-__global__ void parameters_kernel(const __grid_constant__ View a, Gradients to) {
+template <class T>
+__global__ void parameters_kernel(const __grid_constant__ View<T> a, Gradients to) {
   const int64_t i = blockIdx.x * int64_t{kThreads} + threadIdx.x;
   const int64_t parameters = a.d_inner * a.n_states;
   if (i >= parameters) return;
@@ -342,19 +358,23 @@ __global__ void dt_kernel(const float* shares, int64_t d_inner, int64_t n_states
 }
 
 // Sums of dy x over kTokensOfPart tokens.
-__global__ void skip_parts_kernel(Rows<const float> dy, Rows<const float> x, int64_t tokens,
+template <class T>
+__global__ void skip_parts_kernel(Rows<const T> dy, Rows<const T> x, int64_t tokens,
                                   int64_t d_inner, float* partial) {
   const int64_t e = blockIdx.y * int64_t{kThreads} + threadIdx.x;
   if (e >= d_inner) return;
   const int64_t begin = blockIdx.x * kTokensOfPart;
   const int64_t end = begin + kTokensOfPart < tokens ? begin + kTokensOfPart : tokens;
   float sum = 0;
-  for (int64_t t = begin; t < end; ++t) sum = fmaf(dy(t, e), x(t, e), sum);
+  for (int64_t t = begin; t < end; ++t) {
+    sum = fmaf(static_cast<float>(dy(t, e)), static_cast<float>(x(t, e)), sum);
+  }
   partial[blockIdx.x * d_inner + e] = sum;
 }
 
-View view_of(const DiagonalSsmInputs& in, const Tap& h, TapViews& views) {
-  return {Rows<const float>(in.x),
+template <class T>
+View<T> view_of(const DiagonalSsmInputs& in, const Tap& h, TapViews& views) {
+  return {Rows<const T>(in.x),
           in.dt.data<float>(),
           in.A_real.data<float>(),
           in.is_complex() ? in.A_imag.data<float>() : nullptr,
@@ -370,70 +390,96 @@ View view_of(const DiagonalSsmInputs& in, const Tap& h, TapViews& views) {
 }
 
 // Calls run(threads) with each slice of the states in turn.
-template <class Run>
-void for_each_slice(View& view, Run&& run) {
+template <class T, class Run>
+void for_each_slice(View<T>& view, Run&& run) {
   for (view.first_state = 0; view.first_state < view.n_states; view.first_state += kSliceStates) {
     const int64_t states = std::min<int64_t>(kSliceStates, view.n_states - view.first_state);
     run(static_cast<int>(32 * divide_up(states, kStates)));
   }
 }
 
-}  // namespace
+// Rows (tokens, d_inner) in which slices add up: the result's own where it is float32, else those
+// of `memory` where there are several.
+template <class T>
+Rows<float> sums_of_slices(Device& device, const View<T>& view, const Tensor& result,
+                           Tensor& memory) {
+  if (result.dtype() == DType::f32) return Rows<float>(result);
+  if (view.n_states > kSliceStates) memory = device.empty(DType::f32, result.shape());
+  return Rows<float>(memory);
+}
 
-void diagonal_ssm_forward(Device& device, const DiagonalSsmForward& a) {
+template <class T>
+void forward(Device& device, const DiagonalSsmForward& a) {
   TapViews views(device);
-  View view = view_of(a.in, a.h, views);
+  View<T> view = view_of<T>(a.in, a.h, views);
+  Tensor memory;
+  const Rows<float> sums = sums_of_slices(device, view, a.y, memory);
   const bool tapped = a.h.is_active_forward();
   for_each_slice(view, [&](int threads) {
-    launch(device, name_of(a.kOp), tapped ? forward_kernel<true> : forward_kernel<false>,
+    launch(device, name_of(a.kOp), tapped ? forward_kernel<T, true> : forward_kernel<T, false>,
            grid_of(view.n_seqs * view.tiles()), threads, 0, view,
            a.pool ? a.pool.data<float>() : nullptr, a.starts ? a.starts.data<float>() : nullptr,
-           Rows<float>(a.y));
+           sums, Rows<T>(a.y));
   });
 }
 
-void diagonal_ssm_backward(Device& device, const DiagonalSsmBackward& a) {
+template <class T>
+void backward(Device& device, const DiagonalSsmBackward& a) {
   TapViews views(device);
-  const View view = view_of(a.in, a.h, views);
+  const View<T> view = view_of<T>(a.in, a.h, views);
   const int64_t tokens = a.in.seqs.tokens, parameters = view.d_inner * view.n_states;
   const int64_t parts = divide_up(tokens, kTokensOfPart);
-  const Tensor kept = device.empty(DType::f32, {tokens / kKeptEvery + view.n_seqs, view.width()});
-  const Tensor of_sequence = device.empty(DType::f32, {view.n_seqs, 6 * parameters});
-  const Tensor sums = device.zeros(DType::f32, {6, parameters});
-  const Tensor shares = device.empty(DType::f32, {parameters});
-  const Tensor skips = device.empty(DType::f32, {parts, view.d_inner});
-  Tensor dend, dstart;
+  const Tensor kept =
+      device.empty(DType::f32, Shape{tokens / kKeptEvery + view.n_seqs, view.width()});
+  const Tensor of_sequence = device.empty(DType::f32, Shape{view.n_seqs, 6 * parameters});
+  const Tensor sums = device.zeros(DType::f32, Shape{6, parameters});
+  const Tensor shares = device.empty(DType::f32, Shape{parameters});
+  const Tensor skips = device.empty(DType::f32, Shape{parts, view.d_inner});
+  Tensor dend, dstart, memory;
   if (a.dpool) {
     dend = take_end_gradients(device, a.dpool, a.in.seqs);
     dstart = device.empty(DType::f32, dend.shape());
   }
-  Backward args = {view,
-                   Rows<const float>(a.dy),
-                   kept.data<float>(),
-                   dend ? dend.data<float>() : nullptr,
-                   dstart ? dstart.data<float>() : nullptr,
-                   of_sequence.data<float>(),
-                   Rows<float>(a.dx)};
+  Backward<T> args = {view,
+                      Rows<const T>(a.dy),
+                      kept.data<float>(),
+                      dend ? dend.data<float>() : nullptr,
+                      dstart ? dstart.data<float>() : nullptr,
+                      of_sequence.data<float>(),
+                      sums_of_slices(device, view, a.dx, memory),
+                      Rows<T>(a.dx)};
   const bool tapped = a.h.is_active_backward();
   for_each_slice(args.in, [&](int threads) {
     const dim3 grid = grid_of(view.n_seqs * view.tiles());
-    launch(device, name_of(a.kOp), tapped ? keep_kernel<true> : keep_kernel<false>, grid, threads,
-           0, args.in, a.starts ? a.starts.data<float>() : nullptr, kept.data<float>());
-    launch(device, name_of(a.kOp), tapped ? backward_kernel<true> : backward_kernel<false>, grid,
-           threads, 0, args);
+    launch(device, name_of(a.kOp), tapped ? keep_kernel<T, true> : keep_kernel<T, false>, grid,
+           threads, 0, args.in, a.starts ? a.starts.data<float>() : nullptr, kept.data<float>());
+    launch(device, name_of(a.kOp), tapped ? backward_kernel<T, true> : backward_kernel<T, false>,
+           grid, threads, 0, args);
   });
   add_parts(device, of_sequence.data<float>(), view.n_seqs, 6 * parameters, sums.data<float>());
-  launch(device, name_of(a.kOp), parameters_kernel, grid_of(divide_up(parameters, kThreads)),
+  launch(device, name_of(a.kOp), parameters_kernel<T>, grid_of(divide_up(parameters, kThreads)),
          kThreads, 0, view,
          Gradients{sums.data<float>(), shares.data<float>(), a.dA_real.data<float>(),
                    a.dA_imag ? a.dA_imag.data<float>() : nullptr, a.dC.data<float>()});
   launch(device, name_of(a.kOp), dt_kernel, grid_of(divide_up(view.d_inner, kThreads)), kThreads, 0,
          shares.data<float>(), view.d_inner, view.n_states, a.ddt.data<float>());
-  launch(device, name_of(a.kOp), skip_parts_kernel,
-         grid_of(parts, divide_up(view.d_inner, kThreads)), kThreads, 0, Rows<const float>(a.dy),
-         Rows<const float>(a.in.x), tokens, view.d_inner, skips.data<float>());
+  launch(device, name_of(a.kOp), skip_parts_kernel<T>,
+         grid_of(parts, divide_up(view.d_inner, kThreads)), kThreads, 0, Rows<const T>(a.dy),
+         Rows<const T>(a.in.x), tokens, view.d_inner, skips.data<float>());
   add_parts(device, skips.data<float>(), parts, view.d_inner, a.dD.data<float>());
   if (a.dpool) give_start_gradients(device, dstart, a.in.seqs, a.dpool);
+}
+
+}  // namespace
+
+void diagonal_ssm_forward(Device& device, const DiagonalSsmForward& a) {
+  if (a.in.x.dtype() == DType::bf16) forward<bf16>(device, a);
+  else forward<float>(device, a);
+}
+
+void diagonal_ssm_backward(Device& device, const DiagonalSsmBackward& a) {
+  if (a.in.x.dtype() == DType::bf16) backward<bf16>(device, a);
+  else backward<float>(device, a);
 }
 
 }  // namespace elapse::cuda

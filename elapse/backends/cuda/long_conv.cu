@@ -37,13 +37,14 @@ struct OutputRun {
 };
 
 // kBack: the same the other way, dx[t] = sum over j of K[j] dy[t + j].
-template <bool kBack>
-__global__ void outputs_kernel(const __grid_constant__ View a, Rows<const float> in,
-                               Rows<float> out) {
+template <bool kBack, class T>
+__global__ void outputs_kernel(const __grid_constant__ View a, Rows<const T> in, Rows<T> out) {
   const int64_t e = blockIdx.y * int64_t{kThreads} + threadIdx.x;
   const OutputRun run(a, blockIdx.x);
   if (e >= a.d_inner || run.begin >= run.last) return;
-  const auto input = [&](int64_t t) { return t >= run.first && t < run.last ? in(t, e) : 0.0f; };
+  const auto input = [&](int64_t t) {
+    return t >= run.first && t < run.last ? static_cast<float>(in(t, e)) : 0.0f;
+  };
   float sum[kRun] = {};
   const int64_t reach = kBack ? run.last - run.begin : run.begin + kRun - run.first;
   const int64_t lags = reach < a.filter_len ? reach : a.filter_len;
@@ -77,12 +78,15 @@ __global__ void outputs_kernel(const __grid_constant__ View a, Rows<const float>
       }
     }
   }
-  for (int i = 0; i < kRun && run.begin + i < run.last; ++i) out(run.begin + i, e) = sum[i];
+  for (int i = 0; i < kRun && run.begin + i < run.last; ++i) {
+    out(run.begin + i, e) = static_cast<T>(sum[i]);
+  }
 }
 
 // dK[j] += sum over t of dy[t] x[t - j], of kRun lags.
-__global__ void filter_kernel(const __grid_constant__ View a, Rows<const float> dy,
-                              Rows<const float> x, float* dK) {
+template <class T>
+__global__ void filter_kernel(const __grid_constant__ View a, Rows<const T> dy, Rows<const T> x,
+                              float* dK) {
   const int64_t e = blockIdx.y * int64_t{kThreads} + threadIdx.x;
   const int64_t lag = blockIdx.x * int64_t{kRun};
   if (e >= a.d_inner) return;
@@ -98,10 +102,12 @@ __global__ void filter_kernel(const __grid_constant__ View a, Rows<const float> 
       for (int k = 0; k < kRun - 1; ++k) v[k] = v[kRun + k];
 #pragma unroll
       for (int k = 0; k < kRun; ++k) {
-        v[kRun - 1 + k] = t - lag + k < last ? x(t - lag + k, e) : 0.0f;
+        v[kRun - 1 + k] = t - lag + k < last ? static_cast<float>(x(t - lag + k, e)) : 0.0f;
       }
 #pragma unroll
-      for (int k = 0; k < kRun; ++k) g[k] = t + k < last ? dy(t + k, e) : 0.0f;
+      for (int k = 0; k < kRun; ++k) {
+        g[k] = t + k < last ? static_cast<float>(dy(t + k, e)) : 0.0f;
+      }
 #pragma unroll
       for (int k = 0; k < kRun; ++k) {
 #pragma unroll
@@ -131,23 +137,35 @@ dim3 outputs_grid(const Sequences& seqs, int64_t d_inner) {
   return grid_of(runs, divide_up(d_inner, kThreads));
 }
 
+template <class T>
+void forward(Device& device, const LongConvForward& a) {
+  Tensor filter;
+  const View view = view_of(device, a, filter);
+  launch(device, name_of(a.kOp), outputs_kernel<false, T>, outputs_grid(a.seqs, view.d_inner),
+         kThreads, 0, view, Rows<const T>(a.x), Rows<T>(a.y));
+}
+
+template <class T>
+void backward(Device& device, const LongConvBackward& a) {
+  Tensor filter;
+  const View view = view_of(device, a, filter);
+  launch(device, name_of(a.kOp), outputs_kernel<true, T>, outputs_grid(a.seqs, view.d_inner),
+         kThreads, 0, view, Rows<const T>(a.dy), Rows<T>(a.dx));
+  launch(device, name_of(a.kOp), filter_kernel<T>,
+         grid_of(divide_up(view.filter_len, kRun), divide_up(view.d_inner, kThreads)), kThreads, 0,
+         view, Rows<const T>(a.dy), Rows<const T>(a.x), a.dK.data<float>());
+}
+
 }  // namespace
 
 void long_conv_forward(Device& device, const LongConvForward& a) {
-  Tensor filter;
-  const View view = view_of(device, a, filter);
-  launch(device, name_of(a.kOp), outputs_kernel<false>, outputs_grid(a.seqs, view.d_inner),
-         kThreads, 0, view, Rows<const float>(a.x), Rows<float>(a.y));
+  if (a.x.dtype() == DType::bf16) forward<bf16>(device, a);
+  else forward<float>(device, a);
 }
 
 void long_conv_backward(Device& device, const LongConvBackward& a) {
-  Tensor filter;
-  const View view = view_of(device, a, filter);
-  launch(device, name_of(a.kOp), outputs_kernel<true>, outputs_grid(a.seqs, view.d_inner), kThreads,
-         0, view, Rows<const float>(a.dy), Rows<float>(a.dx));
-  launch(device, name_of(a.kOp), filter_kernel,
-         grid_of(divide_up(view.filter_len, kRun), divide_up(view.d_inner, kThreads)), kThreads, 0,
-         view, Rows<const float>(a.dy), Rows<const float>(a.x), a.dK.data<float>());
+  if (a.x.dtype() == DType::bf16) backward<bf16>(device, a);
+  else backward<float>(device, a);
 }
 
 }  // namespace elapse::cuda

@@ -35,15 +35,17 @@ struct Channel {
 
   __device__ float gate(int k, float value) const { return passed(taps.gates[k], value, t, e); }
 
-  __device__ float rnn(const float* a, const float* m, float* inner) const {
-    inner[0] = tanhf(a[e] + m[0]);
+  template <class T>
+  __device__ float rnn(const T* a, const float* m, float* inner) const {
+    inner[0] = tanhf(static_cast<float>(a[e]) + m[0]);
     return passed(taps.h, inner[0], t, e);
   }
-  __device__ float lstm(const float* a, const float* m, float* inner, float& c) const {
+  template <class T>
+  __device__ float lstm(const T* a, const float* m, float* inner, float& c) const {
     float v[4];
 #pragma unroll
     for (int k = 0; k < 4; ++k) {
-      const float sum = a[k * d_inner + e] + m[k];
+      const float sum = static_cast<float>(a[k * d_inner + e]) + m[k];
       inner[k] = k == 2 ? tanhf(sum) : sigmoid(sum);
       v[k] = gate(k, inner[k]);
     }
@@ -51,12 +53,13 @@ struct Channel {
     c = passed(taps.c, inner[4], t, e);
     return passed(taps.h, v[3] * tanhf(c), t, e);
   }
-  __device__ float gru(const float* a, const float* m, float* inner, float h) const {
-    inner[0] = sigmoid(a[e] + m[0]);
+  template <class T>
+  __device__ float gru(const T* a, const float* m, float* inner, float h) const {
+    inner[0] = sigmoid(static_cast<float>(a[e]) + m[0]);
     const float r = gate(0, inner[0]);
-    inner[1] = sigmoid(a[d_inner + e] + m[1]);
+    inner[1] = sigmoid(static_cast<float>(a[d_inner + e]) + m[1]);
     const float z = gate(1, inner[1]);
-    inner[2] = tanhf(a[2 * d_inner + e] + r * m[2]);
+    inner[2] = tanhf(static_cast<float>(a[2 * d_inner + e]) + r * m[2]);
     const float n = gate(2, inner[2]);
     inner[3] = m[2];
     return passed(taps.h, (1.0f - z) * n + z * h, t, e);
@@ -142,20 +145,20 @@ __device__ void multiply(int64_t n_seqs, int64_t first, int64_t width, RowOf&& r
   }
 }
 
-template <Cell kCell>
+template <Cell kCell, class T>
 struct Forward {
   Step step;
-  Rows<const float> a;
+  Rows<const T> a;
   const float* bias;
   const float* state;  // (n_seqs, state_rows, d_inner)
   float* next;
   float* before;  // or null; so too
   float* inner;
-  Rows<float> h;
+  Rows<T> h;
 };
 
-template <Cell kCell>
-__global__ void forward_kernel(const __grid_constant__ Forward<kCell> a) {
+template <Cell kCell, class T>
+__global__ void forward_kernel(const __grid_constant__ Forward<kCell, T> a) {
   constexpr int kGates = static_cast<int>(gate_count(kCell));
   constexpr int kState = static_cast<int>(state_rows(kCell));
   constexpr int kInner = static_cast<int>(inner_rows(kCell));
@@ -182,7 +185,7 @@ __global__ void forward_kernel(const __grid_constant__ Forward<kCell> a) {
     for (int g = 0; g < kGates; ++g) m[g] += a.bias[g * d_inner + e];
     const Channel channel = {step.taps, d_inner, t, e};
     float inner[kInner];
-    const float* own = a.a.row(t);
+    const T* own = a.a.row(t);
     if constexpr (kCell == Cell::rnn) state[0] = channel.rnn(own, m, inner);
     if constexpr (kCell == Cell::lstm) state[0] = channel.lstm(own, m, inner, state[1]);
     if constexpr (kCell == Cell::gru) state[0] = channel.gru(own, m, inner, state[0]);
@@ -190,25 +193,25 @@ __global__ void forward_kernel(const __grid_constant__ Forward<kCell> a) {
     for (int r = 0; r < kInner; ++r) {
       if (a.inner != nullptr) a.inner[(t * kInner + r) * d_inner + e] = inner[r];
     }
-    a.h(t, e) = state[0];
+    a.h(t, e) = static_cast<T>(state[0]);
   }
 #pragma unroll
   for (int r = 0; r < kState; ++r) a.next[(s * kState + r) * d_inner + e] = state[r];
 }
 
-template <Cell kCell>
+template <Cell kCell, class T>
 struct Backward {
   Step step;  // index -1: the gradients of the starts alone
-  Rows<const float> dh;
+  Rows<const T> dh;
   const float* before;
   const float* inner;
   float* dstate;  // (n_seqs, state_rows, d_inner): of the token at hand without W's share
-  Rows<float> da;
+  Rows<T> da;
   float* dm;
 };
 
-template <Cell kCell>
-__global__ void backward_kernel(const __grid_constant__ Backward<kCell> a) {
+template <Cell kCell, class T>
+__global__ void backward_kernel(const __grid_constant__ Backward<kCell, T> a) {
   constexpr int kGates = static_cast<int>(gate_count(kCell));
   constexpr int kState = static_cast<int>(state_rows(kCell));
   constexpr int kInner = static_cast<int>(inner_rows(kCell));
@@ -233,7 +236,7 @@ __global__ void backward_kernel(const __grid_constant__ Backward<kCell> a) {
     return;
   }
   const int64_t t = step.cu[s] + step.index;
-  dh += a.dh(t, e);
+  dh += static_cast<float>(a.dh(t, e));
   float inner[kInner], da[kGates], dm[kGates];
 #pragma unroll
   for (int r = 0; r < kInner; ++r) inner[r] = a.inner[(t * kInner + r) * d_inner + e];
@@ -248,7 +251,7 @@ __global__ void backward_kernel(const __grid_constant__ Backward<kCell> a) {
   to[0] = dh;
 #pragma unroll
   for (int g = 0; g < kGates; ++g) {
-    a.da(t, g * d_inner + e) = da[g];
+    a.da(t, g * d_inner + e) = static_cast<T>(da[g]);
     a.dm[(t * kGates + g) * d_inner + e] = dm[g];
   }
 }
@@ -294,12 +297,12 @@ dim3 step_grid(const Sequences& seqs, int64_t d_inner) {
   return grid_of(divide_up(d_inner, kWarps), divide_up(seqs.count(), kSequences));
 }
 
-template <Cell kCell>
+template <Cell kCell, class T>
 void forward(Device& device, const RecurrentForward& a) {
   const int64_t d_inner = a.weight.dim(1), n_seqs = a.seqs.count();
   const int64_t width = state_rows(kCell) * d_inner;
   const Tensor weight = converted(device, a.weight, DType::f32);
-  const Tensor states = device.empty(DType::f32, {2, n_seqs * width});
+  const Tensor states = device.empty(DType::f32, Shape{2, n_seqs * width});
   float* state = states.data<float>();
   float* next = state + n_seqs * width;
   float* pool = a.pool ? a.pool.data<float>() : nullptr;
@@ -307,19 +310,19 @@ void forward(Device& device, const RecurrentForward& a) {
   launch(device, name_of(a.kOp), starts_kernel, slots_grid, kThreads, 0, pool,
          a.seqs.start_slots.data<int64_t>(), width, state);
   TapViews views(device);
-  Forward<kCell> args = {.step = {d_inner, n_seqs, 0, a.seqs.cu_seqlens.data<int64_t>(),
-                                  weight.data<float>(), taps_of(a.taps, d_inner, views)},
-                         .a = Rows<const float>(a.a),
-                         .bias = a.bias.data<float>(),
-                         .before = a.before ? a.before.data<float>() : nullptr,
-                         .inner = a.inner ? a.inner.data<float>() : nullptr,
-                         .h = Rows<float>(a.h)};
+  Forward<kCell, T> args = {.step = {d_inner, n_seqs, 0, a.seqs.cu_seqlens.data<int64_t>(),
+                                     weight.data<float>(), taps_of(a.taps, d_inner, views)},
+                            .a = Rows<const T>(a.a),
+                            .bias = a.bias.data<float>(),
+                            .before = a.before ? a.before.data<float>() : nullptr,
+                            .inner = a.inner ? a.inner.data<float>() : nullptr,
+                            .h = Rows<T>(a.h)};
   for (int64_t i = 0; i < a.seqs.max_len; ++i) {
     args.step.index = i;
     args.state = state;
     args.next = next;
-    launch(device, name_of(a.kOp), forward_kernel<kCell>, step_grid(a.seqs, d_inner), kThreads, 0,
-           args);
+    launch(device, name_of(a.kOp), forward_kernel<kCell, T>, step_grid(a.seqs, d_inner), kThreads,
+           0, args);
     std::swap(state, next);
   }
   if (pool == nullptr) return;
@@ -327,29 +330,29 @@ void forward(Device& device, const RecurrentForward& a) {
          a.seqs.end_slots.data<int64_t>(), width, state);
 }
 
-template <Cell kCell>
+template <Cell kCell, class T>
 void backward(Device& device, const RecurrentBackward& a) {
   const int64_t d_inner = a.weight.dim(1), gates = a.weight.dim(0), n_seqs = a.seqs.count();
   const int64_t width = state_rows(kCell) * d_inner;
   const Tensor weight = converted(device, a.weight, DType::f32);
-  const Tensor turned = device.empty(DType::f32, {d_inner, gates});
+  const Tensor turned = device.empty(DType::f32, Shape{d_inner, gates});
   launch(device, name_of(a.kOp), turn_kernel, grid_of(d_inner, divide_up(gates, kThreads)),
          kThreads, 0, weight.data<float>(), gates, d_inner, turned.data<float>());
   const Tensor dstate = a.dpool ? take_end_gradients(device, a.dpool, a.seqs)
-                                : device.zeros(DType::f32, {n_seqs, width});
+                                : device.zeros(DType::f32, Shape{n_seqs, width});
   TapViews views(device);
-  Backward<kCell> args = {.step = {d_inner, n_seqs, 0, a.seqs.cu_seqlens.data<int64_t>(),
-                                   turned.data<float>(), taps_of(a.taps, d_inner, views)},
-                          .dh = Rows<const float>(a.dh),
-                          .before = a.before.data<float>(),
-                          .inner = a.inner.data<float>(),
-                          .dstate = dstate.data<float>(),
-                          .da = Rows<float>(a.da),
-                          .dm = a.dm.data<float>()};
+  Backward<kCell, T> args = {.step = {d_inner, n_seqs, 0, a.seqs.cu_seqlens.data<int64_t>(),
+                                      turned.data<float>(), taps_of(a.taps, d_inner, views)},
+                             .dh = Rows<const T>(a.dh),
+                             .before = a.before.data<float>(),
+                             .inner = a.inner.data<float>(),
+                             .dstate = dstate.data<float>(),
+                             .da = Rows<T>(a.da),
+                             .dm = a.dm.data<float>()};
   for (int64_t i = a.seqs.max_len - 1; i >= (a.dpool ? -1 : 0); --i) {
     args.step.index = i;
-    launch(device, name_of(a.kOp), backward_kernel<kCell>, step_grid(a.seqs, d_inner), kThreads, 0,
-           args);
+    launch(device, name_of(a.kOp), backward_kernel<kCell, T>, step_grid(a.seqs, d_inner), kThreads,
+           0, args);
   }
   if (a.dpool) give_start_gradients(device, dstate, a.seqs, a.dpool);
 }
@@ -357,13 +360,17 @@ void backward(Device& device, const RecurrentBackward& a) {
 }  // namespace
 
 void recurrent_forward(Device& device, const RecurrentForward& a) {
-  with_cell(a.cell,
-            [&]<Cell kCell>(std::integral_constant<Cell, kCell>) { forward<kCell>(device, a); });
+  with_cell(a.cell, [&]<Cell kCell>(std::integral_constant<Cell, kCell>) {
+    if (a.a.dtype() == DType::bf16) forward<kCell, bf16>(device, a);
+    else forward<kCell, float>(device, a);
+  });
 }
 
 void recurrent_backward(Device& device, const RecurrentBackward& a) {
-  with_cell(a.cell,
-            [&]<Cell kCell>(std::integral_constant<Cell, kCell>) { backward<kCell>(device, a); });
+  with_cell(a.cell, [&]<Cell kCell>(std::integral_constant<Cell, kCell>) {
+    if (a.dh.dtype() == DType::bf16) backward<kCell, bf16>(device, a);
+    else backward<kCell, float>(device, a);
+  });
 }
 
 }  // namespace elapse::cuda

@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: Apache-2.0
+// A block 64 queries of a head, over the tiles of keys that they see, softmax's sums as it goes
+// (Dao, 2023). Weights are rounded to bf16 for their product with values, not for their sum. Floor:
+// 4 head_dim operations a pair and head at 700 TFLOP/s, by warpgroups' products; mma.sync reaches
+// some 60 % of that.
+#include "elapse/backends/cuda/attention_mma.cuh"
+#include "elapse/backends/cuda/attention_mma.h"
+#include "elapse/backends/cuda/kernels.h"
+
+namespace elapse::cuda::mma {
+namespace {
+
+// 16 kSixteens queries a warp.
+template <int kDim, int kKeys, int kSixteens_>
+struct ForwardSizes : Sizes<kDim, kKeys> {
+  static constexpr int kSixteens = kSixteens_, kQueries = 16 * kSixteens * kWarps;
+};
+using Narrow = ForwardSizes<64, 64, 1>;
+using Wide = ForwardSizes<128, 32, 1>;
+template <class S>
+constexpr int kBlocks = S::kDim == 64 ? 3 : 2;  // a multiprocessor: registers are what decides
+
+struct Forward {
+  AttentionView in;
+  Rows<const bf16> q;
+  Rows<bf16> z;
+  float* lse;   // (tokens, n_heads), or null
+  float scale;  // of scores, which are powers of two
+};
+
+// Largest score so far, unscaled, of a thread's two rows of 16, and its own sums of weights.
+struct Softmax {
+  float largest[2] = {-INFINITY, -INFINITY}, sum[2] = {};
+
+  // Scores become weights, and what was summed before is scaled.
+  template <int kScores, int kSums>
+  __device__ void take(float (&score)[kScores][4], float (&sums)[kSums][4], float scale) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      float most = largest[half];
+#pragma unroll
+      for (int n = 0; n < kScores; ++n) {
+        most = fmaxf(most, fmaxf(score[n][2 * half], score[n][2 * half + 1]));
+      }
+      most = fmaxf(most, __shfl_xor_sync(~0u, most, 1));
+      most = fmaxf(most, __shfl_xor_sync(~0u, most, 2));
+      const float base = most == -INFINITY ? 0.0f : most * scale;
+      const float shrink = exp2_fast(fmaf(largest[half], scale, -base));
+      float added = 0;
+#pragma unroll
+      for (int n = 0; n < kScores; ++n) {
+#pragma unroll
+        for (int i = 2 * half; i < 2 * half + 2; ++i) {
+          score[n][i] = exp2_fast(fmaf(score[n][i], scale, -base));
+          added += score[n][i];
+        }
+      }
+#pragma unroll
+      for (int n = 0; n < kSums; ++n) {
+        sums[n][2 * half] *= shrink;
+        sums[n][2 * half + 1] *= shrink;
+      }
+      sum[half] = fmaf(sum[half], shrink, added);
+      largest[half] = most;
+    }
+  }
+};
+
+template <class S>
+__device__ void hide(const AttentionView& in, const Sight& sight, int first_row,
+                     typename S::Scores& score) {
+#pragma unroll
+  for (int n = 0; n < S::kRows / 8; ++n) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int query = first_row + own_row() + i / 2 * 8, key = 8 * n + own_column() + i % 2;
+      if (!sight.at(in, query, key)) score[n][i] = -INFINITY;
+    }
+  }
+}
+
+template <class S>
+__global__ void __launch_bounds__(kThreads, kBlocks<S>)
+    tiles_kernel(const __grid_constant__ Forward a) {
+  constexpr int kKeys = S::kRows, kCount = S::kSixteens;
+  __shared__ __align__(16) typename S::Tile k_tiles[2], v_tiles[2];
+  const AttentionView& in = a.in;
+  // Those with the most keys first.
+  const TilePlace place = in.tiles[gridDim.x - 1 - blockIdx.x];
+  const SequencePlace seq = in.sequences[place.sequence];
+  const int64_t head = blockIdx.y, column = in.kv_head_of(head) * in.head_dim;
+  const int head_dim = static_cast<int>(in.head_dim), first_row = warp() * 16 * kCount;
+  const int64_t left = seq.length - place.begin;
+  const int queries = static_cast<int>(left < S::kQueries ? left : S::kQueries);
+  const int64_t token = seq.token + place.begin, at = seq.past + place.begin;
+  typename S::Factor q[kCount];
+  const HeadRows<bf16> q_rows = {a.q.row(token) + head * head_dim, a.q.stride, queries, head_dim};
+#pragma unroll
+  for (int m = 0; m < kCount; ++m) read_factor<S>(q[m], q_rows, first_row + 16 * m);
+  Softmax softmax[kCount];
+  typename S::Sums z[kCount] = {};
+
+  const auto keys_of = [&](const KeyTile<kKeys>& tile) {
+    const int64_t rest = in.runs[tile.run].count - tile.begin;
+    return static_cast<int>(rest < kKeys ? rest : kKeys);
+  };
+  const auto start_copies = [&](const KeyTile<kKeys>& tile, int stage) {
+    with_rows(in.runs[tile.run], tile.begin, keys_of(tile), column, head_dim,
+              [&](const auto& k_rows, const auto& v_rows) {
+                copy_rows<S>(k_tiles[stage], k_rows);
+                copy_rows<S>(v_tiles[stage], v_rows);
+              });
+    __pipeline_commit();
+  };
+  KeyTile<kKeys> tile = {seq.first_run};
+  bool more = tile.advance(in, seq, at, queries);
+  if (more) start_copies(tile, 0);
+  for (int stage = 0; more; stage ^= 1) {
+    const KeyTile<kKeys> here = tile;
+    wait_for_copies();
+    more = tile.advance(in, seq, at, queries);
+    if (more) start_copies(tile, stage ^ 1);
+    const Sight sight(in, at + first_row, 16 * kCount, in.runs[here.run].first + here.begin,
+                      keys_of(here));
+    if (sight.none) continue;
+    typename S::Scores score[kCount] = {};
+    multiply_rows<S>(score, q, k_tiles[stage]);
+#pragma unroll
+    for (int m = 0; m < kCount; ++m) {
+      if (!sight.all || sight.keys < kKeys) hide<S>(in, sight, 16 * m, score[m]);
+      softmax[m].take(score[m], z[m], a.scale);
+    }
+    add_weighted<S>(z, score, v_tiles[stage]);
+  }
+
+#pragma unroll
+  for (int m = 0; m < kCount; ++m) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      float sum = softmax[m].sum[half];
+      sum += __shfl_xor_sync(~0u, sum, 1);
+      sum += __shfl_xor_sync(~0u, sum, 2);
+      const int row = first_row + 16 * m + own_row() + 8 * half;
+      if (row >= queries) continue;
+      const float inverse = 1.0f / sum;
+#pragma unroll
+      for (int n = 0; n < S::kDim / 8; ++n) {
+        const int c = 8 * n + own_column();
+        if (c >= head_dim) continue;
+        store_pair(a.z.row(token + row) + head * head_dim + c,
+                   {z[m][n][2 * half] * inverse, z[m][n][2 * half + 1] * inverse});
+      }
+      if (a.lse != nullptr && own_column() == 0) {
+        a.lse[(token + row) * in.n_heads + head] =
+            kLn2 * fmaf(softmax[m].largest[half], a.scale, log2f(sum));
+      }
+    }
+  }
+}
+
+bool is_aligned(const Tensor& t) {
+  return reinterpret_cast<uintptr_t>(t.raw()) % 16 == 0 &&
+         (t.dim(0) <= 1 || t.stride(0) * size_of(t.dtype()) % 16 == 0);
+}
+
+}  // namespace
+
+bool takes(const AttentionInputs& in, const std::vector<Tensor>& others) {
+  if (in.head_dim() > 128 || in.head_dim() % 8 != 0) return false;
+  std::vector<Tensor> all = others;
+  all.insert(all.end(), {in.q, in.k, in.v});
+  for (const auto& runs : in.past) {
+    for (const KeyValueRows& run : runs) all.insert(all.end(), {run.k, run.v});
+  }
+  return std::all_of(all.begin(), all.end(), is_aligned);
+}
+
+Tensor widened(Device& device, const Tensor& t) {
+  const Tensor wide = device.empty(DType::f32, t.shape());
+  copy(device, {t, wide});
+  return wide;
+}
+
+AttentionInputs widened(Device& device, const AttentionInputs& in) {
+  AttentionInputs wide = in;
+  for (Tensor* t : {&wide.q, &wide.k, &wide.v}) *t = widened(device, *t);
+  return wide;
+}
+
+int64_t queries_of(int64_t head_dim) {
+  return head_dim <= Narrow::kDim ? Narrow::kQueries : Wide::kQueries;
+}
+
+void forward_tiles(Device& device, const AttentionForward& a, const AttentionPlaces& places) {
+  const Forward args = {places.view, Rows<const bf16>(a.in.q), Rows<bf16>(a.z),
+                        a.lse ? a.lse.data<float>() : nullptr, places.view.scale * kLog2e};
+  const auto kernel = a.in.head_dim() <= Narrow::kDim ? tiles_kernel<Narrow> : tiles_kernel<Wide>;
+  launch(device, name_of(a.kOp), kernel, grid_of(places.query_tiles, a.in.n_heads), kThreads, 0,
+         args);
+}
+
+}  // namespace elapse::cuda::mma
