@@ -8,7 +8,7 @@
 
 namespace elapse {
 
-// As Sampling, and:
+// As Sampling (elapse/ops/sample.h), and more.
 struct SamplerOptions {
   double temperature = 1;  // 0: the likeliest token, always
   int64_t top_k = 0;       // 0: off
