@@ -15,7 +15,7 @@ namespace {
 constexpr int kThreads = 1024, kWarps = kThreads / 32;
 constexpr int kAhead = 8;  // logits that a thread reads before it looks at them
 constexpr int kDigits = 2048;
-constexpr float kUnits = 17592186044416.0f;         // 2^44: 2^19 classes weigh less than 2^63
+constexpr float kUnits = 17592186044416.0f;  // 2^44: 2^19 classes weigh less than 2^63
 constexpr int64_t kMostClasses = int64_t{1} << 19;
 constexpr int kMostSpans = static_cast<int>(kMostClasses / kThreads);  // of a row, a token a thread
 using Count = unsigned long long;
