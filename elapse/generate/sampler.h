@@ -4,9 +4,11 @@
 #include <span>
 #include <vector>
 
+#include "elapse/ops/sample.h"
+
 namespace elapse {
 
-// As llama.cpp and transformers name them. The defaults leave the model's distribution as it is.
+// As Sampling (elapse/ops/sample.h), and more.
 struct SamplerOptions {
   double temperature = 1;  // 0: the likeliest token, always
   int64_t top_k = 0;       // 0: off
@@ -15,16 +17,7 @@ struct SamplerOptions {
   uint64_t seed = 0;
 };
 
-struct Candidate {
-  int64_t token;
-  double weight;  // its probability, up to a factor common to all
-};
-
-// Chooses the next token. In llama.cpp's order: the top_k likeliest tokens are kept; of these, the
-// fewest likeliest whose probabilities reach top_p (Holtzman et al., 2019); of these, those at
-// least min_p times as likely as the likeliest (Nguyen et al., 2024); one of these is drawn with
-// probability proportional to exp(logit / temperature). At least one token is always kept; of
-// equally likely tokens those of lower number come first.
+// Chooses the next token (elapse/ops/sample.h says how).
 //
 // The draw for a position is a function of the seed and the position: a text continued from a saved
 // or forked state is the text that would have been, and there is no generator to save.
@@ -38,8 +31,10 @@ class Sampler {
   // logits that are NaN, +inf or all -inf.
   int64_t sample(std::span<const double> logits, int64_t position) const;
 
-  // What sample() draws from.
+  // What sample() draws from, in the order of tokens, and the number in [0, 1) that it draws with.
   std::vector<Candidate> candidates(std::span<const double> logits) const;
+  double uniform(int64_t position) const;
+  Sampling sampling() const;  // of one that is not greedy
 
  private:
   SamplerOptions options_;

@@ -6,9 +6,9 @@
 #include <memory>
 #include <utility>
 
-#include "elapse/generate/sampler.h"
 #include "elapse/model/state_file.h"
 #include "elapse/ops/rows.h"
+#include "elapse/ops/sample.h"
 
 namespace elapse {
 namespace {
@@ -104,16 +104,28 @@ std::span<const double> Session::logits() const {
   return host_logits();
 }
 
-int64_t Session::likeliest() const {
-  Device& device = model_->device();
-  if (row_ && device.has(row_.dtype(), Op::likeliest)) {
-    const Tensor index = device.empty(DType::i64, {1});
-    elapse::likeliest(device, {row_, index});
-    int64_t token = 0;
-    device.download_bytes(index, &token);
+int64_t Session::sample(const Sampler& sampler) const {
+  const Op op = sampler.is_greedy() ? Op::likeliest : Op::sample;
+  if (row_ && model_->device().has(row_.dtype(), op)) {
+    const int64_t token = sample_on_device(sampler);
     if (token >= 0) return token;
   }
-  return Sampler({.temperature = 0}).sample(logits(), position());
+  return sampler.sample(logits(), position());
+}
+
+int64_t Session::sample_on_device(const Sampler& sampler) const {
+  Device& device = model_->device();
+  const Tensor index = device.empty(DType::i64, {1});
+  if (sampler.is_greedy()) {
+    likeliest(device, {row_, index});
+  } else {
+    const double uniform = sampler.uniform(position());
+    const Tensor number = device.upload_bytes(&uniform, DType::f64, {1});
+    elapse::sample(device, {row_, number, sampler.sampling(), index});
+  }
+  int64_t token = 0;
+  device.download_bytes(index, &token);
+  return token;
 }
 
 bool Session::same_bits(const Session& other) const {

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "elapse/generate/sampler.h"
 #include "elapse/model/recorded_step.h"
 
 namespace elapse {
@@ -33,8 +34,8 @@ class Session {
   // where there are none: before the first token, also after a state that was saved without.
   std::span<const double> logits() const;
   bool has_logits() const { return row_ || !logits_.empty(); }
-  // What a greedy Sampler makes of them; chosen on the device, where that has memory of its own.
-  int64_t likeliest() const;
+  // What the sampler makes of them; chosen on the device, where that has memory of its own.
+  int64_t sample(const Sampler& sampler) const;
 
   int64_t position() const { return state_.position(); }  // tokens read
   int64_t state_bytes() const { return state_.bytes(0); }
@@ -57,6 +58,7 @@ class Session {
   void read_one(int64_t token);
   void keep_logits(const Tensor& row);
   const std::vector<double>& host_logits() const;
+  int64_t sample_on_device(const Sampler& sampler) const;
 
   const LanguageModel* model_;
   Points* points_;

@@ -56,6 +56,7 @@ std::string_view name_of(Op op) {
       "gather_rows",
       "scatter_add_rows",
       "likeliest",
+      "sample",
       "linear_forward",
       "linear_backward_input",
       "linear_backward_weight",

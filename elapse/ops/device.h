@@ -23,6 +23,7 @@ enum class Op : uint8_t {
   fill, copy, unary_forward, unary_backward, binary, sum_to, tap_forward, tap_backward,  // pointwise.h
   swiglu_forward, swiglu_backward,
   gather_rows, scatter_add_rows, likeliest,                                        // rows.h
+  sample,                                                                          // sample.h
   linear_forward, linear_backward_input, linear_backward_weight,                   // linear.h
   rms_norm_forward, rms_norm_backward,                                             // rms_norm.h
   layer_norm_forward, layer_norm_backward,                                         // layer_norm.h

@@ -201,6 +201,7 @@ TEST(SessionOnCuda, RepeatedStepsHaveTheBitsOfTheFirst) {
   for (const auto& [config, dtype] : kinds) {
     SCOPED_TRACE(::testing::Message() << name_of(config.mixer) << " in " << name_of(dtype));
     const LanguageModel model(device, config, dtype, 3);
+    const Sampler drawing({.temperature = 0.8, .top_k = 9, .top_p = 0.9, .seed = 5});
     Session session(model);
     State state = model.make_state(1);
     const auto expect_next = [&](const std::vector<int64_t>& tokens) {
@@ -213,10 +214,13 @@ TEST(SessionOnCuda, RepeatedStepsHaveTheBitsOfTheFirst) {
       const Tensor logits = model.forward(tape, batch, &state).value();
       std::vector<float> row(static_cast<size_t>(logits.numel()));
       device.download_bytes(logits, row.data());
-      const int64_t chosen = session.likeliest();  // while they are on the device
+      const int64_t chosen =
+          session.sample(Sampler({.temperature = 0}));  // while they are on the device
+      const int64_t drawn = session.sample(drawing);
       row.resize(session.logits().size());
+      EXPECT_EQ(drawn, drawing.sample(session.logits(), session.position()));
       EXPECT_EQ(chosen, std::max_element(row.begin(), row.end()) - row.begin());
-      EXPECT_EQ(chosen, session.likeliest());
+      EXPECT_EQ(chosen, session.sample(Sampler({.temperature = 0})));
       EXPECT_TRUE(std::equal(row.begin(), row.end(), session.logits().begin()));
       EXPECT_EQ(session.position(), state.position());
     };

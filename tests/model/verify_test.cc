@@ -133,7 +133,7 @@ TEST(Verify, RefStandsInWhereCpuHasNoKernelAndSaysSo) {
   if (device.name() == "ref") GTEST_SKIP() << "ref has every kernel";
   const std::vector<Op> own_f32 = device.stand_ins(DType::f32);
   EXPECT_EQ(own_f32,
-            (std::vector<Op>{Op::likeliest, Op::causal_shift, Op::recurrence,
+            (std::vector<Op>{Op::likeliest, Op::sample, Op::causal_shift, Op::recurrence,
                              Op::recurrence_backward, Op::mamba_step, Op::ssd_forward_by_tokens,
                              Op::ssd_watch_by_tokens, Op::ssd_backward_by_tokens,
                              Op::gla_forward_by_tokens, Op::gla_backward_by_tokens}));

@@ -81,11 +81,17 @@ std::vector<Row> time_decoding(Context& context, const Benchmark& self) {
   const LanguageModel model(device, config_of_name(self), DType::bf16, quick_weights(device));
   Session session(model);
   session.step(0);
-  const double seconds = least_seconds({[&] {
-    generate(session, Sampler({.temperature = 0}), kTokens, [](int64_t) { return true; });
-  }})[0];
   const Measure tokens{Measure::Kind::rate, "tokens/s", kTokens};
-  return one_row(self, tokens, seconds, kTokens * bytes_of(model) / kBytes);
+  std::vector<Row> rows;
+  for (const bool greedy : {true, false}) {
+    const Sampler sampler(greedy ? SamplerOptions{.temperature = 0}
+                                 : SamplerOptions{.temperature = 0.8, .top_k = 50, .top_p = 0.95});
+    const double seconds = least_seconds(
+        {[&] { generate(session, sampler, kTokens, [](int64_t) { return true; }); }})[0];
+    rows.push_back(make_row(fmt::format("{}{}", self.name, greedy ? "" : ".sampled"), tokens,
+                            seconds, kTokens * bytes_of(model) / kBytes, 1));
+  }
+  return rows;
 }
 
 // Several sequences side by side, greedily: a recorded step of a token each, whose next tokens are
@@ -195,7 +201,8 @@ std::vector<Row> time_training(Context& context, const Benchmark& self) {
 constexpr std::string_view kWeights = "bytes of the weights", kProducts = "products";
 
 constexpr Benchmark kBenchmarks[] = {
-    {"gpu.decode.130m", "greedy decoding with mamba-130m on a GPU, bf16, batch 1", kWeights,
+    {"gpu.decode.130m",
+     "decoding with mamba-130m on a GPU, bf16, batch 1: greedy, and with top_k and top_p", kWeights,
      time_decoding},
     {"gpu.decode.2.8b", "the same with mamba-2.8b", kWeights, time_decoding},
     {"gpu.batches.130m",

@@ -69,6 +69,7 @@ KernelTable make_table() {
   table.set<GatherRows>(cuda::gather_rows);
   table.set<ScatterAddRows>(cuda::scatter_add_rows);
   table.set<Likeliest>(cuda::likeliest);
+  table.set<Sample>(cuda::sample);
   table.set<CrossEntropyForward>(cuda::cross_entropy_forward);
   table.set<CrossEntropyBackward>(cuda::cross_entropy_backward);
   table.set<SumOfSquares>(cuda::sum_of_squares);

@@ -190,13 +190,13 @@ __global__ void one_token_kernel(const __grid_constant__ Conv<T> a, float* pool,
   if (e >= a.d_inner) return;
   const int64_t start = a.start_slots[s], end = a.end_slots[s];
   Window window(a, e);
-  wait_for_earlier();
   const auto at = [&](int64_t slot, int i) {
     return pool + (slot * (kWindow - 1) + i) * a.d_inner + e;
   };
   for (int i = 0; i < kWindow - 1; ++i) {
     window.push(start < 0 ? float2{0, 0} : load_pair(at(start, i)));
   }
+  wait_for_earlier();
   window.push(load_pair(a.x.row(s) + e));
   float2 v = window.conv();
   if (a.silu) v = {silu<T>(v.x), silu<T>(v.y)};
@@ -428,8 +428,10 @@ void causal_conv_forward(Device& device, const CausalConvForward& a) {
   Conv<T> conv = conv_of<T>(a, views, a.saved_start, terms);
   if (is_step(a, conv, y)) {
     return launch_in_chain(device, name_of(a.kOp), one_token_kernel<T>,
-                           grid_of(n_seqs, divide_up(d_inner / 2, kThreads)), kThreads, conv,
-                           a.pool.data<float>(), y);
+                           {.grid = grid_of(n_seqs, divide_up(d_inner / 2, kThreads)),
+                            .threads = kThreads,
+                            .states = a.pool.raw()},
+                           conv, a.pool.data<float>(), y);
   }
   Tensor start = a.saved_start;
   if (!start && a.pool) start = device.empty(DType::f32, {n_seqs, a.weight.dim(1) - 1, d_inner});

@@ -9,45 +9,53 @@
 namespace elapse::cuda {
 namespace {
 
-template <int kRows, int kLanes, int kThreads, int kOut, int kAhead, class X, class W, class Y>
-__global__ void __launch_bounds__(kThreads)
+constexpr int64_t kMostRow = 96 << 10;  // bytes of a row, of which a block's memory holds one
+
+template <int kRows, int kOut, class X, class W, class Y>
+__global__ void __launch_bounds__(kFewThreads)
     few_rows_kernel(Rows<const X> x, const W* weight, const float* bias, Rows<Y> y, int rows,
                     int in, int64_t out) {
   start_next();
-  WeightRows<kLanes, kThreads, kOut, kAhead, W> weights(weight, in, out);
+  WeightRows<kOut, W> weights(weight, in, out);
   wait_for_earlier();
   float sums[kRows][kOut] = {};
   weights.multiply(x, rows, sums);
-  sum_lanes_of<kLanes, kThreads>(sums, weights.lane(), [&](int r, int j, float sum) {
+  sum_threads_of(sums, [&](int r, int j, float sum) {
     const int64_t o = weights.first() + j;
     if (r < rows) y(r, o) = static_cast<Y>(bias == nullptr ? sum : sum + bias[o]);
   });
 }
 
-template <int kRows, int kLanes, int kThreads, int kOut, int kAhead, class X, class W, class Y>
+template <int kRows, int kOut, class X, class W, class Y>
 void run(Device& device, const LinearForward& a) {
-  const int64_t out = a.weight.dim(0);
-  launch_in_chain(device, name_of(a.kOp),
-                  few_rows_kernel<kRows, kLanes, kThreads, kOut, kAhead, X, W, Y>,
-                  grid_of(divide_up(out, kThreads / kLanes * kOut)), kThreads, Rows<const X>(a.x),
-                  static_cast<const W*>(a.weight.raw()), a.bias ? a.bias.data<float>() : nullptr,
-                  Rows<Y>(a.y), static_cast<int>(a.x.dim(0)), static_cast<int>(a.x.dim(1)), out);
+  const int64_t in = a.x.dim(1), out = a.weight.dim(0);
+  launch_in_chain(device, name_of(a.kOp), few_rows_kernel<kRows, kOut, X, W, Y>,
+                  {.grid = grid_of(divide_up(out, kOut)),
+                   .threads = kFewThreads,
+                   .shared_bytes = WeightRows<kOut, W>::shared_bytes(in)},
+                  Rows<const X>(a.x), static_cast<const W*>(a.weight.raw()),
+                  a.bias ? a.bias.data<float>() : nullptr, Rows<Y>(a.y),
+                  static_cast<int>(a.x.dim(0)), static_cast<int>(in), out);
 }
 
-// A short map has few lanes an output, or its blocks would be many. One of many outputs has eight
-// at a time, which share what is read of x, and one of few has as many blocks as they allow.
+// As many outputs a block, which share what is read of x, as leave two blocks or more to each of
+// 132 multiprocessors and let the blocks of several kernels stand beside each other.
 template <int kRows, class X, class W, class Y>
-void run_lanes(Device& device, const LinearForward& a) {
-  const int64_t runs = a.x.dim(1) / kRun;
-  if (runs <= 32) run<kRows, 8, 256, 1, 4, X, W, Y>(device, a);
-  else if (a.weight.dim(0) >= 2048) run<kRows, 128, 128, 8, 1, X, W, Y>(device, a);
-  else run<kRows, 128, 256, 1, 4, X, W, Y>(device, a);
+void run_outputs(Device& device, const LinearForward& a) {
+  const int64_t most_bytes = 48 << 10, bytes = a.x.dim(1) * int64_t{sizeof(W)};
+  const auto suits = [&](int64_t outputs) {
+    return a.weight.dim(0) >= outputs * 2 * 132 && bytes * outputs <= most_bytes;
+  };
+  if (suits(8)) run<kRows, 8, X, W, Y>(device, a);
+  else if (suits(4)) run<kRows, 4, X, W, Y>(device, a);
+  else if (suits(2)) run<kRows, 2, X, W, Y>(device, a);
+  else run<kRows, 1, X, W, Y>(device, a);
 }
 
 template <class X, class W, class Y>
 void run_rows(Device& device, const LinearForward& a) {
-  if (a.x.dim(0) == 1) run_lanes<1, X, W, Y>(device, a);
-  else run_lanes<kFewRows, X, W, Y>(device, a);
+  if (a.x.dim(0) == 1) run_outputs<1, X, W, Y>(device, a);
+  else run_outputs<kFewRows, X, W, Y>(device, a);
 }
 
 }  // namespace
@@ -60,7 +68,7 @@ bool has_runs(const Tensor& t) {
 bool linear_of_few_rows(Device& device, const LinearForward& a) {
   const int64_t rows = a.x.dim(0), in = a.x.dim(1), out = a.weight.dim(0);
   if (rows == 0 || rows > kFewRows || in == 0 || out == 0 || !has_runs(a.x) ||
-      !has_runs(a.weight)) {
+      !has_runs(a.weight) || in * size_of(a.weight.dtype()) > kMostRow) {
     return false;
   }
   const DType weight = a.weight.dtype();

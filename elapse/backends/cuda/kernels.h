@@ -18,6 +18,7 @@
 #include "elapse/ops/rms_norm.h"
 #include "elapse/ops/rotary.h"
 #include "elapse/ops/rows.h"
+#include "elapse/ops/sample.h"
 #include "elapse/ops/selective_scan.h"
 #include "elapse/ops/ssd.h"
 
@@ -41,6 +42,7 @@ void tap_backward(Device& device, const TapBackward& args);
 void gather_rows(Device& device, const GatherRows& args);
 void scatter_add_rows(Device& device, const ScatterAddRows& args);
 void likeliest(Device& device, const Likeliest& args);
+void sample(Device& device, const Sample& args);
 void linear_forward(Device& device, const LinearForward& args);
 void linear_backward_input(Device& device, const LinearBackwardInput& args);
 void linear_backward_weight(Device& device, const LinearBackwardWeight& args);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 #include "elapse/backends/cuda/runtime.h"
 
@@ -24,9 +25,10 @@ void launch(const Device& device, std::string_view name, void (*kernel)(Paramete
 }
 
 // Kernels of a chain start while the one before is still running, so that neither their launch nor
-// the weights they read take time of their own. Each calls start_next(), may read what no kernel of
-// a chain writes (parameters, slots), and calls wait_for_earlier() before it touches anything else.
-// Other kernels, copies and products of cuBLAS in between end a chain.
+// what they read first takes time of its own. Each calls start_next(), may read what no kernel of a
+// chain writes (parameters, slots) and the states that it starts from, and calls wait_for_earlier()
+// before it touches anything else. Other kernels, copies and products of cuBLAS in between end a
+// chain.
 __device__ inline void start_next() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.launch_dependents;");
@@ -46,22 +48,42 @@ bool can_wait(Kernel kernel) {
   return CUDART_VERSION >= 12030 && attributes.ptxVersion >= 90;
 }
 
-// launch() for a kernel of a chain, whose file CMakeLists.txt lists as one.
+// How a kernel of a chain is started.
+struct ChainShape {
+  dim3 grid;
+  int threads;
+  int shared_bytes = 0;
+  const void* states = nullptr;  // the pool whose states it starts from or ends with
+};
+
+// launch() for a kernel of a chain, whose file CMakeLists.txt lists as one. One whose states
+// another of the chain may have written starts a new chain, when all before has ended.
 template <class... Parameters, class... Args>
 void launch_in_chain(const Device& device, std::string_view name, void (*kernel)(Parameters...),
-                     dim3 grid, int threads, Args&&... args) {
-  if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
+                     const ChainShape& shape, Args&&... args) {
+  if (shape.grid.x == 0 || shape.grid.y == 0 || shape.grid.z == 0) return;
   static const bool waits = can_wait(kernel);
   Context& context = context_of(device);
+  std::vector<const void*>& named = context.chain_states;
+  if (std::find(named.begin(), named.end(), shape.states) != named.end()) context.in_chain = false;
+  if (!context.in_chain) named.clear();
+  if (shape.states != nullptr) named.push_back(shape.states);
   cudaLaunchAttribute early = {};
   early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   early.val.programmaticStreamSerializationAllowed = 1;
   cudaLaunchConfig_t config = {};
-  config.gridDim = grid;
-  config.blockDim = dim3(static_cast<unsigned>(threads));
-  config.stream = context.stream;
   config.attrs = &early;
   config.numAttrs = context.in_chain && waits ? 1 : 0;
+  constexpr int kSharedUnasked = 48 << 10;
+  if (shape.shared_bytes > kSharedUnasked) {
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                               shape.shared_bytes),
+          name);
+  }
+  config.gridDim = shape.grid;
+  config.blockDim = dim3(static_cast<unsigned>(shape.threads));
+  config.dynamicSmemBytes = static_cast<size_t>(shape.shared_bytes);
+  config.stream = context.stream;
   check(cudaLaunchKernelEx(&config, kernel, std::forward<Args>(args)...), name);
   context.in_chain = true;
 }

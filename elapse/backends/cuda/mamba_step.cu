@@ -6,13 +6,15 @@
 #include "elapse/backends/cuda/few_rows.cuh"
 #include "elapse/backends/cuda/kernels.h"
 #include "elapse/backends/cuda/linear.h"
+#include "elapse/backends/cuda/mamba_rows.h"
 #include "elapse/backends/cuda/selective_scan.cuh"
 
 namespace elapse::cuda {
 namespace {
 
-constexpr int kInThreads = 128, kInOut = 8;  // in_proj's: the block's lanes all take these outputs
-constexpr int kWindow = 4;                   // d_conv
+constexpr int kInOut = 8;          // outputs of in_proj, of a block
+constexpr int64_t kMostIn = 6144;  // and its columns, which the block's memory holds
+constexpr int kWindow = 4;         // d_conv
 
 struct InConv {
   Rows<const bf16> u;
@@ -35,12 +37,11 @@ struct InConv {
 // A thread has an output for all rows: the convolution's weights and windows are read beside the
 // product.
 template <int kRows>
-__global__ void __launch_bounds__(kInThreads, kRows == 1 ? 4 : 2)
-    in_conv_kernel(const __grid_constant__ InConv a) {
+__global__ void __launch_bounds__(kFewThreads) in_conv_kernel(const __grid_constant__ InConv a) {
   start_next();
-  WeightRows<kInThreads, kInThreads, kInOut, 1, bf16> weights(a.weight, a.in, 2 * a.d_inner);
-  const bool takes = weights.lane() < kInOut;
-  const int64_t o = weights.first() + weights.lane();
+  WeightRows<kInOut, bf16> weights(a.weight, a.in, 2 * a.d_inner);
+  const bool takes = static_cast<int>(threadIdx.x) < kInOut;
+  const int64_t o = weights.first() + static_cast<int>(threadIdx.x);
   const bool is_x = takes && o < a.d_inner;
   float taps[kWindow] = {}, conv_bias = 0, window[kRows][kWindow - 1] = {};
   const float bias = takes && a.bias != nullptr ? a.bias[o] : 0.0f;
@@ -54,15 +55,15 @@ __global__ void __launch_bounds__(kInThreads, kRows == 1 ? 4 : 2)
     start[r] = r < a.rows ? a.start_slots[r] : -1;
     end[r] = r < a.rows ? a.end_slots[r] : -1;
   }
-  wait_for_earlier();
 #pragma unroll
   for (int r = 0; r < kRows; ++r) {
     if (!is_x || start[r] < 0) continue;
     for (int i = 0; i < kWindow - 1; ++i) window[r][i] = *a.window(start[r], i, o);
   }
+  wait_for_earlier();
   float sums[kRows][kInOut] = {};
   weights.multiply(a.u, a.rows, sums);
-  sum_lanes_of<kInThreads, kInThreads>(sums, weights.lane(), [&](int r, int, float sum) {
+  sum_threads_of(sums, [&](int r, int, float sum) {
     if (r >= a.rows) return;
     const float in = sum + bias;
     if (!is_x) {
@@ -120,13 +121,17 @@ __global__ void __launch_bounds__(kScanThreads) dt_scan_kernel(const __grid_cons
   }
   const float bias = a.dt_bias[e], skip = a.D[e];
   const int64_t start = a.start_slots[s], end = a.end_slots[s];
+#pragma unroll
+  for (int i = 0; i < kStates; ++i) {
+    const int n = lane * kStates + i;
+    h[i] = n < a.d_state && start >= 0 ? a.pool[(start * a.d_inner + e) * a.d_state + n] : 0.0f;
+  }
   wait_for_earlier();
   const bf16* selected = a.selected.row(s);
 #pragma unroll
   for (int i = 0; i < kStates; ++i) {
     const int n = lane * kStates + i;
     const bool is_state = n < a.d_state;
-    h[i] = is_state && start >= 0 ? a.pool[(start * a.d_inner + e) * a.d_state + n] : 0.0f;
     B[i] = is_state ? static_cast<float>(selected[a.dt_rank + n]) : 0.0f;
     C[i] = is_state ? static_cast<float>(selected[a.dt_rank + a.d_state + n]) : 0.0f;
   }
@@ -165,8 +170,8 @@ bool suits(const MambaStep& a, const Tensor& selected) {
   for (const Tensor* matrix : matrices) {
     if (matrix->dtype() != DType::bf16 || !has_runs(*matrix)) return false;
   }
-  return a.u.dim(0) <= kFewRows && a.conv_weight.dim(1) == kWindow && a.A.dim(0) % kInOut == 0 &&
-         a.A.dim(1) <= kLanes * kStates;
+  return a.u.dim(0) <= kFewRows && a.u.dim(1) <= kMostIn && a.conv_weight.dim(1) == kWindow &&
+         a.A.dim(0) % kInOut == 0 && a.A.dim(1) <= kLanes * kStates;
 }
 
 InConv in_conv_of(const MambaStep& a, const Tensor& in) {
@@ -206,13 +211,22 @@ void mamba_step(Device& device, const MambaStep& a) {
   const int64_t rows = a.u.dim(0), d_inner = a.A.dim(0);
   const Tensor selected = device.empty(DType::bf16, {rows, a.x_proj.dim(0)});
   if (rows == 0 || d_inner == 0) return;
-  if (!suits(a, selected)) return mamba_step_by_parts(device, a);
+  if (!suits(a, selected)) {
+    if (rows <= kFewRows || !mamba_step_of_some(device, a)) mamba_step_by_parts(device, a);
+    return;
+  }
   const Tensor in = device.empty(DType::bf16, {rows, 2 * d_inner});
   launch_in_chain(device, name_of(a.kOp), rows == 1 ? in_conv_kernel<1> : in_conv_kernel<kFewRows>,
-                  grid_of(2 * d_inner / kInOut), kInThreads, in_conv_of(a, in));
+                  {.grid = grid_of(2 * d_inner / kInOut),
+                   .threads = kFewThreads,
+                   .shared_bytes = WeightRows<kInOut, bf16>::shared_bytes(a.u.dim(1)),
+                   .states = a.conv_pool.raw()},
+                  in_conv_of(a, in));
   elapse::linear_forward(device, {in.columns(0, d_inner), a.x_proj, {}, selected});
   launch_in_chain(device, name_of(a.kOp), dt_scan_kernel,
-                  grid_of(rows, divide_up(d_inner, kChannels)), kScanThreads,
+                  {.grid = grid_of(rows, divide_up(d_inner, kChannels)),
+                   .threads = kScanThreads,
+                   .states = a.state_pool.raw()},
                   dt_scan_of(a, in, selected));
 }
 

@@ -313,8 +313,8 @@ void forward(Device& device, const RmsNormForward& a) {
   const int64_t tokens = a.x.dim(0);
   if (tokens <= kFewTokens && args.d_model <= 2 * kThreads * kPairsOfThread &&
       has_pairs(args.d_model, args.weight, args.x, args.residual, args.sum, args.y)) {
-    return launch_in_chain(device, name_of(a.kOp), few_tokens_kernel<X, Y>, grid_of(tokens),
-                           kThreads, args);
+    return launch_in_chain(device, name_of(a.kOp), few_tokens_kernel<X, Y>,
+                           {grid_of(tokens), kThreads}, args);
   }
   if (!suits_warps(args.d_model, args.weight, args.x, args.residual, args.sum, args.y)) {
     return launch(device, name_of(a.kOp), forward_kernel<X, Y>, grid_of(tokens), kThreads, 0, args);

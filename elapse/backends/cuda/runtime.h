@@ -3,6 +3,8 @@
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
+#include <vector>
+
 #include "elapse/backends/cuda/blas.h"
 #include "elapse/ops/device.h"
 
@@ -20,6 +22,7 @@ struct Context {
   void* blas_workspace = nullptr;  // fixed: cuBLAS repeats its bits only with one of our own
   bool records = false;            // a graph: nothing runs
   bool in_chain = false;           // the last launch was a chain's (launch.cuh)
+  std::vector<const void*> chain_states = {};  // pools that its launches have named
 };
 
 inline Context& context_of(const Device& device) { return *static_cast<Context*>(device.stream()); }

@@ -23,10 +23,10 @@ __global__ void __launch_bounds__(kThreads) step_kernel(const __grid_constant__ 
   load_A(a.in, at, A2);
   const float bias = a.in.dt_bias[at.e], skip = a.in.D[at.e];
   const int64_t start = a.in.start_slots[s], end = a.in.end_slots[s];
-  wait_for_earlier();
   if (start >= 0) {
     load_states(a.pool + state_row(a.in, start, at.e), at, a.in.d_state, a.in.vectors, h);
   }
+  wait_for_earlier();
 #pragma unroll
   for (int i = 0; i < kStates; ++i) {
     const int n = at.state(i);
@@ -89,9 +89,12 @@ bool step_forward(Device& device, const ScanForward& args) {
     using T = decltype(element);
     with_layout(args.in.A.dim(1), [&](auto lanes, auto states) {
       constexpr int kLanes = decltype(lanes)::value, kStates = decltype(states)::value;
-      launch_in_chain(device, name_of(args.kOp), step_kernel<T, kLanes, kStates>,
-                      grid_of(seqs.count(), divide_up(args.in.A.dim(0), kWarps * (32 / kLanes))),
-                      kThreads, step_of<T>(args));
+      launch_in_chain(
+          device, name_of(args.kOp), step_kernel<T, kLanes, kStates>,
+          {.grid = grid_of(seqs.count(), divide_up(args.in.A.dim(0), kWarps * (32 / kLanes))),
+           .threads = kThreads,
+           .states = args.pool.raw()},
+          step_of<T>(args));
     });
   });
   return true;

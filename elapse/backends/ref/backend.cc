@@ -11,6 +11,7 @@ KernelTable make_table() {
   KernelTable table;
   ref::add_pointwise<T>(table);
   ref::add_rows<T>(table);
+  ref::add_sample<T>(table);
   ref::add_linear<T>(table);
   ref::add_rms_norm<T>(table);
   ref::add_layer_norm<T>(table);

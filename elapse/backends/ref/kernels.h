@@ -13,6 +13,8 @@ void add_pointwise(KernelTable& table);
 template <class T>
 void add_rows(KernelTable& table);
 template <class T>
+void add_sample(KernelTable& table);
+template <class T>
 void add_linear(KernelTable& table);
 template <class T>
 void add_rms_norm(KernelTable& table);
