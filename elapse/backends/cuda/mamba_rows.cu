@@ -40,16 +40,16 @@ struct DtScan {
   }
 };
 
-// sums += of 16 columns: lane 4 g + q has of both factors four columns of row g, and of the sums
+// c += of 16 columns: lane 4 g + q has of both factors four columns of row g, and of the sums
 // channels g and g + 8 of sequences 2 q and 2 q + 1.
-__device__ inline void multiply_tiles(float (&sums)[4], uint2 low, uint2 high, uint2 b) {
+__device__ inline void multiply_tiles(float (&c)[4], const unsigned (&a)[4], unsigned b_low,
+                                      unsigned b_high) {
   asm volatile(
       "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
       "{%8, %9}, {%0, %1, %2, %3};"
-      : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
-      : "r"(low.x), "r"(high.x), "r"(low.y), "r"(high.y), "r"(b.x), "r"(b.y));
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b_low), "r"(b_high));
 }
-
 // Four of a row's numbers; zeros where it has ended.
 __device__ inline uint2 load_four(const bf16* row, int at, int end) {
   return at < end ? *reinterpret_cast<const uint2*>(row + at) : uint2{0, 0};
@@ -105,18 +105,19 @@ __global__ void __launch_bounds__(kThreads, 3) dt_scan_kernel(const __grid_const
   const int own = row_at(first + q);  // the sequence that the lane computes for
   const float x = static_cast<float>(a.x(own, e)), z = static_cast<float>(a.z(own, e));
   float products[4] = {};
+  const auto multiply = [&](uint2 of_low, uint2 of_high, int at) {
+    const uint2 b = load_four(dt_low, at, a.dt_rank);
+    const unsigned both[4] = {of_low.x, of_high.x, of_low.y, of_high.y};
+    multiply_tiles(products, both, b.x, b.y);
+  };
 #pragma unroll
-  for (int j = 0; j < kAhead; ++j) {
-    multiply_tiles(products, ahead[j][0], ahead[j][1], load_four(dt_low, column(j), a.dt_rank));
-  }
+  for (int j = 0; j < kAhead; ++j) multiply(ahead[j][0], ahead[j][1], column(j));
   for (int at = column(kAhead); at - 4 * q < a.dt_rank; at += kParts * 16) {
-    multiply_tiles(products, load_four(low, at, a.dt_rank), load_four(high, at, a.dt_rank),
-                   load_four(dt_low, at, a.dt_rank));
+    multiply(load_four(low, at, a.dt_rank), load_four(high, at, a.dt_rank), at);
   }
 #pragma unroll
-  for (int i = 0; i < 4; ++i) {
+  for (int i = 0; i < 4; ++i)
     dt_parts[part][2 * q + i % 2][tile * 16 + g + i / 2 * 8] = products[i];
-  }
   __syncthreads();
   float dt_raw = bias;
 #pragma unroll
@@ -148,11 +149,12 @@ __global__ void __launch_bounds__(kThreads, 3) dt_scan_kernel(const __grid_const
 
 bool is_aligned(const Tensor& t) { return reinterpret_cast<uintptr_t>(t.raw()) % 16 == 0; }
 
-// Of more rows the scan by itself is faster, whose blocks are smaller and wait for nobody.
-constexpr int64_t kMostRows = 64;
+// Of more, or of wider models, products of cuBLAS and the scan by itself are as fast or faster: its
+// blocks are smaller, and wait for nobody.
+constexpr int64_t kMostRows = 64, kMostChannels = 2048;
 
 bool suits(const MambaStep& a, const Tensor& selected) {
-  return a.u.dim(0) <= kMostRows && a.u.dtype() == DType::bf16 &&
+  return a.u.dim(0) <= kMostRows && a.A.dim(0) <= kMostChannels && a.u.dtype() == DType::bf16 &&
          a.dt_proj.dtype() == DType::bf16 && has_runs(a.dt_proj) && has_runs(selected) &&
          a.state_pool && a.A.dim(1) % 4 == 0 && a.A.dim(1) <= 16 && is_aligned(a.A) &&
          is_aligned(a.state_pool);
