@@ -24,9 +24,7 @@ constexpr int64_t kLogitsOfPart = int64_t{1} << 27;
 
 __device__ float block_max(float value) {
   __shared__ float of_warp[32];
-  for (int step = 16; step > 0; step /= 2) {
-    value = fmaxf(value, __shfl_xor_sync(~0u, value, step));
-  }
+  value = warp_max(value);
   if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32] = value;
   __syncthreads();
   for (int w = 0; w < static_cast<int>(blockDim.x) / 32; ++w) value = fmaxf(value, of_warp[w]);
@@ -116,17 +114,6 @@ __device__ void store_four(bf16* at, float4 v) {
   pairs[0] = __float22bfloat162_rn({v.x, v.y});
   pairs[1] = __float22bfloat162_rn({v.z, v.w});
   *reinterpret_cast<uint2*>(at) = packed;
-}
-
-__device__ float warp_max(float value) {
-  for (int step = 16; step > 0; step /= 2) {
-    value = fmaxf(value, __shfl_xor_sync(~0u, value, step));
-  }
-  return value;
-}
-__device__ double warp_sum(double value) {
-  for (int step = 16; step > 0; step /= 2) value += __shfl_xor_sync(~0u, value, step);
-  return value;
 }
 
 // The same of all that a block's threads have, in every thread.

@@ -180,11 +180,24 @@ __device__ float silu_slope(float x) {
 __device__ inline float softplus(float x) { return x > 20.0f ? x : log1pf(expf(x)); }
 __device__ inline float softplus_slope(float x) { return x > 20.0f ? 1.0f : sigmoid(x); }
 
+// The greatest and the sum of a warp's values, in every lane.
+__device__ inline float warp_max(float value) {
+  for (int step = 16; step > 0; step /= 2) {
+    value = fmaxf(value, __shfl_xor_sync(~0u, value, step));
+  }
+  return value;
+}
+template <class T>
+__device__ T warp_sum(T value) {
+  for (int step = 16; step > 0; step /= 2) value += __shfl_xor_sync(~0u, value, step);
+  return value;
+}
+
 // The sum of all threads' values, in an order that the size of the block fixes, in every thread.
 template <class T>
 __device__ T block_sum(T value) {
   __shared__ T of_warp[32];
-  for (int step = 16; step > 0; step /= 2) value += __shfl_xor_sync(~0u, value, step);
+  value = warp_sum(value);
   const int warp = static_cast<int>(threadIdx.x) / 32, warps = static_cast<int>(blockDim.x) / 32;
   if (threadIdx.x % 32 == 0) of_warp[warp] = value;
   __syncthreads();

@@ -59,11 +59,6 @@ __global__ void forward_kernel(const __grid_constant__ Forward<X, Y> a) {
   }
 }
 
-__device__ double warp_sum(double value) {
-  for (int step = 16; step > 0; step /= 2) value += __shfl_xor_sync(~0u, value, step);
-  return value;
-}
-
 // Calls visit(pair, channel) for the pairs of channels of this lane.
 template <int kPairs, class Visit>
 __device__ void for_each_pair(int64_t d_model, Visit&& visit) {

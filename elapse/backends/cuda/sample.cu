@@ -173,9 +173,7 @@ __global__ void __launch_bounds__(kThreads) draw_kernel(const __grid_constant__ 
     if (!(logit < infinity())) cannot = true;
     highest = fmaxf(highest, logit);
   });
-  for (int step = 16; step > 0; step /= 2) {
-    highest = fmaxf(highest, __shfl_xor_sync(~0u, highest, step));
-  }
+  highest = warp_max(highest);
   if (threadIdx.x % 32 == 0) memory.highest_of_warp[threadIdx.x / 32] = highest;
   cannot = __syncthreads_or(cannot);
   for (int w = 0; w < kWarps; ++w) highest = fmaxf(highest, memory.highest_of_warp[w]);
