@@ -194,7 +194,7 @@ __global__ void __launch_bounds__(kTileThreads)
   for (int64_t e = threadIdx.x % 32; e < head_dim; e += 32) {
     sum += double(static_cast<float>(dz(t, column + e))) * static_cast<float>(z(t, column + e));
   }
-  for (int step = 16; step > 0; step /= 2) sum += __shfl_xor_sync(~0u, sum, step);
+  sum = warp_sum(sum);
   if (threadIdx.x % 32 == 0) mean[row] = static_cast<float>(sum);
 }
 

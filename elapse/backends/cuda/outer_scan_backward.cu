@@ -127,7 +127,7 @@ struct Walk {
       float sum = 0;
 #pragma unroll
       for (int n = 0; n < kScanStates; ++n) sum += ddecay[n];
-      for (int step = 16; step > 0; step /= 2) sum += __shfl_xor_sync(~0u, sum, step);
+      sum = warp_sum(sum);
       if (lane.lane == 0) a.ddecay[row * in.warps() + lane.state / kScanStates] = sum;
     } else {
       put(a.ddecay, row, lane_sums(ddecay));

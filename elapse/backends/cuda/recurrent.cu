@@ -139,7 +139,7 @@ __device__ void multiply(int64_t n_seqs, int64_t first, int64_t width, RowOf&& r
 #pragma unroll
     for (int s = 0; s < kSequences; ++s) {
       float v = sum[g][s];
-      for (int step = 16; step > 0; step /= 2) v += __shfl_xor_sync(~0u, v, step);
+      v = warp_sum(v);
       if (lane == s) sums[g] = v;
     }
   }

@@ -206,7 +206,7 @@ struct ChunkBackward {
     });
     store_sums(dw, a.call.dx.row(chunk.token) + channels.first, a.call.dx.stride, chunk.len,
                channels.count);
-    for (int step = 16; step > 0; step /= 2) inner += __shfl_xor_sync(~0u, inner, step);
+    inner = warp_sum(inner);
     if (TileSums::lane() == 0) s.inner[TileSums::warp()] = inner;
   }
 
@@ -279,7 +279,7 @@ struct ChunkBackward {
       return;
     }
     float sum = first + second;
-    for (int step = 16; step > 0; step /= 2) sum += __shfl_xor_sync(~0u, sum, step);
+    sum = warp_sum(sum);
     if (p == 0) {
       a.call.dD[(chunk.row * in.sizes.tiles() + channels.tile) * in.sizes.n_heads + channels.head] =
           sum;
