@@ -155,7 +155,6 @@ TEST(Linear, GradientsAreThoseOfFiniteDifferences) {
   expect_gradient(forward.bias, backward.dbias, loss, "bias");
 }
 
-// A row's result is that of the row alone: decoding a batch gives each sequence its own bits.
 // `t` rounded to a dtype of 16 bits, and that as double.
 Tensor rounded(Device& device, const Tensor& t, DType dtype) {
   const Tensor out = device.empty(dtype, t.shape());

@@ -32,6 +32,7 @@ const Case kCases[] = {
     {1, 2560, true, EditOp::none, true},  // a block a token, up to some number of them
     {256, 514, true, EditOp::none, false, 2},
     {257, 514, true, EditOp::none, false, 2},
+    {259, 2050, true, EditOp::scale, true, 2},  // a block a token, of long rows
     {4, 4096},
     {4, 4098, false},
 };

@@ -18,19 +18,35 @@ __global__ void fill_rows_kernel(const float* row, Rows<T> y, int64_t rows, int6
   }
 }
 
-template <class From, class To>
+// Numbers that lie together, as a thread reads and writes them.
+template <class T, int kRun>
+struct alignas(std::min<size_t>(16, kRun * sizeof(T))) Run {
+  T of[kRun];
+};
+
+template <int kRun, class From, class To>
 __global__ void convert_kernel(const From* from, To* to, int64_t n) {
-  const int64_t step = int64_t{gridDim.x} * blockDim.x;
-  for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < n; i += step) {
-    to[i] = static_cast<To>(static_cast<float>(from[i]));
+  const int64_t step = kRun * int64_t{gridDim.x} * blockDim.x;
+  int64_t i = kRun * (blockIdx.x * int64_t{blockDim.x} + threadIdx.x);
+  for (; i + kRun <= n; i += step) {
+    const auto run = *reinterpret_cast<const Run<From, kRun>*>(from + i);
+    Run<To, kRun> out;
+#pragma unroll
+    for (int k = 0; k < kRun; ++k) out.of[k] = static_cast<To>(static_cast<float>(run.of[k]));
+    *reinterpret_cast<Run<To, kRun>*>(to + i) = out;
   }
+  for (; i < n; ++i) to[i] = static_cast<To>(static_cast<float>(from[i]));
 }
 
 template <class From, class To>
 void convert(Device& device, const Tensor& from, const Tensor& to) {
-  launch(device, "converting a weight", convert_kernel<From, To>, grid_for(from.numel(), kThreads),
-         kThreads, 0, static_cast<const From*>(from.raw()), static_cast<To*>(to.raw()),
-         from.numel());
+  constexpr int kRun = 8;
+  const bool aligned =
+      (reinterpret_cast<uintptr_t>(from.raw()) | reinterpret_cast<uintptr_t>(to.raw())) % 16 == 0;
+  launch(device, "converting a weight",
+         aligned ? convert_kernel<kRun, From, To> : convert_kernel<1, From, To>,
+         grid_for(divide_up(from.numel(), aligned ? kRun : 1), kThreads), kThreads, 0,
+         static_cast<const From*>(from.raw()), static_cast<To*>(to.raw()), from.numel());
 }
 
 template <class From>

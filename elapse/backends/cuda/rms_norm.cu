@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // A warp a token, whose channels are in its registers, where rows are aligned for pairs and not too
-// long; a block a token, likewise, where tokens are too few for all multiprocessors; else a block
-// that reads them twice. Bound: memory, 16 bytes an element forward with a residual, 16 backward,
-// and 8 more for the sum over tokens; with x and y in bf16, whose sum is float32, 12, 16 and 6.
-// Sums are kept in double, of which memory leaves time for one an element; backward a pair's two
-// terms are added in float before.
+// long; forward a block a token, likewise, where rows are longer or tokens too few for all
+// multiprocessors; else a block that reads them twice. Bound: memory, 16 bytes an element forward
+// with a residual, 16 backward, and 8 more for the sum over tokens; with x and y in bf16, whose sum
+// is float32, 12, 16 and 6. Sums are kept in double, of which memory leaves time for one an
+// element; backward a pair's two terms are added in float before.
 #include "elapse/backends/cuda/kernels.h"
 #include "elapse/backends/cuda/matrix_parts.h"
 #include "elapse/backends/cuda/tap.cuh"
@@ -101,7 +101,7 @@ __global__ void warp_forward_kernel(const __grid_constant__ Forward<X, Y> a, int
 
 template <class X, class Y>
 __global__ void __launch_bounds__(kThreads)
-    few_tokens_kernel(const __grid_constant__ Forward<X, Y> a) {
+    block_forward_kernel(const __grid_constant__ Forward<X, Y> a) {
   start_next();
   const int64_t t = blockIdx.x;
   float2 weight[kPairsOfThread], v[kPairsOfThread];
@@ -306,13 +306,17 @@ void forward(Device& device, const RmsNormForward& a) {
                               views.view(a.scale_tap, 1),
                               a.x.dim(1)};
   const int64_t tokens = a.x.dim(0);
-  if (tokens <= kFewTokens && args.d_model <= 2 * kThreads * kPairsOfThread &&
-      has_pairs(args.d_model, args.weight, args.x, args.residual, args.sum, args.y)) {
-    return launch_in_chain(device, name_of(a.kOp), few_tokens_kernel<X, Y>,
+  const bool suits_block =
+      args.d_model <= 2 * kThreads * kPairsOfThread &&
+      has_pairs(args.d_model, args.weight, args.x, args.residual, args.sum, args.y);
+  if (suits_block && tokens <= kFewTokens) {
+    return launch_in_chain(device, name_of(a.kOp), block_forward_kernel<X, Y>,
                            {grid_of(tokens), kThreads}, args);
   }
   if (!suits_warps(args.d_model, args.weight, args.x, args.residual, args.sum, args.y)) {
-    return launch(device, name_of(a.kOp), forward_kernel<X, Y>, grid_of(tokens), kThreads, 0, args);
+    return launch(device, name_of(a.kOp),
+                  suits_block ? block_forward_kernel<X, Y> : forward_kernel<X, Y>, grid_of(tokens),
+                  kThreads, 0, args);
   }
   with_pairs(args.d_model, [&]<int kPairs>(std::integral_constant<int, kPairs>) {
     launch(device, name_of(a.kOp), warp_forward_kernel<kPairs, X, Y>,
