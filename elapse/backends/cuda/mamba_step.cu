@@ -6,6 +6,7 @@
 #include "elapse/backends/cuda/few_rows.cuh"
 #include "elapse/backends/cuda/kernels.h"
 #include "elapse/backends/cuda/linear.h"
+#include "elapse/backends/cuda/mamba_rows.h"
 #include "elapse/backends/cuda/selective_scan.cuh"
 
 namespace elapse::cuda {
@@ -210,7 +211,10 @@ void mamba_step(Device& device, const MambaStep& a) {
   const int64_t rows = a.u.dim(0), d_inner = a.A.dim(0);
   const Tensor selected = device.empty(DType::bf16, {rows, a.x_proj.dim(0)});
   if (rows == 0 || d_inner == 0) return;
-  if (!suits(a, selected)) return mamba_step_by_parts(device, a);
+  if (!suits(a, selected)) {
+    if (rows <= kFewRows || !mamba_step_of_some(device, a)) mamba_step_by_parts(device, a);
+    return;
+  }
   const Tensor in = device.empty(DType::bf16, {rows, 2 * d_inner});
   launch_in_chain(device, name_of(a.kOp), rows == 1 ? in_conv_kernel<1> : in_conv_kernel<kFewRows>,
                   {.grid = grid_of(2 * d_inner / kInOut),
