@@ -263,6 +263,7 @@ struct Kind {
 // frequencies of 14, thrice.
 double tolerance_of(const Kind& kind) {
   if (kind.dtype == DType::f64) return 1e-12;
+  if (kind.dtype == DType::bf16) return 0.05;
   return kind.mixer == MixerKind::hyena ? 1e-4 : 3e-5;
 }
 
@@ -536,6 +537,7 @@ std::vector<Kind> kinds() {
       if (backend->name == "cpu") list.push_back({"cpu", DType::f32, mixer});
       if (backend->name == "cuda" && can_open("cuda")) {
         list.push_back({"cuda", DType::f32, mixer});
+        list.push_back({"cuda", DType::bf16, mixer});
       }
     }
   }
