@@ -304,11 +304,12 @@ Var LanguageModel::block_output(Tape& tape, int64_t block, const Var& input,
                config_.blocks());
   const Layer& layer = layers_[static_cast<size_t>(block / config_.blocks_of_layer())];
   if (block % config_.blocks_of_layer() == 1) {
-    return layer.mlp->forward(tape, layer.norm2->forward(tape, input, Var()).y, PointScope());
+    const Var normed = layer.norm2->forward(tape, input, Var()).y;
+    return cast(tape, layer.mlp->forward(tape, normed, PointScope()), dtype_);
   }
   path_counts_.layer_tokens += seqs.tokens;
   const Var normed = layer.norm.forward(tape, input, Var()).y;
-  return layer.mixer->forward(tape, normed, seqs, nullptr, PointScope());
+  return cast(tape, layer.mixer->forward(tape, normed, seqs, nullptr, PointScope()), dtype_);
 }
 
 std::string LanguageModel::fingerprint() const {
