@@ -2,6 +2,7 @@
 #pragma once
 #include <cuda_pipeline.h>
 
+#include <climits>
 #include <cmath>
 
 #include "elapse/backends/cuda/attention.cuh"
@@ -223,21 +224,28 @@ struct KeyTile {
   }
 };
 
-// Which pairs of 16 queries (or keys) of a warp and a tile's keys (or queries) see each other.
+// Which pairs of a warp's rows and a tile's see each other. A sequence has fewer than 2^31
+// positions.
 struct Sight {
-  int64_t distance;   // from the first key to the first query
-  int queries, keys;  // of them
+  int distance;  // from the first key to the first query
+  int queries, keys, window, dilation;
   bool none, all;
 
   __device__ Sight(const AttentionView& in, int64_t query, int queries, int64_t key, int keys)
-      : distance(query - key), queries(queries), keys(keys) {
-    none = distance + queries - 1 < 0 ||
-           (in.pattern.window != 0 && distance - (keys - 1) >= in.pattern.window);
-    all = distance - (keys - 1) >= 0 && in.pattern.dilation == 1 &&
-          (in.pattern.window == 0 || distance + queries - 1 < in.pattern.window);
+      : distance(static_cast<int>(query - key)),
+        queries(queries),
+        keys(keys),
+        window(in.pattern.window == 0 || in.pattern.window > INT_MAX
+                   ? INT_MAX
+                   : static_cast<int>(in.pattern.window)),
+        dilation(in.pattern.dilation > INT_MAX ? INT_MAX : static_cast<int>(in.pattern.dilation)) {
+    none = distance + queries - 1 < 0 || distance - (keys - 1) >= window;
+    all = distance - (keys - 1) >= 0 && distance + queries - 1 < window && dilation == 1;
   }
-  __device__ bool at(const AttentionView& in, int query, int key) const {
-    return query < queries && key < keys && in.sees(distance + query - key);
+  __device__ bool at(int query, int key) const {
+    const int away = distance + query - key;
+    return query < queries && key < keys && away >= 0 && away < window &&
+           (dilation == 1 || away % dilation == 0);
   }
 };
 

@@ -98,7 +98,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<S>)
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         const int row = own_row() + i / 2 * 8, key = 8 * n + own_column() + i % 2;
-        differentiate(score[0][n][i], dscore[0][n][i], all || sight.at(in, row, key), lse[i / 2],
+        differentiate(score[0][n][i], dscore[0][n][i], all || sight.at(row, key), lse[i / 2],
                       mean[i / 2], a.scale);
       }
     }
@@ -202,7 +202,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<S>)
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         const int row = own_row() + i / 2 * 8, query = 8 * n + own_column() + i % 2;
-        const bool seen = all || (first_row + row < keys && sight.at(in, query, row));
+        const bool seen = all || (first_row + row < keys && sight.at(query, row));
         differentiate(p[0][n][i], dscore[0][n][i], seen, lse[stage][query], mean[stage][query],
                       a.scale);
       }

@@ -67,14 +67,13 @@ struct Softmax {
 };
 
 template <class S>
-__device__ void hide(const AttentionView& in, const Sight& sight, int first_row,
-                     typename S::Scores& score) {
+__device__ void hide(const Sight& sight, int first_row, typename S::Scores& score) {
 #pragma unroll
   for (int n = 0; n < S::kRows / 8; ++n) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const int query = first_row + own_row() + i / 2 * 8, key = 8 * n + own_column() + i % 2;
-      if (!sight.at(in, query, key)) score[n][i] = -INFINITY;
+      if (!sight.at(query, key)) score[n][i] = -INFINITY;
     }
   }
 }
@@ -127,7 +126,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<S>)
     multiply_rows<S>(score, q, k_tiles[stage]);
 #pragma unroll
     for (int m = 0; m < kCount; ++m) {
-      if (!sight.all || sight.keys < kKeys) hide<S>(in, sight, 16 * m, score[m]);
+      if (!sight.all || sight.keys < kKeys) hide<S>(sight, 16 * m, score[m]);
       softmax[m].take(score[m], z[m], a.scale);
     }
     add_weighted<S>(z, score, v_tiles[stage]);
