@@ -20,6 +20,7 @@ struct GradientsSettings {
   TrainConfig direct;       // on sequences of `length` alone
   TrainConfig short_first;  // as many steps, of which the first on shorter ones
   int64_t sequences = 32;   // that gradients are measured on
+  DType activations = DType::f32;  // what models compute in
   Seeds seeds;
 
   static GradientsSettings quick();

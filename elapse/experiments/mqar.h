@@ -21,6 +21,7 @@ struct MqarSettings {
   std::vector<double> peak_lrs;  // of which each model shows what it learned with the best,
                                  // chosen on other held-out sequences than are shown
   int64_t sequences = 0;         // of a step
+  DType activations = DType::f32;  // what models compute in
   Seeds seeds;
 
   static MqarSettings quick();  // a few minutes a mixer on two cores
