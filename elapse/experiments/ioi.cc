@@ -194,7 +194,8 @@ IoiSettings IoiSettings::quick(const IoiLists& lists) {
 IoiRun run_ioi(Device& device, const IoiSettings& settings, const OnExperimentProgress& progress) {
   IoiRun run;
   const IoiTask task(settings.seed, settings.lists);
-  run.model = std::make_unique<LanguageModel>(device, settings.model, settings.activations, settings.seed);
+  run.model =
+      std::make_unique<LanguageModel>(device, settings.model, settings.activations, settings.seed);
   IoiResult& result = run.result;
   result.device = device_text(device, settings.activations);
   result.parameters = run.model->parameters().count();

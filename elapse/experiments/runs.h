@@ -34,7 +34,7 @@ struct RunPlan {
   ModelConfig model;
   TrainConfig train;
   DType activations = DType::f32;  // what the model computes in
-  uint64_t seed = 1;  // of the first weights
+  uint64_t seed = 1;               // of the first weights
   std::shared_ptr<const TokenSource> source;
   RunTests tests;
 };

@@ -177,7 +177,8 @@ TEST(Runs, InBf16GoOnBitForBit) {
   narrow.activations = DType::bf16;
   const auto expected = run_all(device, {narrow}, folder / "whole", kQuiet).front();
   EXPECT_EQ(expected.device, device_text(device, DType::bf16));
-  EXPECT_NE(expected.losses, run_all(device, {plan("only", 1)}, folder / "f32", kQuiet).front().losses);
+  EXPECT_NE(expected.losses,
+            run_all(device, {plan("only", 1)}, folder / "f32", kQuiet).front().losses);
   EXPECT_THROW(run_all(device, {narrow}, folder / "parts",
                        [&](const ExperimentProgress& now) {
                          if (now.done == 3) throw Stopped();

@@ -72,8 +72,7 @@ double Context::floor_seconds(const Work& work, size_t i) {
 double Context::floor_seconds(const GpuWork& work) {
   const GpuLimit products =
       work.dtype == DType::bf16 ? GpuLimit::products_bf16 : GpuLimit::products_f32;
-  return std::max({work.bytes / gpu_rate(GpuLimit::copy),
-                   work.multiplications / gpu_rate(products),
+  return std::max({work.bytes / gpu_rate(GpuLimit::copy), work.multiplications / gpu_rate(products),
                    work.special_functions / gpu_rate(GpuLimit::special_functions)});
 }
 

@@ -27,7 +27,7 @@ struct Work {
 
 // The same on a GPU.
 struct GpuWork {
-  double bytes = 0;           // to and from its memory, each once
+  double bytes = 0;            // to and from its memory, each once
   double multiplications = 0;  // of matrices of `dtype`
   DType dtype = DType::bf16;
   double special_functions = 0;

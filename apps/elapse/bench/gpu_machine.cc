@@ -35,8 +35,8 @@ template <GpuLimit kLimit>
 std::vector<Row> rate(Context& context, const Benchmark& self) {
   constexpr bool kIsProduct = kLimit == GpuLimit::products_bf16 || kLimit == GpuLimit::products_f32;
   const Measure measure = kLimit == GpuLimit::copy ? Measure{Measure::Kind::rate, "GB/s", 1e-9}
-                          : kIsProduct ? Measure{Measure::Kind::rate, "TFLOP/s", 2e-12}
-                                       : Measure{Measure::Kind::rate, "T/s", 1e-12};
+                          : kIsProduct             ? Measure{Measure::Kind::rate, "TFLOP/s", 2e-12}
+                                                   : Measure{Measure::Kind::rate, "T/s", 1e-12};
   return {make_row(std::string(self.name), measure, 1 / context.gpu_rate(kLimit), NAN, 1)};
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "apps/elapse/bench/gpu_machine_kernels.h"
-
 #include <cuda_runtime.h>
+
+#include "apps/elapse/bench/gpu_machine_kernels.h"
 
 namespace elapse::bench {
 namespace {

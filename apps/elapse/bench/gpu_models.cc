@@ -119,10 +119,12 @@ std::vector<Row> time_batches(Context& context, const Benchmark& self) {
         device.download_bytes(likeliest_of, tokens.data());
       }
     }})[0];
-    const double floor = kSteps * context.floor_seconds(work_of(model, state, sequences, sequences));
-    rows.push_back(make_row(fmt::format("{}.{}", self.name, sequences),
-                            {Measure::Kind::rate, "tokens/s", static_cast<double>(sequences * kSteps)},
-                            seconds, floor, 1));
+    const double floor =
+        kSteps * context.floor_seconds(work_of(model, state, sequences, sequences));
+    rows.push_back(
+        make_row(fmt::format("{}.{}", self.name, sequences),
+                 {Measure::Kind::rate, "tokens/s", static_cast<double>(sequences * kSteps)},
+                 seconds, floor, 1));
   }
   return rows;
 }
@@ -179,13 +181,14 @@ class DrawnTokens final : public TokenSource {
 GpuWork training_work(const LanguageModel& model, double tokens) {
   const ModelConfig& config = model.config();
   const TokenWork token = token_work(config);
-  const double scans = scan_special_functions(config.d_state, true) +
-                       scan_special_functions(config.d_state, false);
-  // Every linear map runs thrice: forward, for its input's gradient, for its weight's. The optimizer
-  // reads a weight, its gradient and two moments, and writes three of them.
-  return {.bytes = 7 * bytes_of(model),
-          .multiplications = 3 * tokens * (token.layers + token.head),
-          .special_functions = tokens * static_cast<double>(config.n_layers * config.d_inner) * scans};
+  const double scans =
+      scan_special_functions(config.d_state, true) + scan_special_functions(config.d_state, false);
+  // Every linear map runs thrice: forward, for its input's gradient, for its weight's. The
+  // optimizer reads a weight, its gradient and two moments, and writes three of them.
+  return {
+      .bytes = 7 * bytes_of(model),
+      .multiplications = 3 * tokens * (token.layers + token.head),
+      .special_functions = tokens * static_cast<double>(config.n_layers * config.d_inner) * scans};
 }
 
 template <int64_t kSequences>
@@ -201,8 +204,9 @@ std::vector<Row> time_training(Context& context, const Benchmark& self) {
   Trainer trainer(model, tokens, config);
   const double seconds = least_seconds({[&] { trainer.step(); }})[0];
   const auto count = static_cast<double>(config.batch_tokens);
-  std::vector<Row> rows = {make_row(std::string(self.name), {Measure::Kind::rate, "tokens/s", count},
-                                    seconds, context.floor_seconds(training_work(model, count)), 1)};
+  std::vector<Row> rows = {make_row(std::string(self.name),
+                                    {Measure::Kind::rate, "tokens/s", count}, seconds,
+                                    context.floor_seconds(training_work(model, count)), 1)};
   rows.push_back(make_row(fmt::format("{}.memory", self.name), kGigabytes,
                           static_cast<double>(device.pool().bytes_held()), NAN, 1));
   return rows;
@@ -217,16 +221,16 @@ constexpr Benchmark kBenchmarks[] = {
      time_decoding},
     {"gpu.decode.2.8b", "the same with mamba-2.8b", "the same", time_decoding},
     {"gpu.batches.130m",
-     "greedy decoding of 4, 64 and 256 sequences side by side, mamba-130m, bf16",
-     kWork, time_batches},
+     "greedy decoding of 4, 64 and 256 sequences side by side, mamba-130m, bf16", kWork,
+     time_batches},
     {"gpu.batches.2.8b", "the same with mamba-2.8b", "the same", time_batches},
     {"gpu.prefill.130m", "reading 8192 tokens with mamba-130m in one pass, bf16, slow and fast",
      "the same", time_prompt},
     {"gpu.prefill.2.8b", "the same with mamba-2.8b", "the same", time_prompt},
     {"gpu.train.130m", "training step of mamba-130m, 16 sequences of 2048 tokens, bf16; memory",
      "the same, forward and backward, and the optimizer's bytes", time_training<16>},
-    {"gpu.train.370m", "the same with mamba-370m, 8 sequences", "the same, forward and backward, and the optimizer's bytes",
-     time_training<8>},
+    {"gpu.train.370m", "the same with mamba-370m, 8 sequences",
+     "the same, forward and backward, and the optimizer's bytes", time_training<8>},
 };
 
 }  // namespace

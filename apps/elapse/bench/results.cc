@@ -130,7 +130,8 @@ std::string_view legend(bool of_gpu) {
   if (of_gpu) {
     return "floor: the best this GPU allows, by the gpu.machine rows and what `--list` says it "
            "counts.\n"
-           "ratio: how many times longer than the floor. faster: how many times as fast as others.\n"
+           "ratio: how many times longer than the floor. faster: how many times as fast as "
+           "others.\n"
            "others, on an H200: state-spaces/mamba 2.3.2; attention, PyTorch's flash attention.\n";
   }
   return "floor: the best this machine allows, by the machine rows and what `--list` says it "

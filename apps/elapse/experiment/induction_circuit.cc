@@ -21,7 +21,8 @@ void induction_circuit(const Arguments& args) {
   settings.seed = args.seed;
   make_folder(args.out);
   Device device(args.device, args.threads);
-  const auto model = load_model(device, args.model, compute_dtype(args.dtype), WeightMemory::mapped);
+  const auto model =
+      load_model(device, args.model, compute_dtype(args.dtype), WeightMemory::mapped);
   StageProgress progress;
   const InductionCircuit found = run_induction_circuit(
       *model, settings, [&](const ExperimentProgress& now) { progress(now); });

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// Recurrent cells. Each token needs the whole h before it, and backward, with the weight turned, the
-// products of the token after it. Sequences of some length go through one kernel that keeps the
+// Recurrent cells. Each token needs the whole h before it, and backward, with the weight turned,
+// the products of the token after it. Sequences of some length go through one kernel that keeps the
 // weight on the multiprocessors over all tokens (recurrent_resident.cuh), where that fits. Others
-// take a launch a token, of all sequences at once: a warp one channel of 8 sequences, whose products
-// with the weight's rows it sums and whose gates it then computes. Bound of these: the weight, read
-// from the L2 cache for every token, and launches.
+// take a launch a token, of all sequences at once: a warp one channel of 8 sequences, whose
+// products with the weight's rows it sums and whose gates it then computes. Bound of these: the
+// weight, read from the L2 cache for every token, and launches.
 #include "elapse/backends/cuda/kernels.h"
 #include "elapse/backends/cuda/matrix_parts.h"
 #include "elapse/backends/cuda/recurrent_resident.cuh"

@@ -3,9 +3,9 @@
 // rows of its channels in shared memory. A token: 8 sequences' h (backward dm) come to every block
 // through the L2 cache, warps sum the products of four rows each over a share of the numbers, a
 // thread finishes a channel of a sequence, and all blocks wait for each other. Floor, LSTM of 768
-// channels, 8 sequences: 0.64 microseconds of multiplications at 128 a clock and multiprocessor; the
-// wait, some 1.2; what comes, 3 MB forward and 13 MB backward at 5.5 TB/s, 0.6 and 2.4; so about 3
-// and 5 a token.
+// channels, 8 sequences: 0.64 microseconds of multiplications at 128 a clock and multiprocessor;
+// the wait, some 1.2; what comes, 3 MB forward and 13 MB backward at 5.5 TB/s, 0.6 and 2.4; so
+// about 3 and 5 a token.
 #pragma once
 #include "elapse/backends/cuda/recurrent.cuh"
 #include "elapse/backends/cuda/shared_memory.cuh"
@@ -19,11 +19,11 @@ inline constexpr int kUnit = 128;  // numbers of a row that a warp takes at once
 
 // How a call lies on the multiprocessors.
 struct ResidentPlan {
-  int channels;       // of a block
-  int rows;           // of the weight, of a block
-  int width, tile;    // of a row, in units; and of what comes, at a time
-  int groups, splits;  // of rows; of a row's units
-  bool in_fours;      // what comes is aligned for four numbers
+  int channels;                 // of a block
+  int rows;                     // of the weight, of a block
+  int width, tile;              // of a row, in units; and of what comes, at a time
+  int groups, splits;           // of rows; of a row's units
+  bool in_fours;                // what comes is aligned for four numbers
   unsigned long long* arrived;  // blocks, over all tokens
 
   __host__ __device__ int threads() const { return 32 * groups * splits; }
@@ -94,7 +94,8 @@ struct Resident {
     const float* rows[kRowsOfWarp];
 #pragma unroll
     for (int r = 0; r < kRowsOfWarp; ++r) {  // of rows beyond the last the sums are not used
-      rows[r] = weight + min(group * kRowsOfWarp + r, plan.rows - 1) * plan.width * kUnit + 4 * lane;
+      rows[r] =
+          weight + min(group * kRowsOfWarp + r, plan.rows - 1) * plan.width * kUnit + 4 * lane;
     }
     float sum[kRowsOfWarp * kResidentSequences] = {};
     for (int first = 0; first < plan.width; first += plan.tile) {
