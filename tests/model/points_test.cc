@@ -274,17 +274,17 @@ struct Kind {
   MixerKind mixer;
 };
 
-// Against ref in double. Hyena's filter multiplies what rounding leaves of its angles by
-// frequencies of 14, thrice.
+// Against ref in double; of bf16 against itself. Hyena's filter multiplies what rounding leaves of
+// its angles by frequencies of 14, thrice.
 double tolerance_of(const Kind& kind) {
   if (kind.dtype == DType::f64) return 1e-12;
   return kind.mixer == MixerKind::hyena ? 1e-4 : 3e-5;
 }
 
-// Of a bf16 model, how far rounding may move what it gives, beside the largest of each output: as
-// far as that of ref in double moves where every value that passes between operations is off by up
-// to an epsilon of bf16, and its gradient with it. That is twice what rounding does, as the
-// matrices are rounded too.
+// Of a bf16 model, how far rounding may move what it gives, beside the largest of each output:
+// twice as far as that of ref in double moved in some draws of every value that passes between
+// operations being off by up to an epsilon of bf16, and its gradient with it. A rounding is half of
+// that; matrices are rounded beside.
 class Rounding {
  public:
   using Run = std::function<Result(Subject&, Points&)>;
@@ -304,7 +304,7 @@ class Rounding {
       Points points = drawn(draw);
       most = std::max(most, distance(run(definition_, points), exact));
     }
-    return most;
+    return 2 * most;
   }
 
  private:
@@ -373,7 +373,7 @@ TEST_P(EveryPoint, DoublingDoesWhatItDoesInRefDouble) {
   Subject subject(GetParam().device, GetParam().dtype, GetParam().mixer);
   Subject definition("ref", DType::f64, GetParam().mixer);
   for (Mode mode : kModes) {
-    const Result plain = subject.run(mode, nullptr);
+    const Result plain = subject.run(mode, nullptr), exact = definition.run(mode, nullptr);
     const auto tolerance = tolerances(GetParam(), subject, definition, mode);
     for (const PointInfo& p : subject.points()) {
       SCOPED_TRACE(p.name);
@@ -386,9 +386,12 @@ TEST_P(EveryPoint, DoublingDoesWhatItDoesInRefDouble) {
       };
       Points points, of_definition;
       const Result found = doubled(subject, points), expected = doubled(definition, of_definition);
-      // Not in every call: a query of attention without a past sees one key whatever that is.
+      const double within = tolerance(expected, doubled);
+      expect_close(found, expected, within);
+      // Not in every call: a query of attention without a past sees one key whatever that is. A
+      // norm takes a factor away but for its epsilon, which bf16 may not show.
+      if (GetParam().dtype == DType::bf16 && distance(expected, exact) < within) continue;
       EXPECT_FALSE(found == plain);
-      expect_close(found, expected, tolerance(expected, doubled));
     }
   }
 }
@@ -582,11 +585,10 @@ TEST_P(EveryPoint, GradientsAreThoseInRefDouble) {
     Points points, of_definition;
     Result found = with_gradient(subject, points);
     const Result expected = with_gradient(definition, of_definition);
-    const double within = tolerance(expected, with_gradient);
-    expect_close(found, expected, within);
+    expect_close(found, expected, tolerance(expected, with_gradient));
     EXPECT_TRUE(found.bits.front() == plain.bits.front());
     found.values.pop_back();
-    expect_close(found, plain, within);
+    expect_close(found, plain, tolerance_of(GetParam()));
   }
 }
 

@@ -277,7 +277,7 @@ bool launch_resident(Device& device, std::string_view name, void (*kernel)(Param
                      ResidentPlan plan, const RecurrentCall& call, const auto& cell, Args... args) {
   const int bytes = plan.floats() * static_cast<int>(sizeof(float));
   if (!grant(kernel, bytes, name)) return false;
-  const Tensor arrived = device.zeros(DType::i64, {1});
+  const Tensor arrived = device.zeros(DType::f32, {2});
   plan.arrived = static_cast<unsigned long long*>(arrived.raw());
   cudaLaunchAttribute together = {};
   together.id = cudaLaunchAttributeCooperative;
