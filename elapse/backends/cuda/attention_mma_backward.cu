@@ -69,7 +69,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<S>)
   typename S::Sums dq[1] = {};
 
   const auto keys_of = [&](const KeyTile<kKeys>& tile) {
-    return rows_from(tile.begin, in.runs[tile.run].count, kKeys);
+    return rows_from(tile.begin, tile.count, kKeys);
   };
   const auto start_copies = [&](const KeyTile<kKeys>& tile, int stage) {
     with_rows(in.runs[tile.run], tile.begin, keys_of(tile), column, head_dim,
@@ -87,7 +87,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<S>)
     wait_for_copies();
     more = tile.advance(in, seq, at, queries);
     if (more) start_copies(tile, stage ^ 1);
-    const Sight sight(in, at + first_row, 16, in.runs[here.run].first + here.begin, keys_of(here));
+    const Sight sight(in, at + first_row, 16, here.first + here.begin, keys_of(here));
     if (sight.none) continue;
     const bool all = sight.all && sight.keys == kKeys;
     typename S::Scores score[1] = {}, dscore[1] = {};
