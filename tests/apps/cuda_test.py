@@ -82,7 +82,7 @@ class Experiments(unittest.TestCase):
                     self.assertEqual(said["device"].endswith(" in bf16"), dtype == "bf16")
 
     def test_identification(self):
-        self.run_in_both("ioi", "--steps", 60)
+        self.run_in_both("ioi", "--steps", 560)  # 50 warm up, 500 decay
 
 
 if __name__ == "__main__":

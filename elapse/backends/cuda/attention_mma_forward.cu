@@ -195,21 +195,16 @@ int64_t queries_of(int64_t head_dim) {
   return head_dim <= Narrow::kDim ? Narrow::kQueries : Wide::kQueries;
 }
 
-template <class S>
-void launch_tiles(Device& device, const AttentionForward& a, const AttentionPlaces& places,
-                  const Forward& args) {
-  constexpr int kBytes = 2 * sizeof(typename S::Stage);
-  ELAPSE_CHECK(grant(tiles_kernel<S>, kBytes, name_of(a.kOp)),
-               "{}: the GPU has less than {} bytes of shared memory a block", name_of(a.kOp), kBytes);
-  launch(device, name_of(a.kOp), tiles_kernel<S>, grid_of(places.query_tiles, a.in.n_heads),
-         kThreads, kBytes, args);
-}
-
 void forward_tiles(Device& device, const AttentionForward& a, const AttentionPlaces& places) {
   const Forward args = {places.view, Rows<const bf16>(a.in.q), Rows<bf16>(a.z),
                         a.lse ? a.lse.data<float>() : nullptr, places.view.scale * kLog2e};
-  if (a.in.head_dim() <= Narrow::kDim) launch_tiles<Narrow>(device, a, places, args);
-  else launch_tiles<Wide>(device, a, places, args);
+  const auto run = [&]<class S>(S) {
+    launch_granted(device, name_of(a.kOp), tiles_kernel<S>,
+                   grid_of(places.query_tiles, a.in.n_heads), kThreads,
+                   2 * sizeof(typename S::Stage), args);
+  };
+  if (a.in.head_dim() <= Narrow::kDim) run(Narrow());
+  else run(Wide());
 }
 
 }  // namespace elapse::cuda::mma

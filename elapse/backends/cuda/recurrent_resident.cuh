@@ -7,6 +7,8 @@
 // the wait, some 1.2; what comes, 3 MB forward and 13 MB backward at 5.5 TB/s, 0.6 and 2.4; so
 // about 3 and 5 a token.
 #pragma once
+#include <cuda_pipeline.h>
+
 #include "elapse/backends/cuda/recurrent.cuh"
 #include "elapse/backends/cuda/shared_memory.cuh"
 
@@ -102,6 +104,7 @@ struct Resident {
       const int units = min(plan.tile, plan.width - first);
       __syncthreads();
       stage(first * kUnit, units * kUnit, count, row_of);
+      __pipeline_wait_prior(0);
       __syncthreads();
       for (int u = split; u < units; u += plan.splits) {
         float4 w[kRowsOfWarp];
@@ -134,30 +137,32 @@ struct Resident {
  private:
   static __device__ float4 four(const float* at) { return *reinterpret_cast<const float4*>(at); }
 
-  // Numbers [first, first + n) of each sequence's row, which other multiprocessors wrote.
+  // Starts to bring numbers [first, first + n) of each sequence's row, which other multiprocessors
+  // wrote: past this one's own cache.
   template <class RowOf>
   __device__ void stage(int first, int n, int64_t count, RowOf&& row_of) {
-    const int parts = n / 4;
-#pragma unroll 4
-    for (int i = static_cast<int>(threadIdx.x); i < kResidentSequences * parts;
-         i += static_cast<int>(blockDim.x)) {
-      const int s = i / parts, k = i % parts * 4;
-      const float* row = row_of(s);
-      const float* from = row + first + k;
-      float4 v = {};
-      if (row != nullptr && first + k < count) {
-        if (plan.in_fours) {
-          v = __ldcg(reinterpret_cast<const float4*>(from));
-        } else {
-          const int64_t rest = count - first - k;
-          v.x = __ldcg(from);
-          if (rest > 1) v.y = __ldcg(from + 1);
-          if (rest > 2) v.z = __ldcg(from + 2);
-          if (rest > 3) v.w = __ldcg(from + 3);
-        }
+    const float* rows[kResidentSequences];
+#pragma unroll
+    for (int s = 0; s < kResidentSequences; ++s) rows[s] = row_of(s);
+#pragma unroll
+    for (int s = 0; s < kResidentSequences; ++s) {
+      for (int k = 4 * static_cast<int>(threadIdx.x); k < n; k += 4 * static_cast<int>(blockDim.x)) {
+        float* const to = coming + s * plan.tile * kUnit + k;
+        const int64_t rest = rows[s] == nullptr ? 0 : count - first - k;
+        if (rest > 0) bring(to, rows[s] + first + k, rest);
+        else *reinterpret_cast<float4*>(to) = {};
       }
-      *reinterpret_cast<float4*>(coming + s * plan.tile * kUnit + k) = v;
     }
+    __pipeline_commit();
+  }
+  // Four numbers, zeros beyond the last of `rest`.
+  __device__ void bring(float* to, const float* from, int64_t rest) const {
+    if (plan.in_fours) return __pipeline_memcpy_async(to, from, 16);
+    float4 v = {__ldcg(from), 0, 0, 0};
+    if (rest > 1) v.y = __ldcg(from + 1);
+    if (rest > 2) v.z = __ldcg(from + 2);
+    if (rest > 3) v.w = __ldcg(from + 3);
+    *reinterpret_cast<float4*>(to) = v;
   }
 };
 
