@@ -94,11 +94,11 @@ __global__ void __launch_bounds__(kThreads, kBlocks<S>)
     }
     __pipeline_commit();
   };
-  KeyTile<kTiles * kKeys> tiles = {seq.first_run};
+  KeyTile<kTiles* kKeys> tiles = {seq.first_run};
   bool more = tiles.advance(in, seq, at, queries);
   if (more) start_copies(tiles, stages[0]);
   for (int at_stage = 0; more; at_stage ^= 1) {
-    const KeyTile<kTiles * kKeys> here = tiles;
+    const KeyTile<kTiles* kKeys> here = tiles;
     wait_for_copies();
     more = tiles.advance(in, seq, at, queries);
     if (more) start_copies(tiles, stages[at_stage ^ 1]);
@@ -203,7 +203,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks<S>)
                    HeadRows<bf16>{a.q.row(token) + head_column, a.q.stride, queries, head_dim});
       copy_rows<S>(stage.dz[j],
                    HeadRows<bf16>{a.dz.row(token) + head_column, a.dz.stride, queries, head_dim});
-      if (const int row = static_cast<int>(threadIdx.x) - j * kQueries; row >= 0 && row < kQueries) {
+      if (const int row = static_cast<int>(threadIdx.x) - j * kQueries;
+          row >= 0 && row < kQueries) {
         const int64_t i = (token + row) * in.n_heads + tiles.head;
         const size_t absent = row < queries ? 0 : sizeof(float);
         __pipeline_memcpy_async(&stage.lse[j][row], a.lse + i, sizeof(float), absent);
@@ -269,9 +270,8 @@ void backward(Device& device, const AttentionBackward& a, const AttentionPlaces&
                  grid_of(places.query_tiles, a.in.n_heads), kThreads, 2 * sizeof(typename S::Keys),
                  args);
   args.in.tiles = places.view.tiles + places.query_tiles;
-  launch_granted(device, name_of(a.kOp), keys_kernel<S>,
-                 grid_of(places.key_tiles, a.in.n_kv_heads), kThreads,
-                 2 * sizeof(typename S::Queries), args);
+  launch_granted(device, name_of(a.kOp), keys_kernel<S>, grid_of(places.key_tiles, a.in.n_kv_heads),
+                 kThreads, 2 * sizeof(typename S::Queries), args);
 }
 
 }  // namespace

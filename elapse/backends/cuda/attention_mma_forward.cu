@@ -119,11 +119,11 @@ __global__ void __launch_bounds__(kThreads, kBlocks<S>)
     }
     __pipeline_commit();
   };
-  KeyTile<kTiles * kKeys> tiles = {seq.first_run};
+  KeyTile<kTiles* kKeys> tiles = {seq.first_run};
   bool more = tiles.advance(in, seq, at, queries);
   if (more) start_copies(tiles, stages[0]);
   for (int at_stage = 0; more; at_stage ^= 1) {
-    const KeyTile<kTiles * kKeys> here = tiles;
+    const KeyTile<kTiles* kKeys> here = tiles;
     wait_for_copies();
     more = tiles.advance(in, seq, at, queries);
     if (more) start_copies(tiles, stages[at_stage ^ 1]);

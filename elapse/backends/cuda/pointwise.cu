@@ -91,8 +91,8 @@ void fill(Device& device, const Fill& a) {
 void copy_bytes(Device& device, const Tensor& from, const Tensor& to) {
   Context& context = context_of(device);
   context.in_chain = false;
-  check(cudaMemcpyAsync(to.raw(), from.raw(), static_cast<size_t>(from.bytes()),
-                        cudaMemcpyDefault, context.stream),
+  check(cudaMemcpyAsync(to.raw(), from.raw(), static_cast<size_t>(from.bytes()), cudaMemcpyDefault,
+                        context.stream),
         name_of(Copy::kOp));
 }
 

@@ -146,7 +146,8 @@ struct Resident {
     for (int s = 0; s < kResidentSequences; ++s) rows[s] = row_of(s);
 #pragma unroll
     for (int s = 0; s < kResidentSequences; ++s) {
-      for (int k = 4 * static_cast<int>(threadIdx.x); k < n; k += 4 * static_cast<int>(blockDim.x)) {
+      for (int k = 4 * static_cast<int>(threadIdx.x); k < n;
+           k += 4 * static_cast<int>(blockDim.x)) {
         float* const to = coming + s * plan.tile * kUnit + k;
         const int64_t rest = rows[s] == nullptr ? 0 : count - first - k;
         if (rest > 0) bring(to, rows[s] + first + k, rest);
