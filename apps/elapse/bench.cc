@@ -37,12 +37,19 @@ std::vector<int> thread_counts(const Options& options) {
   return all == 1 ? std::vector{1} : std::vector{1, all};
 }
 
-// Those of the device, all where none is named.
+// Those of the device, all where none is named; a GPU's begin with what floors are computed from.
 std::vector<const bench::Benchmark*> selected_for(const Options& options) {
-  std::vector<const bench::Benchmark*> selected = bench::select_benchmarks(options.names);
-  std::erase_if(selected, [&](const auto* b) { return is_of_gpu(*b) != on_gpu(options); });
+  const auto of_device = [&](const std::vector<std::string>& names) {
+    std::vector<const bench::Benchmark*> selected = bench::select_benchmarks(names);
+    std::erase_if(selected, [&](const auto* b) { return is_of_gpu(*b) != on_gpu(options); });
+    return selected;
+  };
+  std::vector<const bench::Benchmark*> selected = of_device(options.names);
   ELAPSE_CHECK(!selected.empty(), "none of these benchmarks measures device {}", options.device);
-  return selected;
+  if (!on_gpu(options) || options.names.empty()) return selected;
+  std::vector<std::string> names = options.names;
+  names.emplace_back("gpu.machine");
+  return of_device(names);
 }
 
 std::vector<bench::Row> measure(const Options& options) {

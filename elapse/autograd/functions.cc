@@ -404,6 +404,7 @@ namespace {
 
 ConvTaps backward_of(ConvTaps taps) {
   for (Tap& t : taps.terms) t = backward_of(t);
+  if (!any_active(taps.terms)) taps.terms.clear();  // as if nothing had been watched
   taps.conv = backward_of(taps.conv);
   return taps;
 }

@@ -228,7 +228,7 @@ AblationSettings AblationSettings::full() {
 
 Comparison run_ablations(Device& device, const AblationSettings& settings,
                          const std::string& folder, const OnExperimentProgress& progress) {
-  return compare(device, models(settings), settings.seeds, folder, progress);
+  return compare(device, settings.activations, models(settings), settings.seeds, folder, progress);
 }
 
 std::vector<Table> ablation_tables(const AblationSettings& settings, const Comparison& comparison) {

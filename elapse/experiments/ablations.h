@@ -15,6 +15,7 @@ struct AblationSettings {
   std::vector<int64_t> d_states;  // 16, at which selection is compared, among them
   int64_t test_length = 1024;
   TrainConfig train;
+  DType activations = DType::f32;  // what models compute in
   Seeds seeds;
 
   static AblationSettings quick();  // a few minutes on two cores, without a text

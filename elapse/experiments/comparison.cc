@@ -173,8 +173,9 @@ std::string run_name(const std::string& name, uint64_t seed) {
   return fmt::format("{}-seed-{}", name, seed);
 }
 
-Comparison compare(Device& device, const std::vector<ComparedModel>& models, const Seeds& seeds,
-                   const std::string& folder, const OnExperimentProgress& progress) {
+Comparison compare(Device& device, DType activations, const std::vector<ComparedModel>& models,
+                   const Seeds& seeds, const std::string& folder,
+                   const OnExperimentProgress& progress) {
   std::vector<RunPlan> plans;
   for (const uint64_t seed : seeds.all()) {
     for (const ComparedModel& m : models) {
@@ -182,6 +183,7 @@ Comparison compare(Device& device, const std::vector<ComparedModel>& models, con
                        .title = fmt::format("{}, {}, seed {}", m.row, m.column, seed),
                        .model = m.model,
                        .train = m.train,
+                       .activations = activations,
                        .seed = seed,
                        .source = m.source(seed),
                        .tests = m.tests});

@@ -68,8 +68,9 @@ std::string differences(const Settings& here, const Settings& published);
 std::string run_name(const std::string& name, uint64_t seed);  // "mamba-64-seed-1"
 
 // Every model from every seed, the first seed's before the second's. Folders and progress: runs.h.
-Comparison compare(Device& device, const std::vector<ComparedModel>& models, const Seeds& seeds,
-                   const std::string& folder, const OnExperimentProgress& progress);
+Comparison compare(Device& device, DType activations, const std::vector<ComparedModel>& models,
+                   const Seeds& seeds, const std::string& folder,
+                   const OnExperimentProgress& progress);
 
 // Of the first test; NaN of a run that diverged.
 double accuracy_percent(const RunResult& run);

@@ -166,7 +166,8 @@ GradientsResult run_gradients(Device& device, const GradientsSettings& settings,
                  name_of(mixer));
   }
   GradientsResult result;
-  result.training = compare(device, trainings(settings), settings.seeds, folder, progress);
+  result.training =
+      compare(device, settings.activations, trainings(settings), settings.seeds, folder, progress);
   const auto measure = [&](const LanguageModel& model, MixerKind mixer, Stage stage, uint64_t seed,
                            double accuracy) {
     const InductionTask task(seed, InductionTask::Loss::last_token);
@@ -179,7 +180,8 @@ GradientsResult run_gradients(Device& device, const GradientsSettings& settings,
       const uint64_t seed = settings.seeds.first + static_cast<uint64_t>(i);
       const ModelConfig config = task_model(mixer, settings.d_model, settings.n_layers,
                                             InductionTask::kVocabSize, settings.length);
-      measure(LanguageModel(device, config, DType::f32, seed), mixer, Stage::untrained, seed, NAN);
+      measure(LanguageModel(device, config, settings.activations, seed), mixer, Stage::untrained,
+              seed, NAN);
       for (const Stage stage : {Stage::direct, Stage::short_first}) {
         const ComparedRuns& runs =
             result.training.models[2 * m + (stage == Stage::short_first ? 1 : 0)];
@@ -187,7 +189,7 @@ GradientsResult run_gradients(Device& device, const GradientsSettings& settings,
         if (run.diverged) continue;
         const auto model =
             load_model(device, run_folder(folder, run_name(run_title(mixer, stage), seed)),
-                       DType::f32, WeightMemory::trained);
+                       settings.activations, WeightMemory::trained);
         measure(*model, mixer, stage, seed, accuracy_percent(run));
       }
     }

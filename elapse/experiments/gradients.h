@@ -17,9 +17,10 @@ struct GradientsSettings {
   int64_t d_model = 64;
   int64_t n_layers = 2;
   int64_t length = 256;
-  TrainConfig direct;       // on sequences of `length` alone
-  TrainConfig short_first;  // as many steps, of which the first on shorter ones
-  int64_t sequences = 32;   // that gradients are measured on
+  TrainConfig direct;              // on sequences of `length` alone
+  TrainConfig short_first;         // as many steps, of which the first on shorter ones
+  int64_t sequences = 32;          // that gradients are measured on
+  DType activations = DType::f32;  // what models compute in
   Seeds seeds;
 
   static GradientsSettings quick();

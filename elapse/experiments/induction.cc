@@ -226,12 +226,14 @@ std::string InductionSettings::unlike_published() const {
 InductionResult run_induction(Device& device, const InductionSettings& settings,
                               const std::string& folder, const OnExperimentProgress& progress) {
   InductionResult result;
-  result.comparison = compare(device, models(settings), settings.seeds, folder, progress);
+  result.comparison =
+      compare(device, settings.activations, models(settings), settings.seeds, folder, progress);
   for (const ModelConfig& config : settings.models) {
     const ComparedRuns& runs =
         result.comparison.models[static_cast<size_t>(&config - settings.models.data())];
     if (runs.runs.front().diverged) continue;
-    const auto model = load_model(device, folder_of(config, settings.seeds, folder), DType::f32);
+    const auto model =
+        load_model(device, folder_of(config, settings.seeds, folder), settings.activations);
     if (!has_step_sizes(*model)) continue;
     look_at_step_sizes(*model, *task_of(settings.seeds.first), result);
     result.looked_at = title_of(config.mixer);

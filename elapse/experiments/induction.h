@@ -20,6 +20,7 @@ struct InductionSettings {
   std::vector<ModelConfig> models;  // of different mixers
   TrainConfig train;
   std::vector<Test> tests;
+  DType activations = DType::f32;  // what models compute in
   Seeds seeds;
 
   // Two layers of d_model 64, as published for Mamba; the rest as task_model.h says for sequences

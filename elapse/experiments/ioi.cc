@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "elapse/experiments/ioi_adversarial.h"
+#include "elapse/experiments/runs.h"
 #include "elapse/interpret/circuit_search.h"
 #include "elapse/train/trainer.h"
 
@@ -193,10 +194,10 @@ IoiSettings IoiSettings::quick(const IoiLists& lists) {
 IoiRun run_ioi(Device& device, const IoiSettings& settings, const OnExperimentProgress& progress) {
   IoiRun run;
   const IoiTask task(settings.seed, settings.lists);
-  run.model = std::make_unique<LanguageModel>(device, settings.model, DType::f32, settings.seed);
+  run.model =
+      std::make_unique<LanguageModel>(device, settings.model, settings.activations, settings.seed);
   IoiResult& result = run.result;
-  result.device =
-      fmt::format("{} ({}, {} threads)", device.name(), device.describe(), device.threads());
+  result.device = device_text(device, settings.activations);
   result.parameters = run.model->parameters().count();
   auto start = Clock::now();
   Trainer trainer(*run.model, task, settings.train);

@@ -26,6 +26,7 @@ struct IoiSettings {
   int64_t counterfactuals = 8;  // that a mean is over
   double threshold = 0.02;      // of ACDC, as a share of the empty circuit's KL
   double enough = 0.1;          // of the layers' circuit: so much of the empty one's KL may be left
+  DType activations = DType::f32;  // what models compute in
   uint64_t seed = 1;
 
   static IoiSettings quick(const IoiLists& lists = IoiLists::own());

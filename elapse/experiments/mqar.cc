@@ -108,7 +108,7 @@ std::string MqarSettings::unlike_published() const {
 
 Comparison run_mqar(Device& device, const MqarSettings& settings, const std::string& folder,
                     const OnExperimentProgress& progress) {
-  return compare(device, models(settings), settings.seeds, folder, progress);
+  return compare(device, settings.activations, models(settings), settings.seeds, folder, progress);
 }
 
 Table mqar_table(const MqarSettings& settings, const Comparison& comparison) {

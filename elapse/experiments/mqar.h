@@ -17,10 +17,11 @@ struct MqarSettings {
   std::vector<int64_t> d_models;
   int64_t n_layers = 2;
   int64_t vocab_size = 8192;
-  TrainConfig train;             // its length and tokens a step are a size's own
-  std::vector<double> peak_lrs;  // of which each model shows what it learned with the best,
-                                 // chosen on other held-out sequences than are shown
-  int64_t sequences = 0;         // of a step
+  TrainConfig train;               // its length and tokens a step are a size's own
+  std::vector<double> peak_lrs;    // of which each model shows what it learned with the best,
+                                   // chosen on other held-out sequences than are shown
+  int64_t sequences = 0;           // of a step
+  DType activations = DType::f32;  // what models compute in
   Seeds seeds;
 
   static MqarSettings quick();  // a few minutes a mixer on two cores

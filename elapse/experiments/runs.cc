@@ -26,9 +26,12 @@ double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
+constexpr const char* kDtype = "dtype";
+
 // What decides the numbers of a run.
 Settings settings_of(const RunPlan& plan) {
   Settings all = settings(plan.train, plan.model, plan.source->description());
+  all.emplace_back(kDtype, name_of(plan.activations));
   all.emplace_back("seed", fmt::format("{}", plan.seed));
   all.emplace_back("all_steps", fmt::format("{}", plan.train.steps));
   all.emplace_back("tests", plan.tests.what);
@@ -94,7 +97,7 @@ class Record {
  private:
   void check(const Json& before) const {
     for (const auto& [name, value] : settings_) {
-      const std::string found = before.text(name, "none");
+      const std::string found = before.text(name, name == kDtype ? name_of(DType::f32) : "none");
       ELAPSE_CHECK(found == value,
                    "{}: a run of other settings: \"{}\" was \"{}\", is \"{}\"; it is kept, so "
                    "remove {} or take another folder",
@@ -191,10 +194,9 @@ RunResult run_one(Device& device, const RunPlan& plan, const std::string& folder
   const Record record(device, plan, folder);
   RunResult result;
   result.parameters = plan.model.parameter_count();
-  result.device =
-      fmt::format("{} ({}, {} threads)", device.name(), device.describe(), device.threads());
+  result.device = device_text(device, plan.activations);
   if (record.read(result)) return result;
-  const LanguageModel model(device, plan.model, DType::f32, plan.seed);
+  const LanguageModel model(device, plan.model, plan.activations, plan.seed);
   try {
     Training(plan, folder, record, model, result).run(progress);
   } catch (const Diverged& at) {
@@ -239,6 +241,12 @@ std::vector<RunResult> run_all(Device& device, const std::vector<RunPlan>& plans
         }));
   }
   return results;
+}
+
+std::string device_text(const Device& device, DType activations) {
+  const std::string text =
+      fmt::format("{} ({}, {} threads)", device.name(), device.describe(), device.threads());
+  return activations == DType::f32 ? text : fmt::format("{} in {}", text, name_of(activations));
 }
 
 std::string run_folder(const std::string& folder, const std::string& name) {

@@ -33,7 +33,8 @@ struct RunPlan {
   std::string title;  // "Mamba, seed 2"
   ModelConfig model;
   TrainConfig train;
-  uint64_t seed = 1;  // of the first weights
+  DType activations = DType::f32;  // what the model computes in
+  uint64_t seed = 1;               // of the first weights
   std::shared_ptr<const TokenSource> source;
   RunTests tests;
 };
@@ -63,6 +64,9 @@ struct RunResult {
 // one is shown, whatever it was run on.
 std::vector<RunResult> run_all(Device& device, const std::vector<RunPlan>& plans,
                                const std::string& folder, const OnExperimentProgress& progress);
+
+// "cpu (AVX2, 2 threads)"; "cuda (NVIDIA H200, 1 threads) in bf16" where not in float32.
+std::string device_text(const Device& device, DType activations);
 
 // The folder of the run of that name, which has the trained model when the run is finished.
 std::string run_folder(const std::string& folder, const std::string& name);

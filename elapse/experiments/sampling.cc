@@ -49,11 +49,10 @@ class Measuring {
   Measuring(Device& device, const SamplingSettings& settings, MixerKind mixer, uint64_t seed)
       : settings_(settings),
         model_(device, with_heads(mixer, settings.d_model, settings.n_layers, settings.vocab_size),
-               DType::f32, seed),
-        sampled_(device, model_.config(), DType::f32,
-                 Parameters::Source{[this](const std::string& name, const Shape&, ParameterUse) {
-                                      return model_.parameters().find(name)->var.value();
-                                    },
+               settings.activations, seed),
+        sampled_(device, model_.config(), settings.activations,
+                 Parameters::Source{[this](const std::string& name, const Shape&,
+                                           ParameterUse use) { return frozen(name, use); },
                                     /*needs_grad=*/false}),
         tokens_(some_tokens(Random(seed),
                             std::max(settings.positions.back(), settings.lengths.back()) + 1,
@@ -79,6 +78,14 @@ class Measuring {
  private:
   std::span<const int64_t> tokens(int64_t begin, int64_t end) const {
     return std::span(tokens_).subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin));
+  }
+
+  Tensor frozen(const std::string& name, ParameterUse use) const {
+    const Tensor value = model_.parameters().find(name)->var.value();
+    if (use != ParameterUse::matrix || settings_.activations == value.dtype()) return value;
+    const Tensor rounded = model_.device().empty(settings_.activations, value.shape());
+    copy(model_.device(), {value, rounded});
+    return rounded;
   }
 
   // Of tokens each of which has `position` before it: the session is forked for each.
@@ -173,8 +180,7 @@ SamplingSettings SamplingSettings::full() { return settings_up_to(17); }
 SamplingResult run_sampling(Device& device, const SamplingSettings& settings,
                             const std::string& folder, const OnExperimentProgress& progress) {
   SamplingResult result;
-  result.device =
-      fmt::format("{} ({}, {} threads)", device.name(), device.describe(), device.threads());
+  result.device = device_text(device, settings.activations);
   const std::string setting = setting_text(settings, result.device);
   const fs::path kept = fs::path(folder) / "measured";
   fs::create_directories(kept);

@@ -18,6 +18,7 @@ struct SamplingSettings {
   int64_t vocab_size = 256;
   std::vector<int64_t> positions;  // that a token is sampled at, ascending
   std::vector<int64_t> lengths;    // that are read and trained on, ascending
+  DType activations = DType::f32;  // what models compute in
   Seeds seeds;
 
   static SamplingSettings quick();  // up to 2^13 tokens

@@ -149,7 +149,8 @@ ScalingResult run_scaling(Device& device, const ScalingSettings& settings,
   for (const ScalingSettings::Size& size : settings.sizes) {
     result.operations.push_back(operations_of(settings, size));
   }
-  result.comparison = compare(device, models(settings), settings.seeds, folder, progress);
+  result.comparison =
+      compare(device, settings.activations, models(settings), settings.seeds, folder, progress);
   return result;
 }
 

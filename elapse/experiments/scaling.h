@@ -25,6 +25,7 @@ struct ScalingSettings {
   // which attention with rotary positions fails and the others do not.
   TrainConfig train;
   std::string text, text_name;
+  DType activations = DType::f32;  // what models compute in
   Seeds seeds;
 
   static ScalingSettings quick();  // a quarter of an hour on two cores

@@ -129,7 +129,7 @@ std::string SelectiveCopyingSettings::unlike_published() const {
 
 Comparison run_selective_copying(Device& device, const SelectiveCopyingSettings& settings,
                                  const std::string& folder, const OnExperimentProgress& progress) {
-  return compare(device, models(settings), settings.seeds, folder, progress);
+  return compare(device, settings.activations, models(settings), settings.seeds, folder, progress);
 }
 
 Table selective_copying_table(const Comparison& comparison) {

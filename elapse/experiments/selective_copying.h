@@ -15,6 +15,7 @@ struct SelectiveCopyingSettings {
   TrainConfig train;
   std::vector<double> peak_lrs;  // of which each model shows what it learned with the best, chosen
                                  // on other held-out sequences than are shown
+  DType activations = DType::f32;  // what models compute in
   Seeds seeds;
 
   static SelectiveCopyingSettings quick();  // a few minutes a mixer on two cores

@@ -175,9 +175,6 @@ Var LanguageModel::pass(Tape& tape, const Input& input, Batch batch, State* stat
   batch.seqs.positions = start_positions(batch.seqs, state);
   std::unique_ptr<const PointPass> looking;
   if (points != nullptr && !points->empty()) {
-    ELAPSE_CHECK(activations_ == dtype_,
-                 "named points: expected a model that computes in f32 or f64, found {}",
-                 name_of(activations_));
     check_points(*points, input);
     looking = std::make_unique<PointPass>(device_, *points, points_, pass_rows(batch));
   }
@@ -216,7 +213,7 @@ Normed LanguageModel::enter_block(Tape& tape, const Norm& norm, const Var& x, co
   const Tap scale = here.tap(tape, points.scale, dtype_, {x.dim(0), 1});
   Normed normed;
   if (parts(before, "resid_post") || parts(here, points.stream) || parts(here, points.input)) {
-    Var stream = residual ? add(tape, residual, x) : x;
+    Var stream = residual ? add(tape, residual, cast(tape, x, dtype_)) : x;
     stream = before.pass(tape, "resid_post", stream);
     stream = here.pass(tape, points.stream, stream);
     const Var input = here.pass(tape, points.input, stream);
@@ -236,7 +233,8 @@ Normed LanguageModel::enter_block(Tape& tape, const Norm& norm, const Var& x, co
 Var LanguageModel::final_norm(Tape& tape, const Var& x, const Var& residual,
                               const PointScope& last) const {
   if (parts(last, "resid_post")) {
-    const Var stream = last.pass(tape, "resid_post", add(tape, residual, x));
+    const Var sum = add(tape, residual, cast(tape, x, dtype_));
+    const Var stream = last.pass(tape, "resid_post", sum);
     return norm_f_.forward(tape, stream, Var()).y;
   }
   const Normed normed = norm_f_.forward(tape, x, residual);
@@ -306,11 +304,12 @@ Var LanguageModel::block_output(Tape& tape, int64_t block, const Var& input,
                config_.blocks());
   const Layer& layer = layers_[static_cast<size_t>(block / config_.blocks_of_layer())];
   if (block % config_.blocks_of_layer() == 1) {
-    return layer.mlp->forward(tape, layer.norm2->forward(tape, input, Var()).y, PointScope());
+    const Var normed = layer.norm2->forward(tape, input, Var()).y;
+    return cast(tape, layer.mlp->forward(tape, normed, PointScope()), dtype_);
   }
   path_counts_.layer_tokens += seqs.tokens;
   const Var normed = layer.norm.forward(tape, input, Var()).y;
-  return layer.mixer->forward(tape, normed, seqs, nullptr, PointScope());
+  return cast(tape, layer.mixer->forward(tape, normed, seqs, nullptr, PointScope()), dtype_);
 }
 
 std::string LanguageModel::fingerprint() const {

@@ -33,7 +33,7 @@ struct PathCounts {
 // and, where the configuration has one, another of an MLP. Computes in float32 or float64; or in
 // bf16, where the device does: then that is the dtype of what passes between the operations of a
 // block, and parameters, states, logits and the residual stream are float32. Named points are
-// looked at in float32 and float64.
+// float32 as well.
 class LanguageModel {
  public:
   // The published initialisation, drawn from `seed`.

@@ -77,20 +77,22 @@ void sum_to(Device& device, const SumTo& args) {
 }
 
 void tap_forward(Device& device, const TapForward& args) {
-  const ArgumentCheck check(device, args.kOp, args.x.dtype());
+  const DType dtype = args.x.dtype();
+  const ArgumentCheck check(device, args.kOp, dtype), wide(args.kOp, wide_dtype(dtype));
   check.matrix("x", args.x, args.x.shape());
-  check.tap("tap", args.tap, args.x.shape());
+  wide.tap("tap", args.tap, args.x.shape());
   check.that(args.out || !args.tap.is_edited(), "out is missing");
   if (args.out) check.matrix("out", args.out, args.x.shape());
-  device.launch(args.x.dtype(), args);
+  device.launch(dtype, args);
 }
 
 void tap_backward(Device& device, const TapBackward& args) {
-  const ArgumentCheck check(device, args.kOp, args.dout.dtype());
+  const DType dtype = args.dout.dtype();
+  const ArgumentCheck check(device, args.kOp, dtype), wide(args.kOp, wide_dtype(dtype));
   check.matrix("dout", args.dout, args.dout.shape());
-  check.tap("tap", args.tap, args.dout.shape());
+  wide.tap("tap", args.tap, args.dout.shape());
   check.matrix("dx", args.dx, args.dout.shape());
-  device.launch(args.dout.dtype(), args);
+  device.launch(dtype, args);
 }
 
 }  // namespace elapse

@@ -86,7 +86,8 @@ struct SumTo {
   Tensor out;  // assigned
 };
 
-// x past a tap (tap.h). Rows may be strided.
+// x past a tap (tap.h), which is of float32 where x is of 16 bits: what is watched is widened, what
+// edits give rounded. Rows may be strided.
 struct TapForward {
   static constexpr Op kOp = Op::tap_forward;
   Tensor x;    // (rows, channels) or (rows, channels, states)

@@ -124,15 +124,16 @@ Tensor PointPass::kept(Device& device, const std::string& name, const Kept& kept
 
 Tap PointPass::tap(Device& device, const Point& point, DType dtype, const Shape& shape,
                    bool watched) const {
+  const DType wide = wide_dtype(dtype);
   Tap tap;
   const auto keep = [&](const std::optional<Kept>& kept, Tensor& into, TapPart& part) {
     if (!kept || kept->part.is_empty()) return;
     part = tap_part(device, point.name, kept->part, shape);
-    into = PointPass::kept(device, point.name, *kept, dtype, shape);
+    into = PointPass::kept(device, point.name, *kept, wide, shape);
   };
   if (watched) keep(point.value, tap.watch, tap.watched);
   keep(point.gradient, tap.gradient, tap.graded);
-  tap.edits = merged_edits(device, point.name, point.edits, dtype, shape);
+  tap.edits = merged_edits(device, point.name, point.edits, wide, shape);
   return tap;
 }
 
@@ -146,7 +147,7 @@ Var PointPass::pass(Tape& tape, const std::string& name, const Var& value) const
   if (point == nullptr) return value;
   if (point->axis == Axis::none) return pass_one(tape, *point, value);
   Device& device = tape.device();
-  const bool viewed = is_viewed(*point);
+  const bool viewed = is_viewed(*point, value.dtype());
   const Var passed = through(
       tape, value, this->tap(device, *point, value.dtype(), value.value().shape(), !viewed));
   if (viewed) *point->value->into = contiguous(device, passed.value());
@@ -161,7 +162,7 @@ Var PointPass::pass_one(Tape& tape, const Point& point, Var value) const {
   if (tap.gradient && stepped_) {
     if (!value.needs_grad()) value = Var(value.value(), true);  // asked for all the same
     const Tensor total = tap.gradient;
-    tap.gradient = device.empty(value.dtype(), total.shape());
+    tap.gradient = device.empty(total.dtype(), total.shape());
     tape.record(value, [&device, total, part = tap.gradient] {
       binary(device, {BinaryFunction::add, total, part, total});
     });
@@ -175,21 +176,21 @@ Var PointPass::pass_one(Tape& tape, const Point& point, Var value) const {
   return passed;
 }
 
-// A whole value needs no copy, as it is not changed later.
-bool PointPass::is_viewed(const Point& point) const {
-  return point.value && !stepped_ && point.value->part.is_all();
+// A whole value needs no copy, as it is not changed later, unless it is to be widened.
+bool PointPass::is_viewed(const Point& point, DType dtype) const {
+  return point.value && !stepped_ && point.value->part.is_all() && dtype == wide_dtype(dtype);
 }
 
 void PointPass::keep(Device& device, const std::string& name, const Tensor& value) const {
   const Point* point = find(name);
   if (point == nullptr || !point->value || point->value->part.is_empty()) return;
   const Kept& kept = *point->value;
-  if (is_viewed(*point)) {
+  if (is_viewed(*point, value.dtype())) {
     *kept.into = contiguous(device, value);
     return;
   }
   const TapPart part = tap_part(device, name, kept.part, value.shape());
-  const Tensor into = PointPass::kept(device, name, kept, value.dtype(), value.shape());
+  const Tensor into = PointPass::kept(device, name, kept, wide_dtype(value.dtype()), value.shape());
   tap_forward(device, {value, {.watch = into, .watched = part}, {}});
 }
 

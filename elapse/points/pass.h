@@ -44,7 +44,7 @@ class PointPass {
   const Point* find(std::string_view name) const;
   static Tensor kept(Device& device, const std::string& name, const Kept& kept, DType dtype,
                      const Shape& shape);
-  bool is_viewed(const Point& point) const;
+  bool is_viewed(const Point& point, DType dtype) const;
   Var pass_one(Tape& tape, const Point& point, Var value) const;
   Tap tap(Device& device, const Point& point, DType dtype, const Shape& shape, bool watched) const;
 

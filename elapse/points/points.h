@@ -31,7 +31,9 @@ struct Edit {
 // What to watch and what to change inside a model while it runs: in training, prefill or decoding.
 // The names are those a model lists (LanguageModel::points), or others' for the same values
 // (elapse/points/names.h). Watching changes no bit of what the model computes; edits come first, in
-// the order they were given, and watching then sees the edited value.
+// the order they were given, and watching then sees the edited value. Of a model that computes in
+// bf16 all this is float32: what is watched is widened, and what edits give rounded where the value
+// is of bf16.
 class Points {
  public:
   // Error where the name is watched already.

@@ -69,8 +69,7 @@ std::string first_non_finite(const LanguageModel& model, const TokenBatch& batch
   for (const Parameter& p : parameters) {
     if (!is_finite(model.device(), p.var.value())) return fmt::format("weight \"{}\"", p.name);
   }
-  const bool has_points = model.activations() == model.dtype();
-  if (const auto point = has_points ? first_point(model, batch) : std::nullopt) {
+  if (const auto point = first_point(model, batch)) {
     return fmt::format("point \"{}\"", *point);
   }
   Tape tape(model.device(), false);

@@ -53,15 +53,17 @@ class List(unittest.TestCase):
 
 
 class Json(unittest.TestCase):
-    def test_rows_have_the_six_fields(self):
+    def test_rows_have_the_seven_fields(self):
         rows, printed = measured("machine.fma", "--threads", 1)
         self.assertEqual(len(rows), 1)
-        self.assertEqual(set(rows[0]), {"name", "value", "unit", "floor", "threads", "device"})
+        self.assertEqual(set(rows[0]), {"name", "value", "unit", "floor", "others", "threads",
+                                        "device"})
         self.assertEqual(rows[0]["name"], "machine.fma.f32")
         self.assertEqual(rows[0]["unit"], "GFLOP/s")
         self.assertEqual(rows[0]["threads"], 1)
         self.assertEqual(rows[0]["device"], "ref")
         self.assertIsNone(rows[0]["floor"])  # it is one itself
+        self.assertIsNone(rows[0]["others"])
         self.assertTrue(math.isfinite(rows[0]["value"]) and rows[0]["value"] > 0)
         self.assertIn("machine.fma.f32", printed)
 

@@ -8,6 +8,7 @@
 
 #include "elapse/data/induction.h"
 #include "elapse/io/file.h"
+#include "tests/can_open.h"
 #include "tests/io/expect_error.h"
 #include "tests/io/temporary_folder.h"
 
@@ -109,6 +110,9 @@ TEST(Runs, AnotherRunsFolderIsNotReplaced) {
   other = plan("only", 1);
   other.seed = 3;
   refused(other, "\"seed\" was \"1\", is \"3\"");
+  other = plan("only", 1);
+  other.activations = DType::bf16;
+  refused(other, "\"dtype\" was \"f32\", is \"bf16\"");
 }
 
 // run.json with a part of it replaced.
@@ -155,6 +159,32 @@ TEST(Runs, OfAnOlderRecordTheDeviceIsNotSaid) {
   damage(other.path(), "\"backend\"", "");
   damage(other.path(), "\"device\"", "");
   EXPECT_EQ(run_all(device, {plan("only", 1)}, other.path(), kQuiet).front().device, "not said");
+}
+
+TEST(Runs, AnOlderRecordIsInFloat32) {
+  const TemporaryFolder folder;
+  Device device("cpu", 1);
+  const auto expected = run_all(device, {plan("only", 1)}, folder.path(), kQuiet);
+  damage(folder.path(), "\"dtype\"", "");
+  expect_equal(run_all(device, {plan("only", 1)}, folder.path(), kQuiet).front(), expected.front());
+}
+
+TEST(Runs, InBf16GoOnBitForBit) {
+  if (!can_open("cuda")) GTEST_SKIP() << "no cuda device can be opened here";
+  const TemporaryFolder folder;
+  Device device("cuda");
+  RunPlan narrow = plan("only", 1);
+  narrow.activations = DType::bf16;
+  const auto expected = run_all(device, {narrow}, folder / "whole", kQuiet).front();
+  EXPECT_EQ(expected.device, device_text(device, DType::bf16));
+  EXPECT_NE(expected.losses,
+            run_all(device, {plan("only", 1)}, folder / "f32", kQuiet).front().losses);
+  EXPECT_THROW(run_all(device, {narrow}, folder / "parts",
+                       [&](const ExperimentProgress& now) {
+                         if (now.done == 3) throw Stopped();
+                       }),
+               Stopped);
+  expect_equal(run_all(device, {narrow}, folder / "parts", kQuiet).front(), expected);
 }
 
 TEST(Runs, ARecordWithoutItsTestsOrLossesIsRefused) {

@@ -69,18 +69,6 @@ TEST(Bf16, CudaAgreesWithFloat32) {
   }
 }
 
-TEST(Bf16, PointsCannotBeLookedAt) {
-  if (!can_open("cuda")) GTEST_SKIP() << "no cuda device can be opened here";
-  Device device("cuda");
-  const auto model = load_model(device, kFixture, DType::bf16);
-  Points points;
-  points.watch("layers.0.mixer.x");
-  Tape tape(device, false);
-  const Batch batch = {
-      device.upload(std::vector<int64_t>{1}, {1}), make_sequences(device, {1}), {}};
-  expect_error([&] { model->forward(tape, batch, nullptr, &points); }, "named points");
-}
-
 TEST(Bf16, DevicesThatDoNotComputeInItSaySo) {
   Device ref("ref");
   expect_error([&] { load_model(ref, kFixture, DType::bf16); }, "does not compute in bf16");

@@ -236,19 +236,27 @@ TEST(GatedLinearAttention, WatchingChangesNoBit) {
   }
 }
 
-TEST(GatedLinearAttention, SettingAValueToItselfChangesNoBit) {
-  Device cpu("cpu", 1);
+void expect_setting_to_itself_changes_no_bit(Device& device, MemorySource& memory) {
   for (const auto p : kPoints) {
-    Operands o(DType::f32), again(DType::f32);
-    GlaForward a = make_forward(cpu, o, kTapCase), b = make_forward(cpu, again, kTapCase);
+    Operands o(DType::f32, 1, memory), again(DType::f32, 1, memory);
+    GlaForward a = make_forward(device, o, kTapCase), b = make_forward(device, again, kTapCase);
     (a.taps.*p).watch = o.assigned(point_shape(a.in, p));
-    gla_forward(cpu, a);
+    gla_forward(device, a);
     (b.taps.*p).edits = {{EditOp::set, (a.taps.*p).watch}};
-    gla_forward(cpu, b);
+    gla_forward(device, b);
+    device.synchronize();
     for (size_t i = 0; i < again.outputs().size(); ++i) {
       EXPECT_EQ(o.outputs()[i].bytes(), again.outputs()[i].bytes()) << "output " << i;
     }
   }
+}
+
+TEST(GatedLinearAttention, SettingAValueToItselfChangesNoBit) {
+  Device cpu("cpu", 1);
+  expect_setting_to_itself_changes_no_bit(cpu, host_memory());
+  if (!can_open("cuda")) return;
+  Device cuda("cuda");
+  expect_setting_to_itself_changes_no_bit(cuda, cuda.shared_memory());
 }
 
 // What one token reads of its states is not carried on, not in a bit.

@@ -32,6 +32,12 @@ const std::vector<Case>& cases() {
       {{1, 2, 3, 4, 5, 6, 7, 8, 9, 10}, 31, {}, {}, EditOp::scale, true},  // three groups
       {{65, 64}, 40, {0, 0}, {1, 2}, EditOp::add, false, 3},
       {{12}, 15, {}, {0}, EditOp::set, true},
+      // Several channels a multiprocessor of a GPU, and more numbers than it takes at once.
+      {{9, 12, 0, 8, 1, 3, 2, 5, 10},
+       301,
+       {0, 0, 3, -1, 0, 0, 9, 9, 9},
+       {1, 2, 3, 4, 5, 6, 7, 8, -1}},
+      {{8, 3}, 1030, {0, 0}, {1, 2}},
   };
   return list;
 }

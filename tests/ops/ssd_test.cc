@@ -338,20 +338,28 @@ TEST(Ssd, WatchedValuesAgreeWithRef) {
       kTapCase.forward_tolerance());
 }
 
-TEST(Ssd, SettingAValueToItselfChangesNoBit) {
-  Device cpu("cpu", 1);
+void expect_setting_to_itself_changes_no_bit(Device& device, MemorySource& memory) {
   for (const SsdPoint p : kPoints) {
-    Operands o(DType::f32), again(DType::f32);
-    SsdForward a = make_forward(cpu, o, kTapCase), b = make_forward(cpu, again, kTapCase);
+    Operands o(DType::f32, 1, memory), again(DType::f32, 1, memory);
+    SsdForward a = make_forward(device, o, kTapCase), b = make_forward(device, again, kTapCase);
     tap(a.taps, p).watch = o.assigned(a.in.point_shape(p));
-    ssd_forward(cpu, a);
+    ssd_forward(device, a);
     tap(b.taps, p).edits = {{EditOp::set, tap(a.taps, p).watch}};
-    ssd_forward(cpu, b);
+    ssd_forward(device, b);
+    device.synchronize();
     for (size_t i = 0; i < again.outputs().size(); ++i) {
       EXPECT_EQ(o.outputs()[i].bytes(), again.outputs()[i].bytes())
           << "point " << static_cast<int>(p) << ", output " << i;
     }
   }
+}
+
+TEST(Ssd, SettingAValueToItselfChangesNoBit) {
+  Device cpu("cpu", 1);
+  expect_setting_to_itself_changes_no_bit(cpu, host_memory());
+  if (!can_open("cuda")) return;
+  Device cuda("cuda");
+  expect_setting_to_itself_changes_no_bit(cuda, cuda.shared_memory());
 }
 
 // One point edited, `scale` by one number for all places.

@@ -24,21 +24,23 @@ TEST(Tap, AgreesWithRef) {
       if (!takes(op, shape)) continue;
       SCOPED_TRACE(fmt::format("edit {} of {}", static_cast<int>(op), shape.str()));
       for (const bool whole : {true, false}) {
-        expect_backends_agree(
-            [&](Device& device, Operands& o) {
-              const TapPart part = whole ? TapPart{} : some_part(o, shape);
-              const Shape held = whole ? shape : some_part_shape(shape);
-              const int64_t padding = shape.rank() == 2 ? 3 : 0;
-              Tap tap = {.watch = o.assigned(held), .watched = part};
-              tap.edits = {{op, o.input(held), part}, {EditOp::scale, o.input({1}), part}};
-              const Tensor x = o.input(shape, -1, 1, padding);
-              tap_forward(device, {x, tap, o.assigned(shape)});
-              tap.watch = {};
-              tap.gradient = o.assigned(held);
-              tap.graded = part;
-              tap_backward(device, {x, tap, o.assigned(shape, padding)});
-            },
-            4 * kEpsilon * static_cast<double>(shape[1]));
+        const auto call = [&](Device& device, Operands& o) {
+          const TapPart part = whole ? TapPart{} : some_part(o, shape);
+          const Shape held = whole ? shape : some_part_shape(shape);
+          const int64_t padding = shape.rank() == 2 ? 3 : 0;
+          Tap tap = {.watch = o.assigned(held), .watched = part};
+          tap.edits = {{op, o.input(held), part}, {EditOp::scale, o.input({1}), part}};
+          const Tensor x = o.activation(shape, -1, 1, padding);
+          tap_forward(device, {x, tap, o.assigned_activation(shape)});
+          tap.watch = {};
+          tap.gradient = o.assigned(held);
+          tap.graded = part;
+          tap_backward(device, {x, tap, o.assigned_activation(shape, padding)});
+        };
+        const double tolerance = 4 * kEpsilon * static_cast<double>(shape[1]);
+        expect_backends_agree(call, tolerance);
+        // What is watched is what goes on, rounded.
+        expect_cuda_agrees_in_bf16(call, tolerance + kBf16Epsilon);
       }
     }
   }

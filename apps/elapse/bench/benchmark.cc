@@ -56,8 +56,8 @@ std::vector<const Benchmark*> all_benchmarks() {
        {machine_benchmarks(), scan_benchmarks(), ssd_benchmarks(), attention_benchmarks(),
         state_space_benchmarks(), linear_attention_benchmarks(), streaming_benchmarks(),
         linear_benchmarks(), train_benchmarks(), decode_benchmarks(), published_benchmarks(),
-        tokenize_benchmarks(), inspect_benchmarks(), gpu_scan_benchmarks(),
-        gpu_attention_benchmarks(), gpu_model_benchmarks()}) {
+        tokenize_benchmarks(), inspect_benchmarks(), gpu_machine_benchmarks(),
+        gpu_scan_benchmarks(), gpu_attention_benchmarks(), gpu_model_benchmarks()}) {
     for (const Benchmark& benchmark : group) all.push_back(&benchmark);
   }
   return all;

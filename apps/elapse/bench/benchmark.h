@@ -57,6 +57,7 @@ std::span<const Benchmark> decode_benchmarks();
 std::span<const Benchmark> published_benchmarks();
 std::span<const Benchmark> tokenize_benchmarks();
 std::span<const Benchmark> inspect_benchmarks();
+std::span<const Benchmark> gpu_machine_benchmarks();
 std::span<const Benchmark> gpu_scan_benchmarks();
 std::span<const Benchmark> gpu_attention_benchmarks();
 std::span<const Benchmark> gpu_model_benchmarks();

@@ -48,6 +48,12 @@ double Context::rate(Limit limit, size_t i) {
   return rates[i];
 }
 
+double Context::gpu_rate(GpuLimit limit) {
+  double& rate = gpu_rates_[static_cast<size_t>(limit)];
+  if (rate == 0) rate = measured_rate(any_device(), limit);
+  return rate;
+}
+
 double Context::memory_rate(size_t i) {
   return std::max(rate(Limit::read, i), rate(Limit::copy, i));
 }
@@ -61,6 +67,13 @@ double Context::floor_seconds(const Work& work, size_t i) {
   allow(work.cached_bytes, [&] { return rate(Limit::read_cached, i); });
   allow(work.multiplications, [&] { return rate(Limit::multiply_f32, i); });
   return seconds;
+}
+
+double Context::floor_seconds(const GpuWork& work) {
+  const GpuLimit products =
+      work.dtype == DType::bf16 ? GpuLimit::products_bf16 : GpuLimit::products_f32;
+  return std::max({work.bytes / gpu_rate(GpuLimit::copy), work.multiplications / gpu_rate(products),
+                   work.special_functions / gpu_rate(GpuLimit::special_functions)});
 }
 
 std::vector<double> Context::time(const std::function<void(Device&)>& call) const {

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "apps/elapse/bench/gpu_machine.h"
 #include "apps/elapse/bench/machine.h"
 #include "elapse/ops/device.h"
 
@@ -24,6 +25,14 @@ struct Work {
   double multiplications = 0;
 };
 
+// The same on a GPU.
+struct GpuWork {
+  double bytes = 0;            // to and from its memory, each once
+  double multiplications = 0;  // of matrices of `dtype`
+  DType dtype = DType::bf16;
+  double special_functions = 0;
+};
+
 // What benchmarks run on: one device for every number of threads, and what this machine can do with
 // that many. Devices share their memory: tensors of one can be given to another.
 class Context {
@@ -36,8 +45,10 @@ class Context {
 
   // Best rate in bytes or multiplications a second; measured when first asked for.
   double rate(Limit limit, size_t i);
+  double gpu_rate(GpuLimit limit);  // of a GPU
   // Memory and arithmetic may overlap: the longest of their times.
   double floor_seconds(const Work& work, size_t i);
+  double floor_seconds(const GpuWork& work);
 
   // least_seconds of `call` on each device.
   std::vector<double> time(const std::function<void(Device&)>& call) const;
@@ -47,6 +58,7 @@ class Context {
 
   std::vector<std::unique_ptr<Device>> devices_;
   std::array<std::vector<double>, kLimits> rates_;  // by device
+  std::array<double, kGpuLimits> gpu_rates_ = {};   // 0: not measured
 };
 
 }  // namespace elapse::bench

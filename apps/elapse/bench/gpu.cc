@@ -3,24 +3,33 @@
 
 #include <algorithm>
 #include <chrono>
-#include <limits>
 
 #include "apps/elapse/bench/inputs.h"
 #include "elapse/core/convert.h"
 
 namespace elapse::bench {
 
+namespace {
+
+double seconds_a_launch(Device& device, const std::function<void()>& call, int launches) {
+  device.synchronize();
+  const auto begin = std::chrono::steady_clock::now();
+  for (int i = 0; i < launches; ++i) call();
+  device.synchronize();
+  const auto end = std::chrono::steady_clock::now();
+  return std::chrono::duration<double>(end - begin).count() / launches;
+}
+
+}  // namespace
+
 double seconds_a_launch(Device& device, const std::function<void()>& call) {
-  constexpr int kLaunches = 20, kRuns = 7;
-  double least = std::numeric_limits<double>::infinity();
+  constexpr double kMostLaunches = 20, kSecondsOfARun = 0.1;  // one launch at least
+  constexpr int kRuns = 7;
   call();
+  double least = seconds_a_launch(device, call, 1);
+  const auto launches = static_cast<int>(std::clamp(kSecondsOfARun / least, 1.0, kMostLaunches));
   for (int run = 0; run < kRuns; ++run) {
-    device.synchronize();
-    const auto begin = std::chrono::steady_clock::now();
-    for (int i = 0; i < kLaunches; ++i) call();
-    device.synchronize();
-    const auto end = std::chrono::steady_clock::now();
-    least = std::min(least, std::chrono::duration<double>(end - begin).count() / kLaunches);
+    least = std::min(least, seconds_a_launch(device, call, launches));
   }
   return least;
 }

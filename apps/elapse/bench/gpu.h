@@ -15,4 +15,9 @@ double seconds_a_launch(Device& device, const std::function<void()>& call);
 // Numbers of [lo, hi) in `dtype`.
 Tensor drawn(Device& device, DType dtype, Shape shape, double lo = -1, double hi = 1);
 
+// Exponentials and reciprocals that the selective scan's kernels take for a channel of a token.
+constexpr double scan_special_functions(int64_t d_state, bool forward) {
+  return static_cast<double>(forward ? d_state + 3 : 2 * d_state + 7);
+}
+
 }  // namespace elapse::bench

@@ -44,11 +44,11 @@ double backward_seconds(Device& device, DType dtype, int64_t length) {
   return seconds_a_launch(device, [&] { attention_backward(device, args); });
 }
 
-// A product of matrices of bf16 does 700 TFLOP/s on an H100.
-double floor_seconds(int64_t length, double multiplications_a_pair) {
-  constexpr double kMultiplications = 350e12;  // a second
+// Its inputs and results come and go at least as fast.
+GpuWork work_of(DType dtype, int64_t length, double multiplications_a_pair) {
   const auto pairs = static_cast<double>(attention_pairs({}, 0, length) * (kTokens / length));
-  return pairs * static_cast<double>(kWidth) * multiplications_a_pair / kMultiplications;
+  return {.multiplications = pairs * static_cast<double>(kWidth) * multiplications_a_pair,
+          .dtype = dtype};
 }
 
 template <DType kDtype, bool kIsForward>
@@ -59,7 +59,7 @@ std::vector<Row> time_attention(Context& context, const Benchmark& self) {
     const double seconds = kIsForward ? forward_seconds(device, kDtype, length)
                                       : backward_seconds(device, kDtype, length);
     rows.push_back(make_row(fmt::format("{}.{}", self.name, length), kMicroseconds, seconds,
-                            floor_seconds(length, kIsForward ? 2 : 5), 1));
+                            context.floor_seconds(work_of(kDtype, length, kIsForward ? 2 : 5)), 1));
   }
   return rows;
 }
@@ -68,11 +68,11 @@ constexpr Benchmark kBenchmarks[] = {
     {"gpu.attention.forward.bf16",
      "causal attention on a GPU, 32768 tokens x 16 heads x 64, in sequences of three lengths",
      "2 multiplications a channel of a pair", time_attention<DType::bf16, true>},
-    {"gpu.attention.forward.f32", "the same, float32", "the same, by units of bf16",
+    {"gpu.attention.forward.f32", "the same, float32", "the same",
      time_attention<DType::f32, true>},
     {"gpu.attention.backward.bf16", "its gradients", "5 multiplications a channel of a pair",
      time_attention<DType::bf16, false>},
-    {"gpu.attention.backward.f32", "the same, float32", "the same, by units of bf16",
+    {"gpu.attention.backward.f32", "the same, float32", "the same",
      time_attention<DType::f32, false>},
 };
 

@@ -5,7 +5,7 @@
 
 #include <cmath>
 
-#include "apps/elapse/bench/benchmark.h"
+#include "apps/elapse/bench/gpu.h"
 #include "apps/elapse/bench/models.h"
 #include "elapse/core/convert.h"
 #include "elapse/core/random.h"
@@ -18,8 +18,6 @@ namespace elapse::bench {
 namespace {
 
 constexpr int64_t kVocab = 50280;
-// Of an H100: bytes of a copy from the device's memory to itself, and products of bf16, a second.
-constexpr double kBytes = 3.0e12, kMultiplications = 350e12;
 constexpr Measure kGigabytes{Measure::Kind::time, "GB", 1e9};
 
 struct Size {
@@ -70,9 +68,15 @@ double bytes_of(const LanguageModel& model) {
   return bytes;
 }
 
-std::vector<Row> one_row(const Benchmark& self, const Measure& measure, double seconds,
-                         double floor_seconds) {
-  return {make_row(std::string(self.name), measure, seconds, floor_seconds, 1)};
+// A pass of `tokens` in `sequences`, of whose last tokens the head makes logits.
+GpuWork work_of(const LanguageModel& model, const State& state, int64_t tokens, int64_t sequences) {
+  const ModelConfig& config = model.config();
+  const TokenWork token = token_work(config);
+  const auto n = static_cast<double>(tokens), logits = static_cast<double>(sequences);
+  return {.bytes = bytes_of(model) + 2 * logits * static_cast<double>(state.bytes_per_slot()),
+          .multiplications = n * token.layers + logits * token.head,
+          .special_functions = n * static_cast<double>(config.n_layers * config.d_inner) *
+                               scan_special_functions(config.d_state, true)};
 }
 
 std::vector<Row> time_decoding(Context& context, const Benchmark& self) {
@@ -81,6 +85,7 @@ std::vector<Row> time_decoding(Context& context, const Benchmark& self) {
   const LanguageModel model(device, config_of_name(self), DType::bf16, quick_weights(device));
   Session session(model);
   session.step(0);
+  const double floor = kTokens * context.floor_seconds(work_of(model, model.make_state(1), 1, 1));
   const Measure tokens{Measure::Kind::rate, "tokens/s", kTokens};
   std::vector<Row> rows;
   for (const bool greedy : {true, false}) {
@@ -89,7 +94,7 @@ std::vector<Row> time_decoding(Context& context, const Benchmark& self) {
     const double seconds = least_seconds(
         {[&] { generate(session, sampler, kTokens, [](int64_t) { return true; }); }})[0];
     rows.push_back(make_row(fmt::format("{}{}", self.name, greedy ? "" : ".sampled"), tokens,
-                            seconds, kTokens * bytes_of(model) / kBytes, 1));
+                            seconds, floor, 1));
   }
   return rows;
 }
@@ -100,7 +105,6 @@ std::vector<Row> time_batches(Context& context, const Benchmark& self) {
   constexpr int kSteps = 20;
   Device& device = context.any_device();
   const LanguageModel model(device, config_of_name(self), DType::bf16, quick_weights(device));
-  const TokenWork token = token_work(model.config());
   std::vector<Row> rows;
   for (const int64_t sequences : {4, 64, 256}) {
     std::vector<int64_t> tokens;
@@ -115,13 +119,12 @@ std::vector<Row> time_batches(Context& context, const Benchmark& self) {
         device.download_bytes(likeliest_of, tokens.data());
       }
     }})[0];
-    const auto n = static_cast<double>(sequences);
-    const double bytes = bytes_of(model) + 2 * n * static_cast<double>(state.bytes_per_slot());
     const double floor =
-        std::max(bytes / kBytes, n * (token.layers + token.head) / kMultiplications);
-    rows.push_back(make_row(fmt::format("{}.{}", self.name, sequences),
-                            {Measure::Kind::rate, "tokens/s", n * kSteps}, seconds, kSteps * floor,
-                            1));
+        kSteps * context.floor_seconds(work_of(model, state, sequences, sequences));
+    rows.push_back(
+        make_row(fmt::format("{}.{}", self.name, sequences),
+                 {Measure::Kind::rate, "tokens/s", static_cast<double>(sequences * kSteps)},
+                 seconds, floor, 1));
   }
   return rows;
 }
@@ -134,8 +137,6 @@ std::vector<Row> time_prompt(Context& context, const Benchmark& self) {
   const Batch batch = {device.upload(prompt, {kTokens}),
                        make_sequences(device, {kTokens}, {0}, {0}),
                        device.upload(std::vector<int64_t>{kTokens - 1}, {1})};
-  const TokenWork token = token_work(config_of_name(self));
-  const double floor = (kTokens * token.layers + token.head) / kMultiplications;
   std::vector<Row> rows;
   for (const bool fast : {false, true}) {  // as in gpu.scan
     const LanguageModel model(device, config_of_name(self), DType::bf16,
@@ -147,7 +148,8 @@ std::vector<Row> time_prompt(Context& context, const Benchmark& self) {
       device.synchronize();
     }})[0];
     rows.push_back(make_row(fmt::format("{}.{}", self.name, fast ? "fast" : "slow"),
-                            {Measure::Kind::time, "ms", 1e-3}, seconds, floor, 1));
+                            {Measure::Kind::time, "ms", 1e-3}, seconds,
+                            context.floor_seconds(work_of(model, state, kTokens, 1)), 1));
   }
   return rows;
 }
@@ -176,6 +178,19 @@ class DrawnTokens final : public TokenSource {
   TokenBatch held_out_batch(int64_t, int64_t) const override { return {}; }
 };
 
+GpuWork training_work(const LanguageModel& model, double tokens) {
+  const ModelConfig& config = model.config();
+  const TokenWork token = token_work(config);
+  const double scans =
+      scan_special_functions(config.d_state, true) + scan_special_functions(config.d_state, false);
+  // Every linear map runs thrice: forward, for its input's gradient, for its weight's. The
+  // optimizer reads a weight, its gradient and two moments, and writes three of them.
+  return {
+      .bytes = 7 * bytes_of(model),
+      .multiplications = 3 * tokens * (token.layers + token.head),
+      .special_functions = tokens * static_cast<double>(config.n_layers * config.d_inner) * scans};
+}
+
 template <int64_t kSequences>
 std::vector<Row> time_training(Context& context, const Benchmark& self) {
   Device& device = context.any_device();
@@ -188,34 +203,34 @@ std::vector<Row> time_training(Context& context, const Benchmark& self) {
   const DrawnTokens tokens;
   Trainer trainer(model, tokens, config);
   const double seconds = least_seconds({[&] { trainer.step(); }})[0];
-  const TokenWork token = token_work(model.config());
   const auto count = static_cast<double>(config.batch_tokens);
-  // Every linear map runs thrice: forward, for its input's gradient, for its weight's.
-  const double floor = 3 * count * (token.layers + token.head) / kMultiplications;
-  std::vector<Row> rows = one_row(self, {Measure::Kind::rate, "tokens/s", count}, seconds, floor);
+  std::vector<Row> rows = {make_row(std::string(self.name),
+                                    {Measure::Kind::rate, "tokens/s", count}, seconds,
+                                    context.floor_seconds(training_work(model, count)), 1)};
   rows.push_back(make_row(fmt::format("{}.memory", self.name), kGigabytes,
                           static_cast<double>(device.pool().bytes_held()), NAN, 1));
   return rows;
 }
 
-constexpr std::string_view kWeights = "bytes of the weights", kProducts = "products";
+constexpr std::string_view kWork =
+    "bytes of weights and states, products or the scan's special functions, the longest";
 
 constexpr Benchmark kBenchmarks[] = {
     {"gpu.decode.130m",
-     "decoding with mamba-130m on a GPU, bf16, batch 1: greedy, and with top_k and top_p", kWeights,
+     "decoding with mamba-130m on a GPU, bf16, batch 1: greedy, and with top_k and top_p", kWork,
      time_decoding},
-    {"gpu.decode.2.8b", "the same with mamba-2.8b", kWeights, time_decoding},
+    {"gpu.decode.2.8b", "the same with mamba-2.8b", "the same", time_decoding},
     {"gpu.batches.130m",
-     "greedy decoding of 4, 64 and 256 sequences side by side, mamba-130m, bf16",
-     "bytes of the weights and states or products, the longer", time_batches},
+     "greedy decoding of 4, 64 and 256 sequences side by side, mamba-130m, bf16", kWork,
+     time_batches},
     {"gpu.batches.2.8b", "the same with mamba-2.8b", "the same", time_batches},
     {"gpu.prefill.130m", "reading 8192 tokens with mamba-130m in one pass, bf16, slow and fast",
-     kProducts, time_prompt},
-    {"gpu.prefill.2.8b", "the same with mamba-2.8b", kProducts, time_prompt},
+     "the same", time_prompt},
+    {"gpu.prefill.2.8b", "the same with mamba-2.8b", "the same", time_prompt},
     {"gpu.train.130m", "training step of mamba-130m, 16 sequences of 2048 tokens, bf16; memory",
-     "products, forward and backward", time_training<16>},
-    {"gpu.train.370m", "the same with mamba-370m, 8 sequences", "products, forward and backward",
-     time_training<8>},
+     "the same, forward and backward, and the optimizer's bytes", time_training<16>},
+    {"gpu.train.370m", "the same with mamba-370m, 8 sequences",
+     "the same, forward and backward, and the optimizer's bytes", time_training<8>},
 };
 
 }  // namespace

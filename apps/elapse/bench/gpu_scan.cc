@@ -88,19 +88,12 @@ double backward_seconds(Device& device, const ScanInputs& in) {
   return seconds_a_launch(device, [&] { selective_scan_backward(device, args); });
 }
 
-// What a channel of a token cannot do without, on an H100: a copy from the device's memory to
-// itself moves 3.0 TB/s, and the units of special functions do 16 a clock and multiprocessor, here
-// at 1.755 GHz. Special functions are those of the kernels.
-struct Least {
-  double numbers;            // read or written
-  double special_functions;  // exponentials and reciprocals
-  double seconds(const Size& size, DType dtype) const {
-    constexpr double kBytes = 3.0e12, kSpecialFunctions = 16 * 132 * 1.755e9;  // a second
-    const double bytes = numbers * static_cast<double>(size_of(dtype));
-    return size.elements() * std::max(bytes / kBytes, special_functions / kSpecialFunctions);
-  }
-};
-constexpr Least kForward = {4, kStates + 3}, kBackward = {7, 2 * kStates + 7};
+// What a channel of a token cannot do without: numbers read or written, and special functions.
+GpuWork work_of(const Size& size, DType dtype, bool forward) {
+  const double numbers = forward ? 4 : 7;
+  return {.bytes = size.elements() * numbers * static_cast<double>(size_of(dtype)),
+          .special_functions = size.elements() * scan_special_functions(kStates, forward)};
+}
 
 template <DType kDtype, bool kIsForward>
 std::vector<Row> time_scan(Context& context, const Benchmark& self) {
@@ -111,7 +104,7 @@ std::vector<Row> time_scan(Context& context, const Benchmark& self) {
       const ScanInputs in = inputs(device, kDtype, size, fast);
       const double seconds =
           kIsForward ? forward_seconds(device, in) : backward_seconds(device, in);
-      const double floor = (kIsForward ? kForward : kBackward).seconds(size, kDtype);
+      const double floor = context.floor_seconds(work_of(size, kDtype, kIsForward));
       std::string name = fmt::format("{}.{}x{}x{}.{}", self.name, size.batch, size.len,
                                      size.channels, fast ? "fast" : "slow");
       rows.push_back(make_row(std::move(name), kMicroseconds, seconds, floor, 1));
@@ -122,7 +115,7 @@ std::vector<Row> time_scan(Context& context, const Benchmark& self) {
 
 constexpr Benchmark kBenchmarks[] = {
     {"gpu.scan.forward.bf16", "selective scan on a GPU, 16 states, at four sizes, slow and fast",
-     "bytes or special functions of an H100, the longer", time_scan<DType::bf16, true>},
+     "bytes or special functions, the longer", time_scan<DType::bf16, true>},
     {"gpu.scan.forward.f32", "the same, float32", "the same", time_scan<DType::f32, true>},
     {"gpu.scan.backward.bf16", "its gradients from checkpoints", "the same",
      time_scan<DType::bf16, false>},

@@ -45,10 +45,30 @@ constexpr Published kPublished[] = {
     {"gpu.scan.backward.bf16.8x2048x5120.slow", 1, 5637},
     {"gpu.scan.backward.bf16.1x2048x1536.slow", 1, 294},
     {"gpu.scan.backward.bf16.1x65536x1536.slow", 1, 7592},
+    {"gpu.scan.forward.bf16.8x2048x1536.fast", 1, 453},
+    {"gpu.scan.forward.bf16.8x2048x5120.fast", 1, 1449},
+    {"gpu.scan.forward.bf16.1x2048x1536.fast", 1, 69.6},
+    {"gpu.scan.forward.bf16.1x65536x1536.fast", 1, 2230},
+    {"gpu.scan.backward.bf16.8x2048x1536.fast", 1, 1773},
+    {"gpu.scan.backward.bf16.8x2048x5120.fast", 1, 5637},
+    {"gpu.scan.backward.bf16.1x2048x1536.fast", 1, 294},
+    {"gpu.scan.backward.bf16.1x65536x1536.fast", 1, 7592},
+    {"gpu.attention.forward.bf16.512", 1, 229},
+    {"gpu.attention.forward.bf16.2048", 1, 528},
+    {"gpu.attention.forward.bf16.8192", 1, 1874},
+    {"gpu.attention.backward.bf16.512", 1, 824},
+    {"gpu.attention.backward.bf16.2048", 1, 1756},
+    {"gpu.attention.backward.bf16.8192", 1, 5446},
     {"gpu.decode.130m", 1, 1205},
     {"gpu.decode.2.8b", 1, 284},
+    {"gpu.batches.130m.64", 1, 66'800},
+    {"gpu.batches.130m.256", 1, 187'000},
+    {"gpu.batches.2.8b.64", 1, 13'000},
+    {"gpu.batches.2.8b.256", 1, 30'300},
     {"gpu.prefill.130m.slow", 1, 16.6},
+    {"gpu.prefill.130m.fast", 1, 16.6},
     {"gpu.prefill.2.8b.slow", 1, 123.8},
+    {"gpu.prefill.2.8b.fast", 1, 123.8},
     {"gpu.train.130m", 1, 175'700},
     {"gpu.train.130m.memory", 1, 36.2},
     {"gpu.train.370m", 1, 69'600},
@@ -96,24 +116,29 @@ Table table_of(const std::vector<Row>& rows) {
                {"unit", left},
                {"ratio", right, 2},
                {"gain", right, 2},
-               {"others", right, 0}});
+               {"others", right, 0},
+               {"faster", right, 2}});
   for (const Row& row : rows) {
     table.add_row({row.name, int64_t{row.threads}, row.floor, row.value, std::string(row.unit),
-                   times_slower(row, row.floor), gain_of_threads(rows, row), published(row)});
+                   times_slower(row, row.floor), gain_of_threads(rows, row), published(row),
+                   1 / times_slower(row, published(row))});
   }
   return table;
 }
 
 std::string_view legend(bool of_gpu) {
   if (of_gpu) {
-    return "floor: the best an H100 allows, by what `--list` says it counts.\n"
-           "ratio: how many times longer than the floor.\n"
-           "others: state-spaces/mamba 2.3.2 on an H200.\n";
+    return "floor: the best this GPU allows, by the gpu.machine rows and what `--list` says it "
+           "counts.\n"
+           "ratio: how many times longer than the floor. faster: how many times as fast as "
+           "others.\n"
+           "others, on an H200: state-spaces/mamba 2.3.2; attention, PyTorch's flash attention.\n";
   }
   return "floor: the best this machine allows, by the machine rows and what `--list` says it "
          "counts.\n"
          "ratio: how many times longer than the floor. gain: how many times faster than one "
          "thread.\n"
+         "faster: how many times as fast as others.\n"
          "others, on two cores of a Zen 5: train, PyTorch 1.13.1; weights, a bare pass by "
          "hand-written\n"
          "matrix-vector kernels; the rest, llama.cpp (ggml 0.25.1).\n";
@@ -128,6 +153,7 @@ std::string json_of(const std::vector<Row>& rows, std::string_view device) {
         .field("value", row.value)
         .field("unit", row.unit)
         .field("floor", row.floor)
+        .field("others", published(row))
         .field("threads", row.threads)
         .field("device", device)
         .end_object();

@@ -13,8 +13,8 @@ Table table_of(const std::vector<Row>& rows);
 // What the columns are, for benchmarks of a GPU or of the host.
 std::string_view legend(bool of_gpu);
 
-// [{"name": ..., "value": ..., "unit": ..., "floor": ..., "threads": ..., "device": ...}, ...];
-// a floor that is not known is null.
+// [{"name": ..., "value": ..., "unit": ..., "floor": ..., "others": ..., "threads": ...,
+// "device": ...}, ...]; a floor, or what others take, that is not known is null.
 std::string json_of(const std::vector<Row>& rows, std::string_view device);
 
 }  // namespace elapse::bench

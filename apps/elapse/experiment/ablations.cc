@@ -23,6 +23,7 @@ AblationSettings settings_of(const Arguments& args) {
   AblationSettings settings = args.quick ? AblationSettings::quick() : AblationSettings::full();
   settings.text = read_text(args.text);
   settings.text_name = args.text;
+  settings.activations = compute_dtype(args.dtype);
   settings.seeds = args.all_seeds();
   if (args.steps) set_steps(settings.train, *args.steps);
   settings.train.check();
@@ -66,6 +67,7 @@ void add_experiment_ablations(CLI::App& verb) {
                  "small models and three numbers of states, a few minutes on two cores");
   task->add_option("--steps", args->steps, "training steps")->check(whole_number(1));
   add_seeds_option(*task, *args);
+  add_dtype_option(*task, args->dtype);
   add_options(*task, *args, "the initialisation and the data",
               "report.html, result.json and, below runs/, the trained models");
   task->footer(

@@ -22,6 +22,7 @@ struct Arguments : ComparisonOptions {
 void gradients(const Arguments& args) {
   GradientsSettings settings = args.quick ? GradientsSettings::quick() : GradientsSettings::full();
   settings.mixers = args.mixer_kinds();
+  settings.activations = compute_dtype(args.dtype);
   settings.seeds = args.all_seeds();
   make_folder(args.out);
   Device device(args.device, args.threads);
@@ -51,6 +52,7 @@ void add_experiment_gradients(CLI::App& verb) {
   task->add_flag("--quick", args->quick, "a tenth of the steps: minutes on two cores");
   add_mixers_option(*task, *args);
   add_seeds_option(*task, *args);
+  add_dtype_option(*task, args->dtype);
   add_options(*task, *args, "the initialisation and the data",
               "report.html, result.json and, below runs/, the trained models");
   task->footer(

@@ -25,6 +25,7 @@ InductionSettings settings_of(const Arguments& args) {
   for (const MixerKind mixer : args.mixer_kinds()) {
     settings.models.push_back(InductionSettings::model_of(mixer));
   }
+  settings.activations = compute_dtype(args.dtype);
   settings.seeds = args.all_seeds();
   if (args.steps) settings.train.steps = *args.steps;
   if (args.peak_lr) {
@@ -88,6 +89,7 @@ void add_experiment_induction(CLI::App& verb) {
       ->check(CLI::PositiveNumber);
   add_mixers_option(*task, *args);
   add_seeds_option(*task, *args);
+  add_dtype_option(*task, args->dtype);
   add_options(
       *task, *args, "the initialisation and the data",
       "report.html, result.json, accuracy.svg, the first trained model, and below runs/ all");

@@ -21,7 +21,8 @@ void induction_circuit(const Arguments& args) {
   settings.seed = args.seed;
   make_folder(args.out);
   Device device(args.device, args.threads);
-  const auto model = load_model(device, args.model, DType::f32, WeightMemory::mapped);
+  const auto model =
+      load_model(device, args.model, compute_dtype(args.dtype), WeightMemory::mapped);
   StageProgress progress;
   const InductionCircuit found = run_induction_circuit(
       *model, settings, [&](const ExperimentProgress& now) { progress(now); });
@@ -52,6 +53,7 @@ void add_experiment_induction_circuit(CLI::App& verb) {
   task->add_option("--sequences", args->settings.sequences, "held-out sequences")
       ->check(whole_number(2, 4096))
       ->capture_default_str();
+  add_dtype_option(*task, args->dtype);
   add_options(*task, *args, "the sequences and the draws", "report.html and result.json");
   task->footer("Example: elapse experiment induction-circuit -m out/induction");
   task->callback([args] { induction_circuit(*args); });

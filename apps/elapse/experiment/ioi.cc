@@ -22,6 +22,7 @@ struct Arguments : ExperimentOptions {
 void ioi(const Arguments& args) {
   IoiSettings settings = IoiSettings::quick(
       args.lists.empty() ? IoiLists::own() : IoiLists::parse(read_text(args.lists), args.lists));
+  settings.activations = compute_dtype(args.dtype);
   settings.seed = args.seed;
   if (args.steps) settings.train.steps = *args.steps;
   settings.train.check();
@@ -55,6 +56,7 @@ void add_experiment_ioi(CLI::App& verb) {
                    "JSON with templates, names, places and objects, in place of elapse's own")
       ->type_name("FILE")
       ->check(not_empty());
+  add_dtype_option(*task, args->dtype);
   add_options(*task, *args, "the initialisation and the data",
               "report.html, result.json and the trained model");
   task->footer("Example: elapse experiment ioi --out out/ioi");

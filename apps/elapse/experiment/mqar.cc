@@ -21,6 +21,7 @@ struct Arguments : ComparisonOptions {
 MqarSettings settings_of(const Arguments& args) {
   MqarSettings settings = args.quick ? MqarSettings::quick() : MqarSettings::full();
   settings.mixers = args.mixer_kinds();
+  settings.activations = compute_dtype(args.dtype);
   settings.seeds = args.all_seeds();
   if (args.steps) set_steps(settings.train, *args.steps);
   if (args.sequences) settings.sequences = *args.sequences;
@@ -72,6 +73,7 @@ void add_experiment_mqar(CLI::App& verb) {
       ->check(CLI::PositiveNumber);
   add_mixers_option(*task, *args);
   add_seeds_option(*task, *args);
+  add_dtype_option(*task, args->dtype);
   add_options(*task, *args, "the initialisation and the data",
               "report.html, result.json and, below runs/, the trained models");
   task->footer(

@@ -23,6 +23,7 @@ struct ExperimentOptions {
   uint64_t seed = 1;
   std::string out;
   std::string device = "cpu";
+  std::string dtype = "f32";  // where models are language models
   int threads = 0;
 };
 

@@ -17,6 +17,7 @@ struct Arguments : ComparisonOptions {
 void sampling(const Arguments& args) {
   SamplingSettings settings = args.quick ? SamplingSettings::quick() : SamplingSettings::full();
   settings.mixers = args.mixer_kinds();
+  settings.activations = compute_dtype(args.dtype);
   settings.seeds = args.all_seeds();
   make_folder(args.out);
   Device device(args.device, args.threads);
@@ -44,6 +45,7 @@ void add_experiment_sampling(CLI::App& verb) {
   task->add_flag("--quick", args->quick, "up to 2^13 tokens instead of 2^17");
   add_mixers_option(*task, *args);
   add_seeds_option(*task, *args);
+  add_dtype_option(*task, args->dtype);
   add_options(*task, *args, "the weights and the tokens",
               "report.html, result.json and, below measured/, each model's measurements");
   task->footer(

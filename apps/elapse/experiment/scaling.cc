@@ -21,6 +21,7 @@ void scaling(const Arguments& args) {
   settings.mixers = args.mixer_kinds();
   settings.text = read_text(args.text);
   settings.text_name = args.text;
+  settings.activations = compute_dtype(args.dtype);
   settings.seeds = args.all_seeds();
   make_folder(args.out);
   Device device(args.device, args.threads);
@@ -58,6 +59,7 @@ void add_experiment_scaling(CLI::App& verb) {
                  "four small sizes, 10 tokens a parameter: a quarter of an hour on two cores");
   add_mixers_option(*task, *args);
   add_seeds_option(*task, *args);
+  add_dtype_option(*task, args->dtype);
   add_options(*task, *args, "the initialisation and the data",
               "report.html, result.json and, below runs/, the trained models");
   task->footer(

@@ -22,6 +22,7 @@ SelectiveCopyingSettings settings_of(const Arguments& args) {
   SelectiveCopyingSettings settings =
       args.quick ? SelectiveCopyingSettings::quick() : SelectiveCopyingSettings::full();
   settings.mixers = args.mixer_kinds();
+  settings.activations = compute_dtype(args.dtype);
   settings.seeds = args.all_seeds();
   if (args.length) {
     settings.train.batch_tokens = settings.train.sequences(settings.length) * *args.length;
@@ -78,6 +79,7 @@ void add_experiment_selective_copying(CLI::App& verb) {
       ->check(CLI::PositiveNumber);
   add_mixers_option(*task, *args);
   add_seeds_option(*task, *args);
+  add_dtype_option(*task, args->dtype);
   add_options(*task, *args, "the initialisation and the data",
               "report.html, result.json and, below runs/, the trained models");
   task->footer(

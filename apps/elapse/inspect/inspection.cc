@@ -40,6 +40,7 @@ CLI::App* add_method(CLI::App& inspect, const std::string& name, const std::stri
       ->type_name("DIR")
       ->check(not_empty());
   verb->add_option("--device", options.device, "What computes: cpu, ref or cuda");
+  add_dtype_option(*verb, options.dtype);
   verb->add_option("--threads", options.threads, "Threads; 0: one a processor")
       ->check(whole_number(0, 1024));
   return verb;
@@ -64,7 +65,7 @@ Inspection::Inspection(const InspectOptions& options, bool in_float32)
     ELAPSE_CHECK(!error, "{}: cannot make the folder: {}", options.out, error.message());
     check_writable((fs::path(options.out) / "report.html").string());
   }
-  model_ = load_model(device_, options.model, DType::f32,
+  model_ = load_model(device_, options.model, compute_dtype(options.dtype),
                       in_float32 ? WeightMemory::trained : WeightMemory::mapped);
   if (!options.prompts.empty()) tokenizer_ = tokenizer_of(options, model_->config().vocab_size);
 }

@@ -22,7 +22,7 @@ namespace elapse {
 struct InspectOptions {
   std::string model, tokenizer, prompts;
   std::string out;  // folder for report.html and result.json; empty: neither
-  std::string device = "cpu";
+  std::string device = "cpu", dtype = "f32";
   int threads = 0;
 };
 
@@ -31,7 +31,7 @@ CLI::App* add_method(CLI::App& inspect, const std::string& name, const std::stri
                      const std::string& prompts);  // what --prompts is; empty: there is none
 
 // A loaded model with its tokenizer, if it has one. Mapped weights unless `in_float32`, which the
-// methods that go backwards need.
+// methods that go backwards need (in bf16 too: matrices that are rounded have no gradients).
 class Inspection {
  public:
   explicit Inspection(const InspectOptions& options, bool in_float32 = false);

@@ -130,7 +130,8 @@ std::vector<SizedLoss> family_losses(const Arguments& args, Inspection& inspecti
   std::vector<SizedLoss> family;
   const auto progress = inspection.progress("model");
   for (const std::string& folder : args.family) {
-    const auto model = load_model(inspection.device(), folder, DType::f32, WeightMemory::mapped);
+    const auto model = load_model(inspection.device(), folder, inspection.model().activations(),
+                                  WeightMemory::mapped);
     ELAPSE_CHECK(model->config().vocab_size == inspection.model().config().vocab_size,
                  "{}: expected a model of {} classes, as {} is, found {}", folder,
                  inspection.model().config().vocab_size, args.model, model->config().vocab_size);

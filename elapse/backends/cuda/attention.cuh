@@ -47,7 +47,7 @@ struct AttentionView {
 
   __device__ int64_t kv_head_of(int64_t head) const { return head / (n_heads / n_kv_heads); }
   __device__ bool sees(int64_t distance) const {
-    return distance >= 0 && distance % pattern.dilation == 0 &&
+    return distance >= 0 && (pattern.dilation == 1 || distance % pattern.dilation == 0) &&
            (pattern.window == 0 || distance < pattern.window);
   }
   // Whether some of the queries [at, at + n) sees some of the keys [key, key + m).

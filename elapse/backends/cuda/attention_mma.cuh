@@ -2,6 +2,7 @@
 #pragma once
 #include <cuda_pipeline.h>
 
+#include <climits>
 #include <cmath>
 
 #include "elapse/backends/cuda/attention.cuh"
@@ -153,34 +154,37 @@ __device__ void read_factor(typename S::Factor& factor, const HeadRows<T>& rows,
   }
 }
 
-// Calls visit(row, column, is_there) for every eight columns of a tile.
-template <class S, class Visit>
-__device__ void for_each_eight(int count, int head_dim, Visit&& visit) {
-  constexpr int kEights = S::kDim / 8;
+// Calls visit(into, from, is_there) for every eight columns of a tile.
+template <class S, class T, class Visit>
+__device__ void for_each_eight(typename S::Tile& tile, const HeadRows<T>& rows, Visit&& visit) {
+  constexpr int kEights = S::kDim / 8, kStep = kThreads / kEights;
+  static_assert(S::kRows % kStep == 0);
+  const int first = static_cast<int>(threadIdx.x) / kEights;
+  const int column = static_cast<int>(threadIdx.x) % kEights * 8;
+  const T* from = rows.row(first) + column;
 #pragma unroll
-  for (int i = static_cast<int>(threadIdx.x); i < S::kRows * kEights; i += kThreads) {
-    const int row = i / kEights, column = i % kEights * 8;
-    visit(row, column, row < count && column < head_dim);
+  for (int i = 0; i < S::kRows / kStep; ++i) {
+    const int row = first + i * kStep;
+    visit(&tile[row][column], from, row < rows.count && column < rows.head_dim);
+    from += kStep * rows.stride;
   }
 }
 
-// Starts to copy rows into a tile, zeros where there are none.
+// Starts to copy rows into a tile, zeros where there are none, which are not read.
 template <class S>
 __device__ void copy_rows(typename S::Tile& tile, const HeadRows<bf16>& rows) {
-  for_each_eight<S>(rows.count, rows.head_dim, [&](int row, int column, bool is_there) {
-    __pipeline_memcpy_async(&tile[row][column], is_there ? rows.row(row) + column : rows.data, 16,
-                            is_there ? 0 : 16);
+  for_each_eight<S>(tile, rows, [](bf16* into, const bf16* from, bool is_there) {
+    __pipeline_memcpy_async(into, from, 16, is_there ? 0 : 16);
   });
 }
 template <class S>
 __device__ void copy_rows(typename S::Tile& tile, const HeadRows<float>& rows) {
-  for_each_eight<S>(rows.count, rows.head_dim, [&](int row, int column, bool is_there) {
+  for_each_eight<S>(tile, rows, [](bf16* into, const float* from, bool is_there) {
     uint4 eight = {};
     if (is_there) {
-      const float* from = rows.row(row) + column;
       eight = {pair_at(from), pair_at(from + 2), pair_at(from + 4), pair_at(from + 6)};
     }
-    *reinterpret_cast<uint4*>(&tile[row][column]) = eight;
+    *reinterpret_cast<uint4*>(into) = eight;
   });
 }
 
@@ -206,13 +210,15 @@ __device__ inline void wait_for_copies() {
 template <int kKeys>
 struct KeyTile {
   int64_t run, begin = -kKeys;
+  int64_t first = 0, count = 0;  // the run's
 
   // To the next; false: there is none.
   __device__ bool advance(const AttentionView& in, const SequencePlace& seq, int64_t at,
                           int queries) {
     begin += kKeys;
     for (; run < seq.last_run; ++run, begin = 0) {
-      const int64_t first = in.runs[run].first, count = in.runs[run].count;
+      first = in.runs[run].first;
+      count = in.runs[run].count;
       if (in.pattern.window != 0) {
         const int64_t least = at - in.pattern.window + 1 - first;
         if (begin + kKeys <= least) begin = least / kKeys * kKeys;
@@ -223,21 +229,28 @@ struct KeyTile {
   }
 };
 
-// Which pairs of 16 queries (or keys) of a warp and a tile's keys (or queries) see each other.
+// Which pairs of a warp's rows and a tile's see each other. A sequence has fewer than 2^31
+// positions.
 struct Sight {
-  int64_t distance;   // from the first key to the first query
-  int queries, keys;  // of them
+  int distance;  // from the first key to the first query
+  int queries, keys, window, dilation;
   bool none, all;
 
   __device__ Sight(const AttentionView& in, int64_t query, int queries, int64_t key, int keys)
-      : distance(query - key), queries(queries), keys(keys) {
-    none = distance + queries - 1 < 0 ||
-           (in.pattern.window != 0 && distance - (keys - 1) >= in.pattern.window);
-    all = distance - (keys - 1) >= 0 && in.pattern.dilation == 1 &&
-          (in.pattern.window == 0 || distance + queries - 1 < in.pattern.window);
+      : distance(static_cast<int>(query - key)),
+        queries(queries),
+        keys(keys),
+        window(in.pattern.window == 0 || in.pattern.window > INT_MAX
+                   ? INT_MAX
+                   : static_cast<int>(in.pattern.window)),
+        dilation(in.pattern.dilation > INT_MAX ? INT_MAX : static_cast<int>(in.pattern.dilation)) {
+    none = distance + queries - 1 < 0 || distance - (keys - 1) >= window;
+    all = distance - (keys - 1) >= 0 && distance + queries - 1 < window && dilation == 1;
   }
-  __device__ bool at(const AttentionView& in, int query, int key) const {
-    return query < queries && key < keys && in.sees(distance + query - key);
+  __device__ bool at(int query, int key) const {
+    const int away = distance + query - key;
+    return query < queries && key < keys && away >= 0 && away < window &&
+           (dilation == 1 || away % dilation == 0);
   }
 };
 

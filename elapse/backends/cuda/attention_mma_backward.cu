@@ -7,13 +7,26 @@
 #include "elapse/backends/cuda/attention_mma.cuh"
 #include "elapse/backends/cuda/attention_mma.h"
 #include "elapse/backends/cuda/kernels.h"
+#include "elapse/backends/cuda/shared_memory.cuh"
 
 namespace elapse::cuda::mma {
 namespace {
 
 constexpr int kRowsOfBlock = 16 * kWarps;  // queries, or keys
-using Narrow = Sizes<64, 32>;
-using Wide = Sizes<128, 32>;
+// Two tiles of keys, or of queries, come at a time.
+template <int kDim, int kRows>
+struct BackwardSizes : Sizes<kDim, kRows> {
+  static constexpr int kTiles = 2;
+  struct Keys {
+    typename Sizes<kDim, kRows>::Tile k[kTiles], v[kTiles];
+  };
+  struct Queries {
+    typename Sizes<kDim, kRows>::Tile q[kTiles], dz[kTiles];
+    float lse[kTiles][kRows], mean[kTiles][kRows];
+  };
+};
+using Narrow = BackwardSizes<64, 32>;
+using Wide = BackwardSizes<128, 32>;
 template <class S>
 constexpr int kBlocks = S::kDim == 64 ? 3 : 2;  // a multiprocessor: registers are what decides
 
@@ -42,8 +55,9 @@ __device__ void differentiate(float& product, float& dp, bool seen, float lse, f
 template <class S>
 __global__ void __launch_bounds__(kThreads, kBlocks<S>)
     queries_kernel(const __grid_constant__ Backward a) {
-  constexpr int kKeys = S::kRows;
-  __shared__ __align__(16) typename S::Tile k_tiles[2], v_tiles[2];
+  constexpr int kKeys = S::kRows, kTiles = S::kTiles;
+  extern __shared__ uint4 memory[];
+  auto* const stages = reinterpret_cast<typename S::Keys*>(memory);
   const AttentionView& in = a.in;
   const TilePlace place = in.tiles[gridDim.x - 1 - blockIdx.x];
   const SequencePlace seq = in.sequences[place.sequence];
@@ -68,41 +82,48 @@ __global__ void __launch_bounds__(kThreads, kBlocks<S>)
   }
   typename S::Sums dq[1] = {};
 
-  const auto keys_of = [&](const KeyTile<kKeys>& tile) {
-    return rows_from(tile.begin, in.runs[tile.run].count, kKeys);
-  };
-  const auto start_copies = [&](const KeyTile<kKeys>& tile, int stage) {
-    with_rows(in.runs[tile.run], tile.begin, keys_of(tile), column, head_dim,
-              [&](const auto& k_rows, const auto& v_rows) {
-                copy_rows<S>(k_tiles[stage], k_rows);
-                copy_rows<S>(v_tiles[stage], v_rows);
-              });
+  const auto start_copies = [&](const KeyTile<kTiles * kKeys>& tiles, typename S::Keys& stage) {
+#pragma unroll
+    for (int j = 0; j < kTiles; ++j) {
+      const int64_t begin = tiles.begin + j * kKeys;
+      with_rows(in.runs[tiles.run], begin, rows_from(begin, tiles.count, kKeys), column, head_dim,
+                [&](const auto& k_rows, const auto& v_rows) {
+                  copy_rows<S>(stage.k[j], k_rows);
+                  copy_rows<S>(stage.v[j], v_rows);
+                });
+    }
     __pipeline_commit();
   };
-  KeyTile<kKeys> tile = {seq.first_run};
-  bool more = tile.advance(in, seq, at, queries);
-  if (more) start_copies(tile, 0);
-  for (int stage = 0; more; stage ^= 1) {
-    const KeyTile<kKeys> here = tile;
+  KeyTile<kTiles* kKeys> tiles = {seq.first_run};
+  bool more = tiles.advance(in, seq, at, queries);
+  if (more) start_copies(tiles, stages[0]);
+  for (int at_stage = 0; more; at_stage ^= 1) {
+    const KeyTile<kTiles* kKeys> here = tiles;
     wait_for_copies();
-    more = tile.advance(in, seq, at, queries);
-    if (more) start_copies(tile, stage ^ 1);
-    const Sight sight(in, at + first_row, 16, in.runs[here.run].first + here.begin, keys_of(here));
-    if (sight.none) continue;
-    const bool all = sight.all && sight.keys == kKeys;
-    typename S::Scores score[1] = {}, dscore[1] = {};
-    multiply_rows<S>(score, q, k_tiles[stage]);
-    multiply_rows<S>(dscore, dz, v_tiles[stage]);
+    more = tiles.advance(in, seq, at, queries);
+    if (more) start_copies(tiles, stages[at_stage ^ 1]);
+#pragma unroll 1
+    for (int j = 0; j < kTiles; ++j) {
+      const int64_t begin = here.begin + j * kKeys;
+      const int keys = rows_from(begin, here.count, kKeys);
+      const Sight sight(in, at + first_row, 16, here.first + begin, keys);
+      if (keys <= 0 || sight.none) continue;
+      const bool all = sight.all && keys == kKeys;
+      const typename S::Keys& stage = stages[at_stage];
+      typename S::Scores score[1] = {}, dscore[1] = {};
+      multiply_rows<S>(score, q, stage.k[j]);
+      multiply_rows<S>(dscore, dz, stage.v[j]);
 #pragma unroll
-    for (int n = 0; n < kKeys / 8; ++n) {
+      for (int n = 0; n < kKeys / 8; ++n) {
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const int row = own_row() + i / 2 * 8, key = 8 * n + own_column() + i % 2;
-        differentiate(score[0][n][i], dscore[0][n][i], all || sight.at(in, row, key), lse[i / 2],
-                      mean[i / 2], a.scale);
+        for (int i = 0; i < 4; ++i) {
+          const int row = own_row() + i / 2 * 8, key = 8 * n + own_column() + i % 2;
+          differentiate(score[0][n][i], dscore[0][n][i], all || sight.at(row, key), lse[i / 2],
+                        mean[i / 2], a.scale);
+        }
       }
+      add_weighted<S>(dq, dscore, stage.k[j]);
     }
-    add_weighted<S>(dq, dscore, k_tiles[stage]);
   }
 
 #pragma unroll
@@ -122,15 +143,15 @@ __global__ void __launch_bounds__(kThreads, kBlocks<S>)
 // Tiles of queries that see some of a block's keys, head after head.
 template <int kQueries>
 struct QueryTile {
-  int64_t head, end_head, begin, first, end;  // of those that may see them
+  int head, end_head, begin, first, end;  // of those that may see them
 
   __device__ QueryTile(const AttentionView& in, const SequencePlace& seq, int64_t head,
                        int64_t end_head, int64_t key, int keys)
-      : head(head), end_head(end_head) {
-    const int64_t least = key - seq.past;
-    first = least > 0 ? least / kQueries * kQueries : 0;
-    end = in.pattern.window == 0 ? seq.length : least + keys - 1 + in.pattern.window;
-    if (end > seq.length) end = seq.length;
+      : head(static_cast<int>(head)), end_head(static_cast<int>(end_head)) {
+    const int64_t least = key - seq.past, window = in.pattern.window;
+    first = static_cast<int>(least > 0 ? least / kQueries * kQueries : 0);
+    const bool all = window == 0 || window > seq.length - least - keys;
+    end = static_cast<int>(all ? seq.length : least + keys - 1 + window);
     begin = first;
     if (first >= end) this->head = end_head;
   }
@@ -151,9 +172,9 @@ __device__ void give(const KeyRun& run, void* gradient, int64_t offset, float2 s
 template <class S>
 __global__ void __launch_bounds__(kThreads, kBlocks<S>)
     keys_kernel(const __grid_constant__ Backward a) {
-  constexpr int kQueries = S::kRows;
-  __shared__ __align__(16) typename S::Tile q_tiles[2], dz_tiles[2];
-  __shared__ float lse[2][kQueries], mean[2][kQueries];
+  constexpr int kQueries = S::kRows, kTiles = S::kTiles;
+  extern __shared__ uint4 memory[];
+  auto* const stages = reinterpret_cast<typename S::Queries*>(memory);
   const AttentionView& in = a.in;
   const TilePlace place = in.tiles[blockIdx.x];
   const SequencePlace seq = in.sequences[place.sequence];
@@ -170,45 +191,59 @@ __global__ void __launch_bounds__(kThreads, kBlocks<S>)
   });
   typename S::Sums dk[1] = {}, dv[1] = {};
 
-  const auto start_copies = [&](const QueryTile<kQueries>& tile, int stage) {
-    const int queries = rows_from(tile.begin, seq.length, kQueries);
-    const int64_t token = seq.token + tile.begin, head_column = tile.head * in.head_dim;
-    copy_rows<S>(q_tiles[stage],
-                 HeadRows<bf16>{a.q.row(token) + head_column, a.q.stride, queries, head_dim});
-    copy_rows<S>(dz_tiles[stage],
-                 HeadRows<bf16>{a.dz.row(token) + head_column, a.dz.stride, queries, head_dim});
-    __pipeline_commit();
-    if (const int row = static_cast<int>(threadIdx.x); row < kQueries) {
-      const int64_t i = (token + row) * in.n_heads + tile.head;
-      lse[stage][row] = row < queries ? a.lse[i] * kLog2e : INFINITY;  // p = 0
-      mean[stage][row] = row < queries ? a.mean[i] : 0.0f;
-    }
-  };
-  QueryTile<kQueries> tile(in, seq, kv_head * group, (kv_head + 1) * group, key, keys);
-  if (tile.is_there()) start_copies(tile, 0);
-  for (int stage = 0; tile.is_there(); stage ^= 1) {
-    const int64_t begin = tile.begin;
-    wait_for_copies();
-    tile.advance();
-    if (tile.is_there()) start_copies(tile, stage ^ 1);
-    const Sight sight(in, seq.past + begin, kQueries, key + first_row, 16);
-    if (sight.none) continue;
-    const bool all = sight.all && first_row + 16 <= keys;
-    typename S::Scores p[1] = {}, dscore[1] = {};
-    multiply_rows<S>(p, k, q_tiles[stage]);
-    multiply_rows<S>(dscore, v, dz_tiles[stage]);
+  // Of a query that is not there all is zero, and what it adds.
+  const auto start_copies = [&](const QueryTile<kTiles * kQueries>& tiles,
+                                typename S::Queries& stage) {
+    const int64_t head_column = tiles.head * in.head_dim;
 #pragma unroll
-    for (int n = 0; n < kQueries / 8; ++n) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const int row = own_row() + i / 2 * 8, query = 8 * n + own_column() + i % 2;
-        const bool seen = all || (first_row + row < keys && sight.at(in, query, row));
-        differentiate(p[0][n][i], dscore[0][n][i], seen, lse[stage][query], mean[stage][query],
-                      a.scale);
+    for (int j = 0; j < kTiles; ++j) {
+      const int64_t begin = tiles.begin + j * kQueries, token = seq.token + begin;
+      const int queries = rows_from(begin, seq.length, kQueries);
+      copy_rows<S>(stage.q[j],
+                   HeadRows<bf16>{a.q.row(token) + head_column, a.q.stride, queries, head_dim});
+      copy_rows<S>(stage.dz[j],
+                   HeadRows<bf16>{a.dz.row(token) + head_column, a.dz.stride, queries, head_dim});
+      if (const int row = static_cast<int>(threadIdx.x) - j * kQueries;
+          row >= 0 && row < kQueries) {
+        const int64_t i = (token + row) * in.n_heads + tiles.head;
+        const size_t absent = row < queries ? 0 : sizeof(float);
+        __pipeline_memcpy_async(&stage.lse[j][row], a.lse + i, sizeof(float), absent);
+        __pipeline_memcpy_async(&stage.mean[j][row], a.mean + i, sizeof(float), absent);
       }
     }
-    add_weighted<S>(dv, p, dz_tiles[stage]);
-    add_weighted<S>(dk, dscore, q_tiles[stage]);
+    __pipeline_commit();
+  };
+  QueryTile<kTiles * kQueries> tiles(in, seq, kv_head * group, (kv_head + 1) * group, key, keys);
+  if (tiles.is_there()) start_copies(tiles, stages[0]);
+  for (int at_stage = 0; tiles.is_there(); at_stage ^= 1) {
+    const int64_t here = tiles.begin;
+    wait_for_copies();
+    tiles.advance();
+    if (tiles.is_there()) start_copies(tiles, stages[at_stage ^ 1]);
+#pragma unroll 1
+    for (int j = 0; j < kTiles; ++j) {
+      const Sight sight(in, seq.past + here + j * kQueries, kQueries, key + first_row, 16);
+      if (sight.none) continue;
+      const bool all = sight.all && first_row + 16 <= keys;
+      const typename S::Queries& stage = stages[at_stage];
+      typename S::Scores p[1] = {}, dscore[1] = {};
+      multiply_rows<S>(p, k, stage.q[j]);
+      multiply_rows<S>(dscore, v, stage.dz[j]);
+#pragma unroll
+      for (int n = 0; n < kQueries / 8; ++n) {
+        const int query = 8 * n + own_column();
+        const float lse[2] = {stage.lse[j][query] * kLog2e, stage.lse[j][query + 1] * kLog2e};
+        const float mean[2] = {stage.mean[j][query], stage.mean[j][query + 1]};
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          const int row = own_row() + i / 2 * 8;
+          const bool seen = all || (first_row + row < keys && sight.at(query + i % 2, row));
+          differentiate(p[0][n][i], dscore[0][n][i], seen, lse[i % 2], mean[i % 2], a.scale);
+        }
+      }
+      add_weighted<S>(dv, p, stage.dz[j]);
+      add_weighted<S>(dk, dscore, stage.q[j]);
+    }
   }
 
 #pragma unroll
@@ -228,20 +263,27 @@ __global__ void __launch_bounds__(kThreads, kBlocks<S>)
   }
 }
 
+template <class S>
+void backward(Device& device, const AttentionBackward& a, const AttentionPlaces& places,
+              Backward args) {
+  launch_granted(device, name_of(a.kOp), queries_kernel<S>,
+                 grid_of(places.query_tiles, a.in.n_heads), kThreads, 2 * sizeof(typename S::Keys),
+                 args);
+  args.in.tiles = places.view.tiles + places.query_tiles;
+  launch_granted(device, name_of(a.kOp), keys_kernel<S>, grid_of(places.key_tiles, a.in.n_kv_heads),
+                 kThreads, 2 * sizeof(typename S::Queries), args);
+}
+
 }  // namespace
 
 void backward(Device& device, const AttentionBackward& a) {
   const AttentionPlaces places = attention_places(device, a.in, &a, kRowsOfBlock, kRowsOfBlock);
   const Tensor mean = attention_means<bf16>(device, a);
-  Backward args = {
+  const Backward args = {
       places.view,        Rows<const bf16>(a.in.q), Rows<const bf16>(a.dz),    a.lse.data<float>(),
       mean.data<float>(), Rows<bf16>(a.dq),         places.view.scale * kLog2e};
-  const bool narrow = a.in.head_dim() <= Narrow::kDim;
-  launch(device, name_of(a.kOp), narrow ? queries_kernel<Narrow> : queries_kernel<Wide>,
-         grid_of(places.query_tiles, a.in.n_heads), kThreads, 0, args);
-  args.in.tiles = places.view.tiles + places.query_tiles;
-  launch(device, name_of(a.kOp), narrow ? keys_kernel<Narrow> : keys_kernel<Wide>,
-         grid_of(places.key_tiles, a.in.n_kv_heads), kThreads, 0, args);
+  if (a.in.head_dim() <= Narrow::kDim) backward<Narrow>(device, a, places, args);
+  else backward<Wide>(device, a, places, args);
 }
 
 }  // namespace elapse::cuda::mma

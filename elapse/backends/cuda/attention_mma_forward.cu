@@ -6,17 +6,21 @@
 #include "elapse/backends/cuda/attention_mma.cuh"
 #include "elapse/backends/cuda/attention_mma.h"
 #include "elapse/backends/cuda/kernels.h"
+#include "elapse/backends/cuda/shared_memory.cuh"
 
 namespace elapse::cuda::mma {
 namespace {
 
-// 16 kSixteens queries a warp.
-template <int kDim, int kKeys, int kSixteens_>
+// 16 queries a warp. Keys come two tiles at a time.
+template <int kDim, int kKeys>
 struct ForwardSizes : Sizes<kDim, kKeys> {
-  static constexpr int kSixteens = kSixteens_, kQueries = 16 * kSixteens * kWarps;
+  static constexpr int kQueries = 16 * kWarps, kTiles = 2;
+  struct Stage {
+    typename Sizes<kDim, kKeys>::Tile k[kTiles], v[kTiles];
+  };
 };
-using Narrow = ForwardSizes<64, 64, 1>;
-using Wide = ForwardSizes<128, 32, 1>;
+using Narrow = ForwardSizes<64, 64>;
+using Wide = ForwardSizes<128, 32>;
 template <class S>
 constexpr int kBlocks = S::kDim == 64 ? 3 : 2;  // a multiprocessor: registers are what decides
 
@@ -67,14 +71,13 @@ struct Softmax {
 };
 
 template <class S>
-__device__ void hide(const AttentionView& in, const Sight& sight, int first_row,
-                     typename S::Scores& score) {
+__device__ void hide(const Sight& sight, typename S::Scores& score) {
 #pragma unroll
   for (int n = 0; n < S::kRows / 8; ++n) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      const int query = first_row + own_row() + i / 2 * 8, key = 8 * n + own_column() + i % 2;
-      if (!sight.at(in, query, key)) score[n][i] = -INFINITY;
+      const int query = own_row() + i / 2 * 8, key = 8 * n + own_column() + i % 2;
+      if (!sight.at(query, key)) score[n][i] = -INFINITY;
     }
   }
 }
@@ -82,78 +85,79 @@ __device__ void hide(const AttentionView& in, const Sight& sight, int first_row,
 template <class S>
 __global__ void __launch_bounds__(kThreads, kBlocks<S>)
     tiles_kernel(const __grid_constant__ Forward a) {
-  constexpr int kKeys = S::kRows, kCount = S::kSixteens;
-  __shared__ __align__(16) typename S::Tile k_tiles[2], v_tiles[2];
+  constexpr int kKeys = S::kRows, kTiles = S::kTiles;
+  extern __shared__ uint4 memory[];
+  auto* const stages = reinterpret_cast<typename S::Stage*>(memory);
   const AttentionView& in = a.in;
   // Those with the most keys first.
   const TilePlace place = in.tiles[gridDim.x - 1 - blockIdx.x];
   const SequencePlace seq = in.sequences[place.sequence];
   const int64_t head = blockIdx.y, column = in.kv_head_of(head) * in.head_dim;
-  const int head_dim = static_cast<int>(in.head_dim), first_row = warp() * 16 * kCount;
+  const int head_dim = static_cast<int>(in.head_dim), first_row = warp() * 16;
   const int64_t left = seq.length - place.begin;
   const int queries = static_cast<int>(left < S::kQueries ? left : S::kQueries);
   const int64_t token = seq.token + place.begin, at = seq.past + place.begin;
-  typename S::Factor q[kCount];
+  typename S::Factor q[1];
   const HeadRows<bf16> q_rows = {a.q.row(token) + head * head_dim, a.q.stride, queries, head_dim};
-#pragma unroll
-  for (int m = 0; m < kCount; ++m) read_factor<S>(q[m], q_rows, first_row + 16 * m);
-  Softmax softmax[kCount];
-  typename S::Sums z[kCount] = {};
+  read_factor<S>(q[0], q_rows, first_row);
+  Softmax softmax;
+  typename S::Sums z[1] = {};
 
-  const auto keys_of = [&](const KeyTile<kKeys>& tile) {
-    const int64_t rest = in.runs[tile.run].count - tile.begin;
+  // Of tile i of those that come together, at most kKeys; none or less than none where it is empty.
+  const auto keys_of = [&](const KeyTile<kTiles * kKeys>& tiles, int i) {
+    const int64_t rest = tiles.count - tiles.begin - i * kKeys;
     return static_cast<int>(rest < kKeys ? rest : kKeys);
   };
-  const auto start_copies = [&](const KeyTile<kKeys>& tile, int stage) {
-    with_rows(in.runs[tile.run], tile.begin, keys_of(tile), column, head_dim,
-              [&](const auto& k_rows, const auto& v_rows) {
-                copy_rows<S>(k_tiles[stage], k_rows);
-                copy_rows<S>(v_tiles[stage], v_rows);
-              });
+  const auto start_copies = [&](const KeyTile<kTiles * kKeys>& tiles, typename S::Stage& stage) {
+#pragma unroll
+    for (int i = 0; i < kTiles; ++i) {
+      with_rows(in.runs[tiles.run], tiles.begin + i * kKeys, keys_of(tiles, i), column, head_dim,
+                [&](const auto& k_rows, const auto& v_rows) {
+                  copy_rows<S>(stage.k[i], k_rows);
+                  copy_rows<S>(stage.v[i], v_rows);
+                });
+    }
     __pipeline_commit();
   };
-  KeyTile<kKeys> tile = {seq.first_run};
-  bool more = tile.advance(in, seq, at, queries);
-  if (more) start_copies(tile, 0);
-  for (int stage = 0; more; stage ^= 1) {
-    const KeyTile<kKeys> here = tile;
+  KeyTile<kTiles* kKeys> tiles = {seq.first_run};
+  bool more = tiles.advance(in, seq, at, queries);
+  if (more) start_copies(tiles, stages[0]);
+  for (int at_stage = 0; more; at_stage ^= 1) {
+    const KeyTile<kTiles* kKeys> here = tiles;
     wait_for_copies();
-    more = tile.advance(in, seq, at, queries);
-    if (more) start_copies(tile, stage ^ 1);
-    const Sight sight(in, at + first_row, 16 * kCount, in.runs[here.run].first + here.begin,
-                      keys_of(here));
-    if (sight.none) continue;
-    typename S::Scores score[kCount] = {};
-    multiply_rows<S>(score, q, k_tiles[stage]);
-#pragma unroll
-    for (int m = 0; m < kCount; ++m) {
-      if (!sight.all || sight.keys < kKeys) hide<S>(in, sight, 16 * m, score[m]);
-      softmax[m].take(score[m], z[m], a.scale);
+    more = tiles.advance(in, seq, at, queries);
+    if (more) start_copies(tiles, stages[at_stage ^ 1]);
+#pragma unroll 1
+    for (int i = 0; i < kTiles; ++i) {
+      const int keys = keys_of(here, i);
+      const Sight sight(in, at + first_row, 16, here.first + here.begin + i * kKeys, keys);
+      if (keys <= 0 || sight.none) continue;
+      typename S::Scores score[1] = {};
+      multiply_rows<S>(score, q, stages[at_stage].k[i]);
+      if (!sight.all || keys < kKeys) hide<S>(sight, score[0]);
+      softmax.take(score[0], z[0], a.scale);
+      add_weighted<S>(z, score, stages[at_stage].v[i]);
     }
-    add_weighted<S>(z, score, v_tiles[stage]);
   }
 
 #pragma unroll
-  for (int m = 0; m < kCount; ++m) {
+  for (int half = 0; half < 2; ++half) {
+    float sum = softmax.sum[half];
+    sum += __shfl_xor_sync(~0u, sum, 1);
+    sum += __shfl_xor_sync(~0u, sum, 2);
+    const int row = first_row + own_row() + 8 * half;
+    if (row >= queries) continue;
+    const float inverse = 1.0f / sum;
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      float sum = softmax[m].sum[half];
-      sum += __shfl_xor_sync(~0u, sum, 1);
-      sum += __shfl_xor_sync(~0u, sum, 2);
-      const int row = first_row + 16 * m + own_row() + 8 * half;
-      if (row >= queries) continue;
-      const float inverse = 1.0f / sum;
-#pragma unroll
-      for (int n = 0; n < S::kDim / 8; ++n) {
-        const int c = 8 * n + own_column();
-        if (c >= head_dim) continue;
-        store_pair(a.z.row(token + row) + head * head_dim + c,
-                   {z[m][n][2 * half] * inverse, z[m][n][2 * half + 1] * inverse});
-      }
-      if (a.lse != nullptr && own_column() == 0) {
-        a.lse[(token + row) * in.n_heads + head] =
-            kLn2 * fmaf(softmax[m].largest[half], a.scale, log2f(sum));
-      }
+    for (int n = 0; n < S::kDim / 8; ++n) {
+      const int c = 8 * n + own_column();
+      if (c >= head_dim) continue;
+      store_pair(a.z.row(token + row) + head * head_dim + c,
+                 {z[0][n][2 * half] * inverse, z[0][n][2 * half + 1] * inverse});
+    }
+    if (a.lse != nullptr && own_column() == 0) {
+      a.lse[(token + row) * in.n_heads + head] =
+          kLn2 * fmaf(softmax.largest[half], a.scale, log2f(sum));
     }
   }
 }
@@ -194,9 +198,13 @@ int64_t queries_of(int64_t head_dim) {
 void forward_tiles(Device& device, const AttentionForward& a, const AttentionPlaces& places) {
   const Forward args = {places.view, Rows<const bf16>(a.in.q), Rows<bf16>(a.z),
                         a.lse ? a.lse.data<float>() : nullptr, places.view.scale * kLog2e};
-  const auto kernel = a.in.head_dim() <= Narrow::kDim ? tiles_kernel<Narrow> : tiles_kernel<Wide>;
-  launch(device, name_of(a.kOp), kernel, grid_of(places.query_tiles, a.in.n_heads), kThreads, 0,
-         args);
+  const auto run = [&]<class S>(S) {
+    launch_granted(device, name_of(a.kOp), tiles_kernel<S>,
+                   grid_of(places.query_tiles, a.in.n_heads), kThreads,
+                   2 * sizeof(typename S::Stage), args);
+  };
+  if (a.in.head_dim() <= Narrow::kDim) run(Narrow());
+  else run(Wide());
 }
 
 }  // namespace elapse::cuda::mma

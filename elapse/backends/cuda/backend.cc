@@ -41,6 +41,8 @@ KernelTable make_common_table(DType compute) {
   table.set<DiagonalSsmBackward>(cuda::diagonal_ssm_backward);
   table.set<DelayedForward>(cuda::delayed_forward);
   table.set<DelayedBackward>(cuda::delayed_backward);
+  table.set<TapForward>(cuda::tap_forward);
+  table.set<TapBackward>(cuda::tap_backward);
   table.set<LayerNormForward>(cuda::layer_norm_forward);
   table.set<LayerNormBackward>(cuda::layer_norm_backward);
   table.set<AttentionForward>(cuda::attention_forward);
@@ -61,8 +63,6 @@ KernelTable make_bf16_table() {
 
 KernelTable make_table() {
   KernelTable table = make_common_table<float>(DType::f32);
-  table.set<TapForward>(cuda::tap_forward);
-  table.set<TapBackward>(cuda::tap_backward);
   table.set<CausalShift>(cuda::causal_shift);
   table.set<Recurrence>(cuda::recurrence);
   table.set<RecurrenceBackward>(cuda::recurrence_backward);

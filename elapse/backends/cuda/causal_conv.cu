@@ -84,7 +84,7 @@ __global__ void forward_kernel(const __grid_constant__ Conv<T> a, Rows<T> y) {
   for (int64_t t = span.begin; t < span.end; ++t) {
     bool changed = false;
     const float conv = a.conv_tap.through(conv_at(a, span, t, e), t, e, 0, changed);
-    y(t, e) = static_cast<T>(a.silu ? silu(conv) : conv);
+    y(t, e) = static_cast<T>(a.silu ? silu<T>(conv) : conv);
   }
 }
 
@@ -294,7 +294,7 @@ __global__ void dconv_kernel(const __grid_constant__ Backward<T> a) {
   for (int64_t t = span.begin; t < span.end; ++t) {
     bool changed = false;
     const float value = conv.conv_tap.through(conv_at(conv, span, t, e), t, e, 0, changed);
-    const float slope = conv.silu ? silu_slope(value) : 1.0f;
+    const float slope = conv.silu ? silu_slope<T>(value) : 1.0f;
     const float dconv = conv.conv_tap.back(static_cast<float>(a.dy(t, e)) * slope, t, e, 0);
     a.dconv[t * conv.d_inner + e] = dconv;
     dbias += dconv;

@@ -22,6 +22,7 @@ struct Decays {
   int64_t width;  // n_heads d_k
   TapView tap;
   float* decay;  // (tokens, width)
+  int* edited;   // set to 1 where an edit changes one; or null
 };
 template <class T>
 __global__ void decays_kernel(const __grid_constant__ Decays<T> a) {
@@ -30,6 +31,7 @@ __global__ void decays_kernel(const __grid_constant__ Decays<T> a) {
   bool changed = false;
   a.decay[t * a.width + column] =
       a.tap.through(expf(static_cast<float>(a.log_decay(t, column))), t, column, 0, changed);
+  if (changed && a.edited != nullptr) *a.edited = 1;
 }
 
 // The decays of a call, made on the device, and its scan.
@@ -41,12 +43,13 @@ struct Made {
 };
 
 template <class T>
-Made<T> make(Device& device, const GlaInputs& in, const GlaTaps& taps, TapViews& views) {
+Made<T> make(Device& device, const GlaInputs& in, const GlaTaps& taps, TapViews& views,
+             int* edited = nullptr) {
   const int64_t width = in.q.dim(1), d_inner = in.d_inner(), d_k = in.d_k();
   Made<T> made;
   made.memory = device.empty(DType::f32, Shape{in.seqs.tokens, width});
   made.decays = {Rows<const T>(in.log_decay), width, views.view(taps.decay, width),
-                 static_cast<float*>(made.memory.raw())};
+                 static_cast<float*>(made.memory.raw()), edited};
   launch(device, "gla decays", decays_kernel<T>,
          grid_of(in.seqs.tokens, divide_up(width, kThreads)), kThreads, 0, made.decays);
   made.scan = {.q = Rows<const T>(in.q),
@@ -71,7 +74,8 @@ Made<T> make(Device& device, const GlaInputs& in, const GlaTaps& taps, TapViews&
                .write_tap = views.view(taps.write, d_inner, d_k),
                .h_tap = views.view(taps.h, d_inner, d_k),
                .readout_tap = views.view(taps.readout_h, d_inner, d_k),
-               .y_tap = {}};
+               .y_tap = {},
+               .edited = edited};
   return made;
 }
 
@@ -133,9 +137,10 @@ void forward_by_chunks(Device& device, const GlaForward& a) {
 
 // Where its results are only watched, the outputs and the states at the end are let go.
 template <class T>
-void forward_by_tokens(Device& device, const GlaForward& a, bool only_watched) {
+void forward_by_tokens(Device& device, const GlaForward& a, bool only_watched,
+                       int* edited = nullptr) {
   TapViews views(device);
-  const Made made = make<T>(device, a.in, a.taps, views);
+  const Made made = make<T>(device, a.in, a.taps, views, edited);
   float* pool = a.pool ? a.pool.data<float>() : nullptr;
   const Tensor out = only_watched ? device.empty(a.out.dtype(), a.out.shape()) : a.out;
   const bool keeps = a.checkpoints && !only_watched;
@@ -149,8 +154,12 @@ void forward_by_tokens(Device& device, const GlaForward& a, bool only_watched) {
 
 template <class T>
 void forward(Device& device, const GlaForward& a) {
-  if (a.taps.edited() || !by_chunks<T>(a.in)) return forward_by_tokens<T>(device, a, false);
-  if (a.taps.active_forward()) forward_by_tokens<T>(device, a, true);
+  if (!by_chunks<T>(a.in)) return forward_by_tokens<T>(device, a, false);
+  if (a.taps.active_forward()) {
+    const EditFlag edited(device, true);
+    forward_by_tokens<T>(device, a, true, edited.pointer());
+    if (a.taps.edited() && edited.is_set()) return forward_by_tokens<T>(device, a, false);
+  }
   forward_by_chunks<T>(device, a);
 }
 

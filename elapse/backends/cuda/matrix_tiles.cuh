@@ -328,10 +328,18 @@ __device__ inline float4 load_four(const bf16* at) {
 template <class T, class Take>
 __device__ void for_tile(const T* from, int64_t stride, int rows, int columns, Take&& take) {
   const bool in_fours = reinterpret_cast<uintptr_t>(from) % (4 * sizeof(T)) == 0 && stride % 4 == 0;
+  const int first = static_cast<int>(threadIdx.x) / 16;
   const int column = static_cast<int>(threadIdx.x) % 16 * 4;
+  if (in_fours && rows == kTile && columns == kTile) {
+    from += first * stride + column;
+    float4 v[kTile / 16];
 #pragma unroll
-  for (int i = 0; i < kTile / 16; ++i) {
-    const int row = i * 16 + static_cast<int>(threadIdx.x) / 16;
+    for (int i = 0; i < kTile / 16; ++i) v[i] = load_four(from + 16 * i * stride);
+#pragma unroll
+    for (int i = 0; i < kTile / 16; ++i) take(first + 16 * i, column, v[i]);
+    return;
+  }
+  for (int row = first; row < kTile; row += 16) {
     float4 v = {};
     if (row < rows) {
       const T* at = from + row * stride + column;
@@ -350,6 +358,19 @@ __device__ void for_tile(const T* from, int64_t stride, int rows, int columns, T
 
 template <class Tile, class T>
 __device__ void load_tile(Tile tile, const T* from, int64_t stride, int rows, int columns) {
+  if constexpr (std::is_same_v<Tile, NarrowTile>) {
+    const bool in_runs = reinterpret_cast<uintptr_t>(from) % sizeof(uint4) == 0 && stride % 8 == 0;
+    if (in_runs && rows == kTile && columns == kTile) {
+      const int row = static_cast<int>(threadIdx.x) / 8;
+      const int column = static_cast<int>(threadIdx.x) % 8 * 8;
+      from += row * stride + column;
+      const uint4 first = *reinterpret_cast<const uint4*>(from);
+      const uint4 second = *reinterpret_cast<const uint4*>(from + kTile / 2 * stride);
+      *reinterpret_cast<uint4*>(tile.at(row, column)) = first;
+      *reinterpret_cast<uint4*>(tile.at(row + kTile / 2, column)) = second;
+      return;
+    }
+  }
   for_tile(from, stride, rows, columns,
            [&](int row, int column, float4 v) { tile.put_four(row, column, v); });
 }

@@ -37,12 +37,35 @@ struct OuterScan {
   int64_t n_seqs, tokens, n_heads, heads_of_group, d_k, d_v, d_inner, chunk;
   TapView B_bar_tap, write_tap, h_tap, readout_tap, y_tap;
 
+  int* edited = nullptr;    // set to 1 where an edit changes a value; or null
   int64_t first_state = 0;  // of the slice
 
   __host__ __device__ int64_t tiles() const { return (d_v + kScanLanes - 1) / kScanLanes; }
   __host__ __device__ int64_t warps() const { return (d_k + kScanStates - 1) / kScanStates; }
   __device__ bool is_last_slice() const { return first_state + kSliceStates >= d_k; }
+  // Called with what TapView::through() said.
+  __device__ void note(bool changed) const {
+    if (changed && edited != nullptr) *edited = 1;
+  }
   __device__ int64_t D_at(int64_t channel) const { return D_by_channel ? channel : channel / d_v; }
+};
+
+// The device's number that a scan sets where an edit changes a value, if it is wanted.
+class EditFlag {
+ public:
+  EditFlag(Device& device, bool wanted) : device_(device) {
+    if (wanted) flag_ = device.upload(std::vector<int32_t>{0}, Shape{1});
+  }
+  int32_t* pointer() const { return flag_ ? static_cast<int32_t*>(flag_.raw()) : nullptr; }
+  bool is_set() const {  // waits
+    int32_t value = 0;
+    device_.download_bytes(flag_, &value);
+    return value != 0;
+  }
+
+ private:
+  Device& device_;
+  Tensor flag_;
 };
 
 template <class T>
@@ -180,7 +203,7 @@ struct ScanLane {
       for (int n = 0; n < kScanStates; ++n) {
         decay[n] = of_head;
         k[n] = dt * k[n];
-        if (kTapped && state + n < in.d_k) k[n] = of_head_past_tap(in.B_bar_tap, k[n], t, n);
+        if (kTapped && state + n < in.d_k) k[n] = of_head_past_tap(in, k[n], t, n);
       }
     } else {
       load_states(in.decay + (t * in.n_heads + head) * in.d_k + state, in.d_k - state, decay);
@@ -208,8 +231,11 @@ struct ScanLane {
   // A value of this channel and state n past its tap, and the gradient back.
   __device__ float passed(const TapView& tap, float v, int64_t t, int n,
                           const OuterScan<T>& in) const {
+    if (!active || state + n >= in.d_k) return v;
     bool changed = false;
-    return active && state + n < in.d_k ? tap.through(v, t, channel, state + n, changed) : v;
+    v = tap.through(v, t, channel, state + n, changed);
+    in.note(changed);
+    return v;
   }
   __device__ float passed_back(const TapView& tap, float v, int64_t t, int n,
                                const OuterScan<T>& in) const {
@@ -218,11 +244,13 @@ struct ScanLane {
 
  private:
   // A key, which all channels of a head have: one writes it down.
-  __device__ float of_head_past_tap(const TapView& tap, float v, int64_t t, int n) const {
-    TapView mine = tap;
+  __device__ float of_head_past_tap(const OuterScan<T>& in, float v, int64_t t, int n) const {
+    TapView mine = in.B_bar_tap;
     if (lane != 0 || tile != 0) mine.watch = nullptr;
     bool changed = false;
-    return mine.through(v, t, head, state + n, changed);
+    v = mine.through(v, t, head, state + n, changed);
+    in.note(changed);
+    return v;
   }
 };
 

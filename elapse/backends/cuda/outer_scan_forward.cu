@@ -46,6 +46,7 @@ __global__ void __launch_bounds__(32 * kMostScanWarps)
       }
       bool changed = false;
       if (kTapped) y = in.y_tap.through(y, t, lane.channel, 0, changed);
+      in.note(changed);
       if (kByHead) y = y + in.D[in.D_at(lane.channel)] * lane.value(in, t);
       a.y(t, lane.channel) = static_cast<T>(y);
     }

@@ -15,4 +15,13 @@ bool grant(void (*kernel)(Parameters...), int bytes, std::string_view name) {
   return true;
 }
 
+// launch() of a kernel that takes as much; throws Error where the GPU has less.
+template <class... Parameters, class... Args>
+void launch_granted(const Device& device, std::string_view name, void (*kernel)(Parameters...),
+                    dim3 grid, int threads, size_t bytes, const Args&... args) {
+  ELAPSE_CHECK(grant(kernel, static_cast<int>(bytes), name),
+               "{}: the GPU has less than {} bytes of shared memory a block", name, bytes);
+  launch(device, name, kernel, grid, threads, static_cast<int>(bytes), args...);
+}
+
 }  // namespace elapse::cuda

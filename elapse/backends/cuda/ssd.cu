@@ -28,6 +28,7 @@ struct Steps {
   float* dt_pre;  // (tokens, n_heads), as are
   float* dt;
   float* decay;
+  int* edited;  // set to 1 where an edit changes a decay; or null
 };
 
 template <class T>
@@ -42,7 +43,9 @@ __global__ void steps_kernel(const __grid_constant__ Steps<T> a) {
   const float dt = a.dt_tap.through(within, t, k, 0, changed);
   a.dt_pre[i] = pre;
   a.dt[i] = dt;
+  changed = false;
   a.decay[i] = a.decay_tap.through(expf(dt * a.A[k]), t, k, 0, changed);
+  if (changed && a.edited != nullptr) *a.edited = 1;
 }
 
 // The steps of a call, made on the device, and its scan.
@@ -54,7 +57,8 @@ struct Made {
 };
 
 template <class T>
-Made<T> make(Device& device, const SsdInputs& in, const SsdTaps& taps, TapViews& views) {
+Made<T> make(Device& device, const SsdInputs& in, const SsdTaps& taps, TapViews& views,
+             int* edited = nullptr) {
   const int64_t tokens = in.seqs.tokens, n_heads = in.n_heads(), d_inner = in.d_inner(),
                 d_state = in.d_state();
   const auto view = [&](SsdPoint p, int64_t channels, int64_t states = 1) {
@@ -75,7 +79,8 @@ Made<T> make(Device& device, const SsdInputs& in, const SsdTaps& taps, TapViews&
                 .decay_tap = view(SsdPoint::decay, n_heads),
                 .dt_pre = memory,
                 .dt = memory + tokens * n_heads,
-                .decay = memory + 2 * tokens * n_heads};
+                .decay = memory + 2 * tokens * n_heads,
+                .edited = edited};
   made.scan = {.q = Rows<const T>(in.C),
                .k = Rows<const T>(in.B),
                .v = Rows<const T>(in.x),
@@ -98,7 +103,8 @@ Made<T> make(Device& device, const SsdInputs& in, const SsdTaps& taps, TapViews&
                .write_tap = view(SsdPoint::write, d_inner, d_state),
                .h_tap = view(SsdPoint::h, d_inner, d_state),
                .readout_tap = view(SsdPoint::readout_h, d_inner, d_state),
-               .y_tap = view(SsdPoint::y, d_inner)};
+               .y_tap = view(SsdPoint::y, d_inner),
+               .edited = edited};
   launch(device, "ssd steps", steps_kernel<T>, grid_of(divide_up(tokens * n_heads, kThreads)),
          kThreads, 0, made.steps);
   return made;
@@ -286,7 +292,8 @@ void forward_by_tokens(Device& device, const SsdForward& a, const Made<T>& made,
   outer_scan_forward(device, a.kOp, args, true, tapped);
 }
 
-// What is watched, token by token from the same starts; the states and outputs are let go.
+// What is watched, token by token from the same starts, and whether edits change it; the states and
+// outputs are let go.
 template <class T>
 void watch_by_tokens(Device& device, const SsdForward& a, const Made<T>& made) {
   const Tensor out = device.empty(a.out.dtype(), a.out.shape());
@@ -301,12 +308,15 @@ void watch_by_tokens(Device& device, const SsdForward& a, const Made<T>& made) {
 template <class T>
 void forward(Device& device, const SsdForward& a) {
   TapViews views(device);
-  const Made made = make<T>(device, a.in, a.taps, views);
   const Tap& y = tap(a.taps, SsdPoint::y);
   const bool tapped = recurrence_is_active_forward(a.taps) || y.is_active_forward();
-  const bool edited = recurrence_is_edited(a.taps) || y.is_edited();
-  if (edited || !by_chunks<T>(a.in)) return forward_by_tokens(device, a, made, tapped);
+  const bool chunks = by_chunks<T>(a.in);
+  const EditFlag edited(device, tapped && chunks);
+  const Made made = make<T>(device, a.in, a.taps, views, edited.pointer());
+  if (!chunks) return forward_by_tokens(device, a, made, tapped);
   if (tapped) watch_by_tokens(device, a, made);
+  const bool edits = recurrence_is_edited(a.taps) || y.is_edited();
+  if (edits && edited.is_set()) return forward_by_tokens(device, a, made, tapped);
   forward_by_chunks(device, a, made);
 }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Taps of values that stand between operations: a block a row. Bound: memory, 8 bytes an element.
+// Taps of values that stand between operations: a block a row. Bound: memory, 8 bytes an element. A
+// value of bf16 is widened first and rounded at the end.
 #include "elapse/backends/cuda/kernels.h"
 #include "elapse/backends/cuda/tap.cuh"
 
@@ -13,6 +14,7 @@ struct RowTap {
   Rows<float> out;  // x's where it is not copied
   TapView tap;
   int64_t rows, channels, states;
+  bool rounds;  // to bf16, before they are watched
 };
 
 // v - (v.u / u.u) u of the part's channels; so too its gradient, as the projection is its own
@@ -89,7 +91,12 @@ __global__ void tap_kernel(RowTap a) {
     for (int i = 0; i < a.tap.n_edits; ++i) {
       edit_row<kBack>(a, r, row, kBack ? a.tap.n_edits - 1 - i : i);
     }
-    if (!kBack) keep_row<false>(a, r, row);
+    if (!kBack) {
+      for (int64_t i = threadIdx.x; a.rounds && i < width; i += blockDim.x) {
+        row[i] = static_cast<float>(static_cast<bf16>(row[i]));
+      }
+      keep_row<false>(a, r, row);
+    }
   }
 }
 
@@ -98,15 +105,23 @@ void run(Device& device, Op op, const Tensor& x, const Tensor& out, const Tap& t
   const int64_t rows = x.dim(0), channels = x.shape().rank() > 1 ? x.dim(1) : 1,
                 states = x.shape().rank() > 2 ? x.dim(2) : 1;
   if (x.numel() == 0) return;
+  const bool is_bf16 = x.dtype() == DType::bf16;
+  Tensor in = x, into = out ? out : x;
+  if (is_bf16) {
+    in = into = device.empty(DType::f32, x.shape());
+    copy(device, {x, in});
+  }
   TapViews views(device);
-  const RowTap args = {Rows<const float>(x),
-                       Rows<float>(out ? out : x),
+  const RowTap args = {Rows<const float>(in),
+                       Rows<float>(into),
                        views.view(tap, channels, states),
                        rows,
                        channels,
-                       states};
+                       states,
+                       is_bf16};
   launch(device, name_of(op), tap_kernel<kBack>, grid_of(std::min<int64_t>(rows, 1 << 16)),
          kThreads, 0, args);
+  if (is_bf16 && out) copy(device, {into, out});
 }
 
 }  // namespace
