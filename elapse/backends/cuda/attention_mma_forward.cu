@@ -162,9 +162,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks<S>)
   }
 }
 
-bool is_aligned(const Tensor& t) {
-  return reinterpret_cast<uintptr_t>(t.raw()) % 16 == 0 &&
-         (t.dim(0) <= 1 || t.stride(0) * size_of(t.dtype()) % 16 == 0);
+bool has_aligned_rows(const Tensor& t) {
+  return is_aligned(t) && (t.dim(0) <= 1 || t.stride(0) * size_of(t.dtype()) % 16 == 0);
 }
 
 }  // namespace
@@ -176,7 +175,7 @@ bool takes(const AttentionInputs& in, const std::vector<Tensor>& others) {
   for (const auto& runs : in.past) {
     for (const KeyValueRows& run : runs) all.insert(all.end(), {run.k, run.v});
   }
-  return std::all_of(all.begin(), all.end(), is_aligned);
+  return std::all_of(all.begin(), all.end(), has_aligned_rows);
 }
 
 Tensor widened(Device& device, const Tensor& t) {

@@ -61,8 +61,7 @@ void run_rows(Device& device, const LinearForward& a) {
 }  // namespace
 
 bool has_runs(const Tensor& t) {
-  return reinterpret_cast<uintptr_t>(t.raw()) % 16 == 0 &&
-         (t.dim(0) <= 1 || t.stride(0) % kRun == 0) && t.dim(1) % kRun == 0;
+  return is_aligned(t) && (t.dim(0) <= 1 || t.stride(0) % kRun == 0) && t.dim(1) % kRun == 0;
 }
 
 bool linear_of_few_rows(Device& device, const LinearForward& a) {

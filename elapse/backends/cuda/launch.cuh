@@ -126,6 +126,9 @@ __device__ Pair<T> read_pair(const T* at) {
   return *reinterpret_cast<const Pair<T>*>(at);
 }
 
+// Whether 16 bytes can be read at a time from its first element on.
+inline bool is_aligned(const Tensor& t) { return reinterpret_cast<uintptr_t>(t.raw()) % 16 == 0; }
+
 // A matrix whose rows may be strided. An empty tensor gives no data.
 template <class T>
 struct Rows {

@@ -147,8 +147,6 @@ __global__ void __launch_bounds__(kThreads, 3) dt_scan_kernel(const __grid_const
   }
 }
 
-bool is_aligned(const Tensor& t) { return reinterpret_cast<uintptr_t>(t.raw()) % 16 == 0; }
-
 // Of more, or of wider models, products of cuBLAS and the scan by itself are as fast or faster: its
 // blocks are smaller, and wait for nobody.
 constexpr int64_t kMostRows = 64, kMostChannels = 2048;

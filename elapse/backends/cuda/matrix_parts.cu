@@ -41,8 +41,7 @@ __global__ void convert_kernel(const From* from, To* to, int64_t n) {
 template <class From, class To>
 void convert(Device& device, const Tensor& from, const Tensor& to) {
   constexpr int kRun = 8;
-  const bool aligned =
-      (reinterpret_cast<uintptr_t>(from.raw()) | reinterpret_cast<uintptr_t>(to.raw())) % 16 == 0;
+  const bool aligned = is_aligned(from) && is_aligned(to);
   launch(device, "converting a weight",
          aligned ? convert_kernel<kRun, From, To> : convert_kernel<1, From, To>,
          grid_for(divide_up(from.numel(), aligned ? kRun : 1), kThreads), kThreads, 0,

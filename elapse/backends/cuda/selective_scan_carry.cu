@@ -223,8 +223,6 @@ void tails(Device& device, const Tails<T>& args, int64_t rows) {
   });
 }
 
-bool is_aligned(const Tensor& t) { return reinterpret_cast<uintptr_t>(t.raw()) % 16 == 0; }
-
 template <class T>
 __global__ void pad_kernel(Rows<const T> factors, int64_t tokens, int d_state, int padded, T* out) {
   const int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x;

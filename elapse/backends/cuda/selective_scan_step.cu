@@ -54,8 +54,6 @@ __global__ void __launch_bounds__(kThreads) step_kernel(const __grid_constant__ 
   }
 }
 
-bool is_aligned(const Tensor& t) { return reinterpret_cast<uintptr_t>(t.raw()) % 16 == 0; }
-
 template <class T>
 Step<T> step_of(const ScanForward& args) {
   const ScanInputs& in = args.in;
