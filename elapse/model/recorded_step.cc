@@ -62,6 +62,11 @@ void RecordedStep::step(State& state, std::span<const int64_t> tokens) {
                "a step of {} sequences, but {} tokens", seqs_.count(), tokens.size());
   ELAPSE_CHECK(seqs_.max_slot < state.slots(), "a sequence names state slot {}, but there are {}",
                seqs_.max_slot, state.slots());
+  const int64_t vocab = model_->config().vocab();
+  for (const int64_t token : tokens) {
+    ELAPSE_CHECK(token >= 0 && token < vocab, "a step reads token {}, but the model has 0 to {}",
+                 token, vocab - 1);
+  }
   Device& device = model_->device();
   device.upload_into(tokens_, tokens.data());
   if (graph_ || recording_) {

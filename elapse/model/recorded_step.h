@@ -16,7 +16,8 @@ namespace elapse {
 // kernel loaded). Gives the bits that LanguageModel::forward gives.
 //
 // Between steps the tokens may change, and the slots; how many sequences there are, the model and
-// the tensors of the state may not. A place that no sequence needs is given kNoSlot and any token.
+// the tensors of the state may not. A place that no sequence needs is given kNoSlot and any of the
+// model's tokens.
 class RecordedStep {
  public:
   // Whether passes over one token launch the same kernels at every position.
@@ -30,8 +31,8 @@ class RecordedStep {
   // are copied there; others record again.
   void move_to(std::vector<int64_t> slots);
 
-  // Reads a token of each sequence. Throws Error where they are not as many, or the state lacks a
-  // slot; where it throws, nothing was read.
+  // Reads a token of each sequence. Throws Error, before anything is read, where they are not as
+  // many, the model lacks one of them or the state a slot; and whatever the pass throws.
   void step(State& state, std::span<const int64_t> tokens);
 
   const Tensor& logits() const { return logits_; }  // (sequences, vocab), of the step before

@@ -7,7 +7,8 @@ namespace elapse {
 inline constexpr int64_t kIgnoredTarget = -100;  // PyTorch's value for masked targets
 
 // loss = mean over tokens whose target is not masked of logsumexp(logits) - logits[target], nats.
-// No unmasked target: loss 0 and gradient 0.
+// No unmasked target: loss 0 and gradient 0. Targets that are neither masked nor a class are an
+// Error where the device's memory is the host's; elsewhere the caller answers for them.
 struct CrossEntropyForward {
   static constexpr Op kOp = Op::cross_entropy_forward;
   Tensor logits;     // (tokens, vocab)

@@ -156,7 +156,12 @@ class Device {
       kernel(*this, with);
     };
     Recording* const recording = std::exchange(recording_, nullptr);  // a kernel's own launches are
-    run(args);                                                        // run again by itself
+    try {                                                             // run again by itself
+      run(args);
+    } catch (...) {
+      recording_ = recording;
+      throw;
+    }
     recording_ = recording;
     if (recording != nullptr) recording->launches_.push_back([run, args] { run(args); });
   }

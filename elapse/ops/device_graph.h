@@ -8,7 +8,8 @@ namespace elapse {
 
 // What some work launched on a device, to be launched again as one: the same kernels on the same
 // memory. Tensors that the work made are the graph's: no other work is given their memory, and
-// those that the caller has kept hold the last replay's results.
+// those that the caller has kept hold the last replay's results. Tensors that were there before,
+// and the device, must outlive the graph.
 class DeviceGraph {
  public:
   // Records without running. The device has_graphs(). Work that waits for the device, or copies

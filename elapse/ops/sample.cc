@@ -82,7 +82,11 @@ void sample(Device& device, const Sample& args) {
   const int64_t rows = args.logits.dim(0);
   check.matrix("logits", args.logits, {rows, args.logits.dim(1)});
   exact.contiguous("uniform", args.uniform, {rows});
-  check.that(args.how.temperature > 0, "the temperature is not above 0");
+  const Sampling& how = args.how;
+  check.that(how.temperature > 0, "the temperature is not above 0");
+  check.that(how.top_k >= 0, "top_k is negative");
+  check.that(how.top_p >= 0 && how.top_p <= 1, "top_p is not from 0 to 1");
+  check.that(how.min_p >= 0 && how.min_p <= 1, "min_p is not from 0 to 1");
   check.indices("index", args.index, {rows});
   device.launch(args.logits.dtype(), args);
 }

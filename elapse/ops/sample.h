@@ -15,9 +15,9 @@ namespace elapse {
 // defaults leave the model's distribution as it is.
 struct Sampling {
   double temperature = 1;  // above 0
-  int64_t top_k = 0;       // 0: off
-  double top_p = 1;        // 1: off
-  double min_p = 0;        // 0: off
+  int64_t top_k = 0;       // 0 or more; 0: off
+  double top_p = 1;        // from 0 to 1; 1: off
+  double min_p = 0;        // from 0 to 1; 0: off
 };
 
 struct Candidate {
@@ -32,9 +32,9 @@ std::vector<Candidate> candidates(std::span<const double> logits, int64_t likeli
 // The first whose weight, added to those before it, exceeds `uniform`, in [0, 1), of them all.
 int64_t draw(std::span<const Candidate> candidates, double uniform);
 
-// A token of each row, so drawn. -1 as of Likeliest. Where weights are float32 they and what is
-// summed of them are within 1e-6 of the whole, and so the token may be another where the number
-// that is drawn falls that close to the border between two.
+// A token of each row, of at most 2^19 classes, so drawn. -1 as of Likeliest. Where weights are
+// float32 they and what is summed of them are within 1e-6 of the whole, and so the token may be
+// another where the number that is drawn falls that close to the border between two.
 struct Sample {
   static constexpr Op kOp = Op::sample;
   Tensor logits;   // (rows, classes)

@@ -82,6 +82,10 @@ TEST_P(RecordedStepTest, RefusesWhatDoesNotFit) {
   EXPECT_THROW(step.move_to({1, 1}), Error);
   step.move_to({1, 2});
   EXPECT_THROW(step.step(state, {tokens.data(), 2}), Error);
+  step.move_to({1, 0});
+  for (const int64_t wrong : {int64_t{-1}, model_.config().vocab()}) {
+    EXPECT_THROW(step.step(state, std::vector<int64_t>{0, wrong}), Error);
+  }
   EXPECT_EQ(state.position(1), 0);
 }
 

@@ -39,13 +39,14 @@ const Case kCases[] = {
     {20, 3, 1100, true},
     {300, 1030, 9},
     {1, 768, 100, true},
+    {1, 12288, 3},  // 48 KB of weights a block in float32
     {3, 264, 70, true},
     {4, 1032, 9},
     {5, 256, 40},
-    {1, 48, 1536, true, 8},  // some lanes an output, and several outputs a warp
+    {1, 48, 1536, true, 8},
     {4, 8, 3},
     {2, 72, 33, true},
-    {1, 1536, 80, true},  // several warps an output
+    {1, 1536, 80, true},
     {4, 5120, 7, true},
     {3, 1024, 4095, false, 8},
     {1, 1024, 4097},
@@ -142,7 +143,6 @@ TEST(Linear, GradientsAreThoseOfFiniteDifferences) {
   const Call call = make_call(o, {3, 4, 5, true});
   run(ref, call);
   const LinearForward& forward = call.forward;
-  Operands fresh(DType::f64);
   const LinearBackwardWeight backward = {call.backward_weight.dy, forward.x,
                                          ref.zeros(DType::f64, {5, 4}), ref.zeros(DType::f64, {5})};
   linear_backward_weight(ref, backward);
@@ -194,10 +194,10 @@ TEST(Linear, FewRowsAreIndependent) {
 
 // With bf16, x too may have been rounded to it.
 double narrow_tolerance(const Case& c, DType dtype) {
-  constexpr double kBf16Epsilon = 1.0 / 256;
+  constexpr double kRounding = 1.0 / 256;  // to bf16
   const auto length = static_cast<double>(c.in);
   const double rounding = kEpsilon * (length + 2);
-  return dtype == DType::bf16 ? rounding + kBf16Epsilon * std::sqrt(length) : rounding;
+  return dtype == DType::bf16 ? rounding + kRounding * std::sqrt(length) : rounding;
 }
 
 TEST(Linear, NarrowWeightsAgreeWithRefInDouble) {

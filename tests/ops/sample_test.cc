@@ -151,7 +151,11 @@ TEST(Sample, RefusesWhatDoesNotFit) {
   const Tensor uniform = o.input({2}, 0, 1);
   EXPECT_NO_THROW(sample(ref, {logits, uniform, {}, index}));
   EXPECT_THROW(sample(ref, {logits, o.input({3}, 0, 1), {}, index}), Error);
-  EXPECT_THROW(sample(ref, {logits, uniform, {.temperature = 0}, index}), Error);
+  for (const Sampling& how :
+       {Sampling{.temperature = 0}, Sampling{.top_k = -1}, Sampling{.top_p = -0.1},
+        Sampling{.top_p = 1.5}, Sampling{.min_p = -0.1}, Sampling{.min_p = 1.5}}) {
+    EXPECT_THROW(sample(ref, {logits, uniform, how, index}), Error);
+  }
   EXPECT_THROW(sample(ref, {logits, uniform, {}, o.output_of(DType::i64, {3})}), Error);
 }
 

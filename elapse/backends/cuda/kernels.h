@@ -24,7 +24,7 @@
 
 // The kernels of the cuda backend, in float32; in bf16 too those that backend.cc's table has for
 // it: templates of T, and others, which look at the types of their arguments. Each gives the same
-// bits every time: sums are taken in an order that shapes alone fix, and nothing is added by
+// bits every time: sums are taken in an order that shapes alone fix, and no floats are added by
 // atomics. What each computes stands with its arguments in elapse/ops; what bounds it, and what was
 // measured, in docs/cuda.md.
 namespace elapse::cuda {

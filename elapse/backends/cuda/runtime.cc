@@ -21,10 +21,12 @@ class DeviceMemory final : public MemorySource {
   }
 
   void release(void* data) override {
+    {  // before others can be given the address
+      const std::scoped_lock lock(mutex_);
+      held_ -= sizes_[data];
+      sizes_.erase(data);
+    }
     cudaFree(data);
-    const std::scoped_lock lock(mutex_);
-    held_ -= sizes_[data];
-    sizes_.erase(data);
   }
 
  private:
@@ -89,7 +91,7 @@ MemorySource& pinned_memory() {
 
 void* create_context() {
   check_usable();
-  auto context = std::make_unique<Context>();
+  std::unique_ptr<Context, void (*)(void*)> context(new Context, destroy_context);
   check(cudaStreamCreateWithFlags(&context->stream, cudaStreamNonBlocking), "making a stream");
   check(blas().create(&context->blas), "starting cuBLAS");
   check(cudaMalloc(&context->blas_workspace, kBlasWorkspace), "asking for cuBLAS's workspace");
@@ -105,9 +107,9 @@ void* create_context() {
 void destroy_context(void* erased) {
   const std::unique_ptr<Context> context(static_cast<Context*>(erased));
   if (!context) return;
-  blas().destroy(context->blas);
+  if (context->blas != nullptr) blas().destroy(context->blas);
   cudaFree(context->blas_workspace);
-  cudaStreamDestroy(context->stream);
+  if (context->stream != nullptr) cudaStreamDestroy(context->stream);
 }
 
 std::string describe() {
