@@ -8,7 +8,7 @@ namespace {
 
 template <class Args>
 void check_rows(Device& device, const Args& args, const Tensor& table, const Tensor& rows) {
-  const ArgumentCheck check(Args::kOp, rows.dtype());
+  const ArgumentCheck check(device, Args::kOp, rows.dtype());
   const int64_t count = args.index.numel();
   check.indices("index", args.index, {count});
   check.weight("table", table, {table.dim(0), table.dim(1)});

@@ -78,7 +78,7 @@ int64_t draw(std::span<const Candidate> candidates, double uniform) {
 }
 
 void sample(Device& device, const Sample& args) {
-  const ArgumentCheck check(args.kOp, args.logits.dtype()), exact(args.kOp, DType::f64);
+  const ArgumentCheck check(device, args.kOp, args.logits.dtype()), exact(args.kOp, DType::f64);
   const int64_t rows = args.logits.dim(0);
   check.matrix("logits", args.logits, {rows, args.logits.dim(1)});
   exact.contiguous("uniform", args.uniform, {rows});
