@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "elapse/backends/cuda/attention.cuh"
+#include "elapse/backends/cuda/mma.cuh"
 
 // What attention's kernels on the matrix units share. Products are mma.sync's of 16 x 8 numbers
 // over 16, factors of bf16, sums of float. A warp holds rows of its own of the first factor, 16 at
@@ -15,7 +16,7 @@
 namespace elapse::cuda::mma {
 
 constexpr int kWarps = 4, kThreads = 32 * kWarps;
-constexpr float kLog2e = 1.44269504088896340736f, kLn2 = 0.693147180559945309417f;
+constexpr float kLn2 = 0.693147180559945309417f;
 
 // Of heads of up to kDim channels, 64 or 128, a multiple of eight, where channels beyond are zeros;
 // and of kRows rows of a tile in shared memory.
@@ -36,40 +37,9 @@ __device__ inline int warp() { return static_cast<int>(threadIdx.x) / 32; }
 __device__ inline int own_row() { return lane() / 4; }
 __device__ inline int own_column() { return lane() % 4 * 2; }
 
-__device__ inline float exp2_fast(float x) {
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-}
-
 __device__ inline uint32_t pack(float low, float high) {
   const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
   return *reinterpret_cast<const uint32_t*>(&pair);
-}
-
-// sums += a b, of 16 x 16 and 16 x 8 numbers.
-__device__ inline void multiply(float (&sums)[4], const uint32_t (&a)[4], uint32_t b0,
-                                uint32_t b1) {
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
-      "{%0,%1,%2,%3};"
-      : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-
-// Four matrices of 8 x 8: each lane names a row of eight numbers, lanes 8 i ... of matrix i.
-__device__ inline void read_matrices(uint32_t (&r)[4], const bf16* row) {
-  const auto at = static_cast<uint32_t>(__cvta_generic_to_shared(row));
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
-               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-               : "r"(at)
-               : "memory");
-}
-__device__ inline void read_matrices_turned(uint32_t (&r)[4], const bf16* row) {
-  const auto at = static_cast<uint32_t>(__cvta_generic_to_shared(row));
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
-               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-               : "r"(at)
-               : "memory");
 }
 
 // scores[m] += the factor's rows . the tile's rows, for kCount factors.
@@ -83,11 +53,11 @@ __device__ void multiply_rows(typename S::Scores (&scores)[kCount],
 #pragma unroll
     for (int j = 0; j < S::kRows / 16; ++j) {
       uint32_t b[4];
-      read_matrices(b, &tile[16 * j + row][16 * d + column]);
+      load_matrices<false>(&tile[16 * j + row][16 * d + column], b);
 #pragma unroll
       for (int m = 0; m < kCount; ++m) {
-        multiply(scores[m][2 * j], factor[m][d], b[0], b[1]);
-        multiply(scores[m][2 * j + 1], factor[m][d], b[2], b[3]);
+        multiply_bf16(scores[m][2 * j], factor[m][d], b[0], b[1]);
+        multiply_bf16(scores[m][2 * j + 1], factor[m][d], b[2], b[3]);
       }
     }
   }
@@ -112,11 +82,11 @@ __device__ void add_weighted(typename S::Sums (&sums)[kCount],
 #pragma unroll
     for (int d = 0; d < S::kDim / 16; ++d) {
       uint32_t b[4];
-      read_matrices_turned(b, &tile[16 * j + lane() % 16][16 * d + lane() / 16 * 8]);
+      load_matrices<true>(&tile[16 * j + lane() % 16][16 * d + lane() / 16 * 8], b);
 #pragma unroll
       for (int m = 0; m < kCount; ++m) {
-        multiply(sums[m][2 * d], factor[m], b[0], b[1]);
-        multiply(sums[m][2 * d + 1], factor[m], b[2], b[3]);
+        multiply_bf16(sums[m][2 * d], factor[m], b[0], b[1]);
+        multiply_bf16(sums[m][2 * d + 1], factor[m], b[2], b[3]);
       }
     }
   }

@@ -156,7 +156,7 @@ template <class T>
 void forward(Device& device, const GlaForward& a) {
   if (!by_chunks<T>(a.in)) return forward_by_tokens<T>(device, a, false);
   if (a.taps.active_forward()) {
-    const EditFlag edited(device, true);
+    const EditFlag edited(device, a.taps.edited());
     forward_by_tokens<T>(device, a, true, edited.pointer());
     if (a.taps.edited() && edited.is_set()) return forward_by_tokens<T>(device, a, false);
   }

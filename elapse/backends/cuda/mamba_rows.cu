@@ -4,6 +4,7 @@
 #include "elapse/backends/cuda/kernels.h"
 #include "elapse/backends/cuda/linear.h"
 #include "elapse/backends/cuda/mamba_rows.h"
+#include "elapse/backends/cuda/mma.cuh"
 #include "elapse/backends/cuda/selective_scan.cuh"
 #include "elapse/ops/causal_conv.h"
 
@@ -40,16 +41,6 @@ struct DtScan {
   }
 };
 
-// c += of 16 columns: lane 4 g + q has of both factors four columns of row g, and of the sums
-// channels g and g + 8 of sequences 2 q and 2 q + 1.
-__device__ inline void multiply_tiles(float (&c)[4], const unsigned (&a)[4], unsigned b_low,
-                                      unsigned b_high) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
-      "{%8, %9}, {%0, %1, %2, %3};"
-      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b_low), "r"(b_high));
-}
 // Four of a row's numbers; zeros where it has ended.
 __device__ inline uint2 load_four(const bf16* row, int at, int end) {
   return at < end ? *reinterpret_cast<const uint2*>(row + at) : uint2{0, 0};
@@ -105,10 +96,12 @@ __global__ void __launch_bounds__(kThreads, 3) dt_scan_kernel(const __grid_const
   const int own = row_at(first + q);  // the sequence that the lane computes for
   const float x = static_cast<float>(a.x(own, e)), z = static_cast<float>(a.z(own, e));
   float products[4] = {};
+  // Of 16 columns: lane 4 g + q has four of row g of both factors, and of the sums channels g and
+  // g + 8 of sequences 2 q and 2 q + 1.
   const auto multiply = [&](uint2 of_low, uint2 of_high, int at) {
     const uint2 b = load_four(dt_low, at, a.dt_rank);
     const unsigned both[4] = {of_low.x, of_high.x, of_low.y, of_high.y};
-    multiply_tiles(products, both, b.x, b.y);
+    multiply_bf16(products, both, b.x, b.y);
   };
 #pragma unroll
   for (int j = 0; j < kAhead; ++j) multiply(ahead[j][0], ahead[j][1], column(j));

@@ -42,8 +42,7 @@ __device__ void multiply(int64_t n_seqs, int64_t first, int64_t width, RowOf&& r
   for (int g = 0; g < kRows; ++g) {
 #pragma unroll
     for (int s = 0; s < kSequences; ++s) {
-      float v = sum[g][s];
-      v = warp_sum(v);
+      const float v = warp_sum(sum[g][s]);
       if (lane == s) sums[g] = v;
     }
   }

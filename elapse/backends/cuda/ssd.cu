@@ -311,11 +311,11 @@ void forward(Device& device, const SsdForward& a) {
   const Tap& y = tap(a.taps, SsdPoint::y);
   const bool tapped = recurrence_is_active_forward(a.taps) || y.is_active_forward();
   const bool chunks = by_chunks<T>(a.in);
-  const EditFlag edited(device, tapped && chunks);
+  const bool edits = recurrence_is_edited(a.taps) || y.is_edited();
+  const EditFlag edited(device, edits && chunks);
   const Made made = make<T>(device, a.in, a.taps, views, edited.pointer());
   if (!chunks) return forward_by_tokens(device, a, made, tapped);
   if (tapped) watch_by_tokens(device, a, made);
-  const bool edits = recurrence_is_edited(a.taps) || y.is_edited();
   if (edits && edited.is_set()) return forward_by_tokens(device, a, made, tapped);
   forward_by_chunks(device, a, made);
 }
